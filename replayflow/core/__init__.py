@@ -1,0 +1,1 @@
+"""The pure core: history in, decisions out. No clock, no chance, no I/O, no await."""

@@ -1,0 +1,152 @@
+"""Actions: what an orchestrator decided, in the imperative; the executor hands them over at the end of an episode.
+
+Kinds and fields are those of the Durable Task protocol (`OrchestratorAction`) in snake case, and what our extensions add. An action knows the
+history event that records it (`record`), and whether a recorded event is the record of such an action (`fits`): that is how replay finds code that
+no longer does what it did.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from replayflow.codec import Payload
+from replayflow.core import events
+from replayflow.core.events import EventRaised, HistoryEvent
+from replayflow.errors import FailureDetails
+from replayflow.retry import RetryValues
+
+
+@dataclass(slots=True)
+class ScheduleTask:
+    id: int
+    name: str
+    input: Payload
+    site: str = ""
+    retry: RetryValues | None = None
+    timeout_microseconds: int | None = None
+    tags: dict[str, str] | None = None
+    version: str | None = None
+
+    def record(self) -> events.TaskScheduled:
+        return events.TaskScheduled(
+            self.id, self.name, self.input, self.site, self.retry, self.timeout_microseconds, self.tags, self.version
+        )
+
+    def fits(self, event: HistoryEvent) -> bool:
+        return type(event) is events.TaskScheduled and event.event_id == self.id and event.name == self.name
+
+
+@dataclass(slots=True)
+class CreateSubOrchestration:
+    id: int
+    instance_id: str
+    name: str
+    input: Payload
+    execution_id: str = ""
+    version: str | None = None
+    site: str = ""
+    retry: RetryValues | None = None
+    tags: dict[str, str] | None = None
+
+    def record(self) -> events.SubOrchestrationInstanceCreated:
+        return events.SubOrchestrationInstanceCreated(
+            self.id,
+            self.instance_id,
+            self.name,
+            self.input,
+            self.execution_id,
+            self.version,
+            self.site,
+            self.retry,
+            self.tags,
+        )
+
+    def fits(self, event: HistoryEvent) -> bool:
+        return (
+            type(event) is events.SubOrchestrationInstanceCreated
+            and event.event_id == self.id
+            and event.name == self.name
+        )
+
+
+@dataclass(slots=True)
+class CreateTimer:
+    id: int
+    fire_at_microseconds: int
+    site: str = ""
+
+    def record(self) -> events.TimerCreated:
+        return events.TimerCreated(self.id, self.fire_at_microseconds, self.site)
+
+    def fits(self, event: HistoryEvent) -> bool:
+        return type(event) is events.TimerCreated and event.event_id == self.id
+
+
+@dataclass(slots=True)
+class SendEvent:
+    id: int
+    instance_id: str
+    name: str
+    input: Payload
+    site: str = ""
+
+    def record(self) -> events.EventSent:
+        return events.EventSent(self.id, self.instance_id, self.name, self.input, self.site)
+
+    def fits(self, event: HistoryEvent) -> bool:
+        return type(event) is events.EventSent and event.event_id == self.id and event.name == self.name
+
+
+@dataclass(slots=True)
+class CancelTimer:
+    timer_id: int
+    site: str = ""
+
+    def record(self) -> events.TimerCanceled:
+        return events.TimerCanceled(self.timer_id, self.site)
+
+    def fits(self, event: HistoryEvent) -> bool:
+        return type(event) is events.TimerCanceled and event.timer_id == self.timer_id
+
+
+@dataclass(slots=True)
+class CancelTask:
+    task_id: int
+    site: str = ""
+
+    def record(self) -> events.TaskCanceled:
+        return events.TaskCanceled(self.task_id, self.site)
+
+    def fits(self, event: HistoryEvent) -> bool:
+        return type(event) is events.TaskCanceled and event.task_scheduled_id == self.task_id
+
+
+@dataclass(slots=True)
+class SetCustomStatus:
+    value: Payload
+
+    def record(self) -> events.CustomStatusSet:
+        return events.CustomStatusSet(self.value)
+
+
+@dataclass(slots=True)
+class CompleteOrchestration:
+    """The execution ends. For CONTINUED_AS_NEW, `result` is the next one's input and `carryover_events` go with it."""
+
+    id: int
+    orchestration_status: str
+    result: Payload = None
+    failure_details: FailureDetails | None = None
+    new_version: str | None = None
+    carryover_events: tuple[EventRaised, ...] = ()
+    site: str = ""
+
+    def record(self) -> events.ExecutionCompleted:
+        return events.ExecutionCompleted(
+            self.id, self.orchestration_status, self.result, self.failure_details, self.site
+        )
+
+
+Matched: TypeAlias = ScheduleTask | CreateSubOrchestration | CreateTimer | SendEvent | CancelTimer | CancelTask
+Action: TypeAlias = Matched | SetCustomStatus | CompleteOrchestration

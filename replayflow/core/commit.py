@@ -1,0 +1,80 @@
+"""What one episode makes durable: one value, written as a whole or not at all.
+
+A commit names the execution that it belongs to and the piece of history that it continues; a store refuses one that does not fit, alone.
+These are the
+values that cross the store's port; the events in them are encoded already.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from replayflow.codec import Payload
+from replayflow.core.instance import Status
+
+
+@dataclass(slots=True)
+class Message:
+    """An event on its way to the inbox of another instance.
+
+    Only an execution with `execution_id` takes it, where that is given. A `control` message (suspend, resume, terminate, ...) is looked at even
+    where the instance takes no others. `about` names it in a warning where it cannot be delivered.
+    """
+
+    instance_id: str
+    event: bytes
+    execution_id: str | None = None
+    is_control: bool = False
+    about: str = ""
+
+
+@dataclass(slots=True)
+class Start:
+    """A new execution: what the instance's row says of it, and its first event, encoded."""
+
+    instance_id: str
+    execution_id: str
+    name: str
+    version: str | None
+    event: bytes
+    created_at: int
+    wake_at: int = 0
+    parent_id: str | None = None
+    tags: dict[str, str] | None = None
+    if_taken: Message | None = None
+    """Delivered instead, where an instance with that id exists: how a parent learns that its child's id is taken."""
+
+
+@dataclass(slots=True)
+class RowState:
+    """What an instance's row shows beside its history: derived from the fold, kept so that listing and waking need not read histories."""
+
+    status: Status
+    wake_at: int | None
+    custom_status: Payload = None
+    output: Payload = None
+    failure: bytes | None = None
+    completed_at: int | None = None
+    orphans: bytes | None = None
+    """Activities that an ended execution had scheduled and that still have to run, encoded."""
+
+
+@dataclass(slots=True)
+class Commit:
+    """All that follows from one episode of one execution.
+
+    `sequence` is the number of the piece of history that `chunk` becomes; the store refuses the commit where another piece has that number, and
+    where the instance's present execution is another. `state` is None where the row stays as it is. `consumed` are the inbox messages that the piece
+    contains. `next_start` begins the next execution under the same id, in the place of this one.
+    """
+
+    instance_id: str
+    execution_id: str
+    sequence: int
+    at: int
+    chunk: bytes | None
+    state: RowState | None = None
+    consumed: list[int] = field(default_factory=list)
+    starts: list[Start] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    next_start: Start | None = None

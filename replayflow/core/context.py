@@ -1,0 +1,521 @@
+"""The context: all that an orchestrator may ask of the world. Everything it answers replays.
+
+1. A call schedules when it is made, not when it is yielded.
+2. Values are encoded at the call that passes them: what cannot be stored fails there, before an id is taken or anything is written (I11).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from logging import Logger, LoggerAdapter, getLogger
+from random import Random
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from replayflow.clock import to_datetime, to_microseconds
+from replayflow.core import ids
+from replayflow.core.actions import CompleteOrchestration, CreateSubOrchestration, CreateTimer, ScheduleTask, SendEvent
+from replayflow.core.decisions import Decisions, settle
+from replayflow.core.definitions import CallPlan, Environment
+from replayflow.core.events import ExecutionStarted, microseconds
+from replayflow.core.sites import site_of
+from replayflow.core.tasks import ActivityTask, EventTask, Orchestration, SubOrchestrationTask, Task, TimerTask
+from replayflow.errors import InvalidArgumentError, OrchestratorError
+from replayflow.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    _Adapter = LoggerAdapter[Logger]
+else:
+    _Adapter = LoggerAdapter
+
+I = TypeVar("I")  # noqa: E741
+R = TypeVar("R")
+_frame = sys._getframe
+EVENT_NAME_CHARS_MAX = 256
+
+
+class ActivityContext:
+    """What an activity may ask about the attempt that it is; pass it by annotating the activity's first parameter with this class.
+
+    `attempt` counts from 1. `idempotency_key` is the same for every attempt and after every restart: give it to services that de-duplicate.
+    """
+
+    __slots__ = ("_is_cancelled", "attempt", "idempotency_key", "instance_id", "logger", "name", "task_id")
+
+    def __init__(
+        self,
+        instance_id: str,
+        task_id: int,
+        attempt: int,
+        idempotency_key: str,
+        name: str,
+        is_cancelled: Callable[[], bool],
+    ) -> None:
+        self.instance_id = instance_id
+        self.task_id = task_id
+        self.attempt = attempt
+        self.idempotency_key = idempotency_key
+        self.name = name
+        self.logger = getLogger(f"replayflow.activity.{name}")
+        self._is_cancelled = is_cancelled
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits for the result any longer: a long activity looks now and then, and stops."""
+        return self._is_cancelled()
+
+
+class ReplaySafeLogger(_Adapter):
+    """A logger that is silent while the orchestrator is replaying, so that each line is logged once per worker that lives through it."""
+
+    def __init__(self, logger: Logger, decisions: Decisions) -> None:
+        super().__init__(logger, {"instance_id": decisions.instance_id})
+        self._decisions = decisions
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name is logging's
+        return not self._decisions.is_replaying and super().isEnabledFor(level)
+
+
+class OrchestrationContext:
+    """Handed to an orchestrator as its first argument; belongs to one execution of one instance."""
+
+    __slots__ = ("_decisions", "_environment", "_logger", "_random", "_started", "_uuids")
+
+    def __init__(self, started: ExecutionStarted, decisions: Decisions, environment: Environment) -> None:
+        self._started = started
+        self._decisions = decisions
+        self._environment = environment
+        self._random: Random | None = None
+        self._logger: ReplaySafeLogger | None = None
+        self._uuids = 0
+
+    # ---- who and when
+
+    @property
+    def instance_id(self) -> str:
+        return self._started.instance_id
+
+    @property
+    def execution_id(self) -> str:
+        """The id of this execution: a new one after every continue-as-new."""
+        return self._started.execution_id
+
+    @property
+    def name(self) -> str:
+        """The orchestrator's registered name."""
+        return self._started.name
+
+    @property
+    def version(self) -> str | None:
+        return self._started.version
+
+    @property
+    def parent_instance_id(self) -> str | None:
+        """The instance that called this one as a sub-orchestration; None where a client started it."""
+        parent = self._started.parent_instance
+        return None if parent is None else parent.instance_id
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        return self._started.tags or {}
+
+    @property
+    def is_replaying(self) -> bool:
+        """Whether what runs now has run before: true while history is replayed, false for what is decided anew."""
+        return self._decisions.is_replaying
+
+    @property
+    def current_utc_datetime(self) -> datetime:
+        """The time of the episode, aware and in UTC; the same on every replay."""
+        return to_datetime(self._decisions.now)
+
+    @property
+    def random(self) -> Random:
+        """A random generator seeded per execution; the same numbers on every replay."""
+        if self._random is None:
+            self._random = Random(f"{self.instance_id}/{self.execution_id}")  # noqa: S311 - replayable, not secret
+        return self._random
+
+    @property
+    def logger(self) -> LoggerAdapter[Logger]:
+        """A logger that is silent while replaying."""
+        if self._logger is None:
+            self._logger = ReplaySafeLogger(getLogger(f"replayflow.orchestrator.{self.name}"), self._decisions)
+        return self._logger
+
+    def new_uuid(self) -> str:
+        """A UUIDv5 in text form, the same on every replay (made by durabletask-python's formula)."""
+        count = self._uuids
+        self._uuids = count + 1
+        return ids.new_uuid(self.instance_id, self.current_utc_datetime, count)
+
+    # ---- work
+
+    @overload
+    def call_activity(
+        self,
+        activity: Callable[[ActivityContext, I], Awaitable[R]],
+        input: I,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Task[R]: ...
+    @overload
+    def call_activity(
+        self,
+        activity: Callable[[ActivityContext, I], R],
+        input: I,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Task[R]: ...
+    @overload
+    def call_activity(
+        self,
+        activity: Callable[[ActivityContext], Awaitable[R]],
+        input: None = None,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Task[R]: ...
+    @overload
+    def call_activity(
+        self,
+        activity: Callable[[ActivityContext], R],
+        input: None = None,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Task[R]: ...
+    @overload
+    def call_activity(
+        self,
+        activity: Callable[[], Awaitable[R]],
+        input: None = None,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Task[R]: ...
+    @overload
+    def call_activity(
+        self,
+        activity: Callable[[], R],
+        input: None = None,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Task[R]: ...
+    @overload
+    def call_activity(
+        self,
+        activity: Callable[[I], Awaitable[R]],
+        input: I,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Task[R]: ...
+    @overload
+    def call_activity(
+        self,
+        activity: Callable[[I], R],
+        input: I,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Task[R]: ...
+    @overload
+    def call_activity(
+        self,
+        activity: str,
+        input: object = None,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+        tags: Mapping[str, str] | None = None,
+        result_type: type[R],
+    ) -> Task[R]: ...
+    @overload
+    def call_activity(
+        self,
+        activity: str,
+        input: object = None,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+        tags: Mapping[str, str] | None = None,
+        result_type: object = None,
+    ) -> Task[Any]: ...
+
+    def call_activity(
+        self,
+        activity: Any,
+        input: Any = None,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+        tags: Mapping[str, str] | None = None,
+        result_type: Any = None,
+    ) -> Task[Any]:
+        """The activity is scheduled, by function or by name, with one input; yield the task for its result.
+
+        `retry` and `timeout` (for one attempt) take the place of what the activity was registered with. `result_type` says what the result of an
+        activity called by name is rebuilt as. At the yield: `ActivityError` where the activity failed for good.
+
+        Raises:
+            EncodeError: the input cannot travel as a payload.
+            UnknownNameError: the function is not registered as an activity.
+            OrchestratorError: the execution has already continued as new.
+        """
+        decisions = self._decisions
+        environment = self._environment
+        plan = environment.activity(activity)
+        payload = None if input is None else environment.codec.encode(input, f"input of activity '{plan.name}'")
+        decode = plan.decode if result_type is None else environment.codec.decoder(result_type)
+        retry_values, predicate, timeout_microseconds = plan.retry, plan.predicate, plan.timeout_microseconds
+        if retry is not None:
+            retry_values, predicate = retry.values(), retry.predicate
+        if timeout is not None:
+            timeout_microseconds = _positive(timeout, "timeout")
+        id = decisions.next_id
+        decisions.next_id = id + 1
+        decisions.add(
+            ScheduleTask(
+                id,
+                plan.name,
+                payload,
+                site_of(_frame(1)),
+                retry_values,
+                timeout_microseconds,
+                None if tags is None else _tags(tags),
+            )
+        )
+        task: ActivityTask[Any] = ActivityTask(id, plan.name, decode, decisions.abandon_task, predicate)
+        decisions.open[id] = task
+        return task
+
+    @overload
+    def call_sub_orchestrator(
+        self,
+        orchestrator: Callable[[OrchestrationContext, I], Orchestration[R]],
+        input: I,
+        *,
+        instance_id: str | None = None,
+        version: str | None = None,
+        retry: RetryPolicy | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Task[R]: ...
+    @overload
+    def call_sub_orchestrator(
+        self,
+        orchestrator: Callable[[OrchestrationContext], Orchestration[R]],
+        input: None = None,
+        *,
+        instance_id: str | None = None,
+        version: str | None = None,
+        retry: RetryPolicy | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Task[R]: ...
+    @overload
+    def call_sub_orchestrator(
+        self,
+        orchestrator: Callable[..., Any] | str,
+        input: object = None,
+        *,
+        instance_id: str | None = None,
+        version: str | None = None,
+        retry: RetryPolicy | None = None,
+        tags: Mapping[str, str] | None = None,
+        result_type: object = None,
+    ) -> Task[Any]: ...
+
+    def call_sub_orchestrator(
+        self,
+        orchestrator: Any,
+        input: Any = None,
+        *,
+        instance_id: str | None = None,
+        version: str | None = None,
+        retry: RetryPolicy | None = None,
+        tags: Mapping[str, str] | None = None,
+        result_type: Any = None,
+    ) -> Task[Any]:
+        """Another orchestration is started as a child of this one; yield the task for its result.
+
+        Without `instance_id` the child is called `{this id}:{action id:04x}`. An explicit id that is taken fails the call. At the yield:
+        `SubOrchestrationError` where the child failed, was terminated, or could not be started. Terminating this instance terminates it, too.
+
+        Raises:
+            EncodeError, UnknownNameError, OrchestratorError: as for `call_activity`.
+            InvalidArgumentError: the instance id is none.
+        """
+        decisions = self._decisions
+        environment = self._environment
+        plan: CallPlan = environment.orchestrator(orchestrator)
+        payload = environment.codec.encode(input, f"input of sub-orchestration '{plan.name}'")
+        if instance_id is not None:
+            ids.check_instance_id(instance_id)
+        id = decisions.take_id()
+        started = self._started
+        decisions.add(
+            CreateSubOrchestration(
+                id,
+                instance_id or ids.child_id(started.instance_id, started.execution_id, id, started.is_first),
+                plan.name,
+                payload,
+                version=version or plan.version,
+                site=site_of(_frame(1)),
+                retry=None if retry is None else retry.values(),
+                tags=None if tags is None else _tags(tags),
+            )
+        )
+        decode = plan.decode if result_type is None else environment.codec.decoder(result_type)
+        predicate = None if retry is None else retry.predicate
+        task: SubOrchestrationTask[Any] = SubOrchestrationTask(id, plan.name, decode, decisions.abandon_task, predicate)
+        decisions.open[id] = task
+        return task
+
+    # ---- time and events
+
+    def create_timer(self, fire_at: datetime | timedelta) -> TimerTask:
+        """A durable timer that completes at the time, or after the duration; one in the past completes at once. `.cancel()` drops it.
+
+        Raises:
+            InvalidArgumentError: the datetime is naive.
+        """
+        return self._timer(self._moment(fire_at), site_of(_frame(1)))
+
+    @overload
+    def wait_for_external_event(
+        self, name: str, *, type: type[R], timeout: timedelta | datetime | None = None
+    ) -> Task[R]: ...
+    @overload
+    def wait_for_external_event(
+        self, name: str, *, type: object = None, timeout: timedelta | datetime | None = None
+    ) -> Task[Any]: ...
+
+    def wait_for_external_event(
+        self, name: str, *, type: Any = None, timeout: timedelta | datetime | None = None
+    ) -> Task[Any]:
+        """A task that completes with the payload of the next event of the name (case does not matter), rebuilt as `type`.
+
+        Events that came before are served first, oldest first; several waiters are served in the order in which they began to wait. With `timeout`
+        the wait fails with `TimeoutError` when that time has passed.
+
+        Raises:
+            InvalidArgumentError: the name is none, or the time limit is a naive datetime.
+        """
+        decisions = self._decisions
+        check_event_name(name)
+        fire_at = None if timeout is None else self._moment(timeout)
+        decode = None if decisions.is_sealed else self._environment.codec.decoder(Any if type is None else type)
+        task: EventTask[Any] = EventTask(name, decode, decisions.abandon_event)
+        event = decisions.take_event(name.casefold())
+        if event is not None:
+            settle(task, event.input)
+            return task
+        if fire_at is not None:
+            task.timer = self._timer(fire_at, site_of(_frame(1)))
+            decisions.deadlines[task.timer.id] = task
+        decisions.waiting.setdefault(name.casefold(), deque()).append(task)
+        return task
+
+    def send_event(self, instance_id: str, name: str, payload: object = None) -> None:
+        """An event is on its way to the instance, delivered exactly once.
+
+        One for an instance that is unknown or has finished is dropped, with a warning.
+
+        Raises:
+            EncodeError, InvalidArgumentError, OrchestratorError: as elsewhere; nothing is sent.
+        """
+        ids.check_instance_id(instance_id)
+        check_event_name(name)
+        encoded = self._environment.codec.encode(payload, f"payload of event '{name}'")
+        self._decisions.add(SendEvent(self._decisions.take_id(), instance_id, name, encoded, site_of(_frame(1))))
+
+    # ---- the execution itself
+
+    def continue_as_new(self, input: object = None, *, save_events: bool = True, version: str | None = None) -> None:
+        """When the orchestrator returns, the instance starts again from the top with the input and an empty history.
+
+        Events that have come and were not waited for go with it, unless `save_events` is false. Nothing may follow this call but the return.
+
+        Raises:
+            OrchestratorError: it was called before in this execution.
+            EncodeError: the input cannot travel as a payload.
+        """
+        decisions = self._decisions
+        if decisions.is_sealed:
+            return
+        site = site_of(_frame(1))
+        if decisions.ending is not None:
+            raise OrchestratorError(f"{site}: continue_as_new was called already, at {decisions.ending.site}")
+        encoded = self._environment.codec.encode(input, "input of continue_as_new")
+        decisions.saves_events = save_events
+        decisions.ending = CompleteOrchestration(
+            decisions.take_id(), "CONTINUED_AS_NEW", encoded, new_version=version or self.version, site=site
+        )
+
+    def set_custom_status(self, value: object) -> None:
+        """The value shows as `custom_status` to whoever asks for the instance's status, until it is set again.
+
+        Raises:
+            EncodeError: the value cannot travel as a payload.
+        """
+        self._decisions.set_custom_status(self._environment.codec.encode(value, "custom status"))
+
+    # ---- helpers
+
+    def _timer(self, fire_at: int, site: str) -> TimerTask:
+        decisions = self._decisions
+        id = decisions.take_id()
+        decisions.add(CreateTimer(id, fire_at, site))
+        task = TimerTask(id, "timer", None, decisions.abandon_timer)
+        decisions.open[id] = task
+        return task
+
+    def _moment(self, when: datetime | timedelta) -> int:
+        if isinstance(when, timedelta):
+            return self._decisions.now + (microseconds(when) or 0)
+        if not isinstance(when, datetime):
+            raise InvalidArgumentError(f"a timer takes a datetime or a timedelta, and was given {when!r:.80}")
+        if when.tzinfo is None or when.utcoffset() is None:
+            raise InvalidArgumentError(
+                f"{when!r} is naive: a timer needs a datetime with a time zone, such as ctx.current_utc_datetime + timedelta(hours=1)"
+            )
+        return to_microseconds(when.astimezone(UTC))
+
+
+def check_event_name(name: object) -> str:
+    """The event's name, if it is one.
+
+    Raises:
+        InvalidArgumentError: it is no text, empty, or longer than 256 characters.
+    """
+    if not isinstance(name, str) or not 0 < len(name) <= EVENT_NAME_CHARS_MAX:
+        raise InvalidArgumentError(
+            f"{name!r:.80} is no event name: it is text of 1 to {EVENT_NAME_CHARS_MAX} characters"
+        )
+    return name
+
+
+def _tags(tags: Mapping[str, str]) -> dict[str, str]:
+    for key, value in tags.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise InvalidArgumentError(f"tags are text by text, and {key!r:.80}: {value!r:.80} is not")
+    return dict(tags)
+
+
+def _positive(duration: timedelta, what: str) -> int:
+    if duration <= timedelta(0):
+        raise InvalidArgumentError(f"{what} is {duration}; it must be longer than nothing")
+    return duration // timedelta(microseconds=1)

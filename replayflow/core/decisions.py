@@ -1,0 +1,243 @@
+"""What one execution has decided and waits for: the ledger between the context, which writes it, and the replay driver, which reads it.
+
+1. Action ids come from one counter, in program order, from 1 (I2).
+2. While a piece of history is replayed, each decision must be the one recorded at the same place: same id, kind and name (I9). The first that is
+   not ends the replay; nothing after it counts.
+3. Once sealed, nothing changes any more: what user code calls while its generator is closed has no effect.
+4. Events of a name go to its waiters first come, first served; what nobody waits for is kept in order of arrival.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from replayflow.codec import Payload
+from replayflow.core.actions import (
+    Action,
+    CancelTask,
+    CancelTimer,
+    CompleteOrchestration,
+    Matched,
+    ScheduleTask,
+    SendEvent,
+    SetCustomStatus,
+)
+from replayflow.core.events import EventRaised, EventSent, HistoryEvent, TaskScheduled, describe
+from replayflow.core.tasks import EventTask, Pending, TimerTask, complete
+from replayflow.errors import NonDeterminismError, OrchestratorError
+
+_logger = logging.getLogger("replayflow")
+
+
+class Diverged(BaseException):
+    """Unwinds a generator whose code has left its history; never seen by users, who may not catch it for good."""
+
+
+class Decisions:
+    __slots__ = (
+        "_position",
+        "_recorded",
+        "buffered",
+        "custom_status",
+        "deadlines",
+        "ending",
+        "instance_id",
+        "is_sealed",
+        "made",
+        "mismatch",
+        "next_id",
+        "now",
+        "open",
+        "saves_events",
+        "waiting",
+    )
+
+    def __init__(self, instance_id: str) -> None:
+        self.instance_id = instance_id
+        self.now = 0
+        self.next_id = 1
+        self.made: list[Action] = []
+        self.open: dict[int, Pending[Any]] = {}
+        self.waiting: dict[str, deque[EventTask[Any]]] = {}
+        self.buffered: dict[str, deque[EventRaised]] = {}
+        self.deadlines: dict[int, EventTask[Any]] = {}
+        self.custom_status: Payload = None
+        self.ending: CompleteOrchestration | None = None
+        self.saves_events = True
+        self.is_sealed = False
+        self.mismatch: NonDeterminismError | None = None
+        self._recorded: Sequence[HistoryEvent] | None = None
+        self._position = 0
+
+    @property
+    def is_replaying(self) -> bool:
+        return self._recorded is not None
+
+    def take_id(self) -> int:
+        """The next action id."""
+        id = self.next_id
+        self.next_id = id + 1
+        return id
+
+    def add(self, action: Matched) -> None:
+        """The action is decided, or, while replaying, found to be the one recorded here.
+
+        Raises:
+            OrchestratorError: the execution has already continued as new.
+            Diverged: history has something else here; `mismatch` says what.
+        """
+        if self.is_sealed:
+            return
+        if self.ending is not None:
+            self.next_id -= 1
+            raise OrchestratorError(
+                f"{action.site}: {describe(action.record())} was asked for after continue_as_new at {self.ending.site}: "
+                "nothing may follow it but the return"
+            )
+        if self._recorded is None:
+            self.made.append(action)
+        else:
+            self._match(action, self._recorded)
+
+    def set_custom_status(self, value: Payload) -> None:
+        """The custom status is the payload; decided anew only where it differs from the last."""
+        if self.is_sealed or value == self.custom_status:
+            return
+        self.custom_status = value
+        if self._recorded is None:
+            self.made = [action for action in self.made if type(action) is not SetCustomStatus]
+            self.made.append(SetCustomStatus(value))
+
+    def take(self) -> list[Action]:
+        """What was decided since the last time this was asked."""
+        made = self.made
+        self.made = []
+        return made
+
+    def seal(self) -> None:
+        """Nothing that is asked for from now on has any effect."""
+        self.is_sealed = True
+
+    # ---- events and time limits
+
+    def raise_event(self, event: EventRaised) -> None:
+        """The event goes to the first that waits for its name, or is kept."""
+        name = event.name.casefold()
+        waiters = self.waiting.get(name)
+        if waiters:
+            task = waiters.popleft()
+            if not waiters:
+                del self.waiting[name]
+            self.fulfil(task, event.input)
+        else:
+            self.buffered.setdefault(name, deque()).append(event)
+
+    def fulfil(self, task: EventTask[Any], payload: Payload) -> None:
+        """The wait is over with the payload as its value, and its time limit with it."""
+        if task.timer is not None:
+            self.deadlines.pop(task.timer.id, None)
+            task.timer.cancel()
+        settle(task, payload)
+
+    def take_event(self, name: str) -> EventRaised | None:
+        """The oldest event of the name that nobody has had."""
+        kept = self.buffered.get(name)
+        if not kept:
+            return None
+        event = kept.popleft()
+        if not kept:
+            del self.buffered[name]
+        return event
+
+    def expire(self, timer: Pending[Any]) -> None:
+        """The timer's time has come; where it was the limit of a wait, the wait fails."""
+        complete(timer, None)
+        task = self.deadlines.pop(timer.id, None)
+        if task is not None:
+            self._leave_queue(task)
+            complete(task, None, TimeoutError(f"no event '{task.name}' came within its time limit"))
+
+    def abandon_event(self, task: EventTask[Any]) -> None:
+        """Nobody waits any longer: the next event of the name goes to the next in the queue."""
+        self._leave_queue(task)
+        if task.timer is not None:
+            self.deadlines.pop(task.timer.id, None)
+            task.timer.cancel()
+
+    def abandon_timer(self, task: TimerTask) -> None:
+        if self.open.pop(task.id, None) is not None:
+            self.add(CancelTimer(task.id))
+
+    def abandon_task(self, task: Pending[Any]) -> None:
+        if self.open.pop(task.id, None) is not None:
+            self.add(CancelTask(task.id))
+
+    def _leave_queue(self, task: EventTask[Any]) -> None:
+        name = task.name.casefold()
+        waiters = self.waiting.get(name)
+        if waiters is not None and task in waiters:
+            waiters.remove(task)
+            if not waiters:
+                del self.waiting[name]
+
+    # ---- replay
+
+    def replay_against(self, recorded: Sequence[HistoryEvent]) -> None:
+        """From now on each decision has to be the next of `recorded`."""
+        self._recorded = recorded
+        self._position = 0
+
+    def end_of_piece(self) -> None:
+        """All that was recorded has to have been decided again; from now on decisions are new."""
+        recorded = self._recorded
+        self._recorded = None
+        if recorded is not None and self._position < len(recorded) and self.mismatch is None:
+            then = recorded[self._position]
+            self._diverge(then, "the code now asks for nothing here")
+
+    def _match(self, action: Matched, recorded: Sequence[HistoryEvent]) -> None:
+        if self._position >= len(recorded):
+            self._diverge(None, _now_asks(action))
+            raise Diverged
+        then = recorded[self._position]
+        if not action.fits(then):
+            self._diverge(then, _now_asks(action))
+            raise Diverged
+        self._position += 1
+        if isinstance(action, ScheduleTask | SendEvent) and isinstance(then, TaskScheduled | EventSent):
+            self._warn_of_changes(action, then)
+
+    def _warn_of_changes(self, action: ScheduleTask | SendEvent, then: TaskScheduled | EventSent) -> None:
+        if action.input != then.input:
+            _logger.warning(
+                "instance '%s': %s was asked for with another input then (%s) than now (%s); what happened then counts",
+                self.instance_id,
+                describe(then),
+                then.site or "line unknown",
+                action.site or "line unknown",
+            )
+
+    def _diverge(self, then: HistoryEvent | None, now: str) -> None:
+        past = "nothing more here"
+        if then is not None:
+            site = getattr(then, "site", "")
+            past = f"{describe(then)}{f', asked for at {site}' if site else ''}"
+        self.mismatch = NonDeterminismError(f"instance '{self.instance_id}': the history has {past}; {now}")
+        self.seal()
+
+
+def settle(task: Pending[Any], payload: Payload) -> None:
+    """The task is complete with the payload's value; a payload that does not fit the task's annotation is its failure."""
+    try:
+        value = payload if task.decode is None else task.decode(payload)
+    except Exception as error:  # a DecodeError, or whatever a user's model raises
+        complete(task, None, error)
+    else:
+        complete(task, value)
+
+
+def _now_asks(action: Matched) -> str:
+    return f"the code now asks for {describe(action.record())}{f' at {action.site}' if action.site else ''}"

@@ -1,0 +1,503 @@
+"""An episode: instance + inbox + now -> commit. Pure: time, chance and new ids are handed in.
+
+The order in a piece of history is: the time, what came in, what was decided. What comes in is looked at first ("admitted"): late and doubled
+completions are dropped, a failed attempt becomes a retry or a failure, once and for all (I4). While an instance is suspended only control events are
+taken; the rest is held back, in order, and stays in the inbox (I5).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Protocol
+
+from replayflow.core import events, ids
+from replayflow.core.actions import Action, CompleteOrchestration, CreateSubOrchestration
+from replayflow.core.commit import Commit, Message, RowState, Start
+from replayflow.core.events import (
+    CustomStatusSet,
+    EventRaised,
+    EventSent,
+    ExecutionCancelRequested,
+    ExecutionCompleted,
+    ExecutionReplaced,
+    ExecutionResumed,
+    ExecutionStarted,
+    ExecutionSuspended,
+    ExecutionTerminated,
+    HistoryEvent,
+    OrchestratorStarted,
+    ParentInstance,
+    SubOrchestrationAttemptFailed,
+    SubOrchestrationInstanceCompleted,
+    SubOrchestrationInstanceCreated,
+    SubOrchestrationInstanceFailed,
+    SubOrchestrationRetried,
+    TaskAttemptFailed,
+    TaskCanceled,
+    TaskCompleted,
+    TaskFailed,
+    TaskScheduled,
+    TimerCreated,
+    TimerFired,
+)
+from replayflow.core.instance import CHILD_RETRY, TASK_RETRY, TIMER, Alarm, Instance, Status
+from replayflow.errors import FailureDetails
+from replayflow.retry import next_attempt_at
+
+_ENDS = (ExecutionTerminated, ExecutionReplaced)
+CONTROL = (ExecutionTerminated, ExecutionSuspended, ExecutionResumed, ExecutionReplaced)
+
+
+class Executor(Protocol):
+    """Whoever decides: a local generator, or a worker elsewhere."""
+
+    def begin(self, now: int) -> None: ...
+    def deliver(self, event: HistoryEvent) -> None: ...
+    def take(self) -> list[Action]: ...
+    def predicate_of(self, task_id: int) -> Callable[[FailureDetails], bool] | None: ...
+
+
+@dataclass(slots=True)
+class Episode:
+    """What an episode came to: the commit, and what to do once it is durable."""
+
+    commit: Commit | None
+    held: list[HistoryEvent]
+    """What was not taken because the instance is suspended."""
+    scheduled: list[TaskScheduled] = field(default_factory=list)
+    canceled: list[int] = field(default_factory=list)
+    alarms: list[Alarm] = field(default_factory=list)
+
+
+def run(
+    instance: Instance,
+    executor: Executor,
+    inbox: Iterable[HistoryEvent],
+    *,
+    sequence: int,
+    now: int,
+    random: Random,
+    new_execution_id: Callable[[], str],
+    row: RowState,
+    start: Sequence[HistoryEvent] = (),
+    orphans: Sequence[tuple[str, TaskScheduled]] = (),
+) -> Episode:
+    """The events are taken in, the code has decided what follows, and the instance has changed accordingly.
+
+    `sequence` is the number of the piece of history to be written, `row` what the instance's row shows now. In an execution's first episode
+    `start` has the events that it begins with: they are stored already, and come before the inbox. Time does not run backwards: an episode is
+    never earlier than the last.
+    """
+    now = max(now, instance.now)
+    episode = Episode(None, [])
+    chunk: list[HistoryEvent] = [OrchestratorStarted(now)]
+    instance.now = now
+    executor.begin(now)
+    waiting = _in_order(inbox)
+    for event in start:
+        instance.apply(event)
+        if not waiting or type(waiting[0]) not in _ENDS:
+            executor.deliver(event)
+    replaced = _take_in(instance, executor, waiting, episode, chunk, now, random)
+    if len(chunk) == 1 and not start:
+        return episode  # nothing was taken, so that there was nothing to decide
+    started = instance.started
+    assert started is not None  # noqa: S101 - the first event of every execution is its start
+    commit = Commit(started.instance_id, started.execution_id, sequence, now, None)
+    if not instance.is_finished:
+        _decide(instance, executor, episode, commit, chunk, now, new_execution_id)
+    elif instance.status is Status.TERMINATED:
+        _terminate_children(instance, commit, chunk)
+    if instance.is_finished:
+        _finish(instance, episode, commit, replaced, now, chunk)
+    commit.chunk = events.encode(chunk)
+    commit.state = _changed(instance, row, now, commit, orphans)
+    episode.commit = commit
+    return episode
+
+
+# ---- what comes in
+
+
+def _in_order(inbox: Iterable[HistoryEvent]) -> deque[HistoryEvent]:
+    """The inbox, with a request to end at its head: what came before it is recorded, and decides nothing any more."""
+    waiting = deque(inbox)
+    for event in waiting:
+        if type(event) in _ENDS:
+            waiting.remove(event)
+            waiting.appendleft(event)
+            break
+    return waiting
+
+
+def _take_in(
+    instance: Instance,
+    executor: Executor,
+    waiting: deque[HistoryEvent],
+    episode: Episode,
+    chunk: list[HistoryEvent],
+    now: int,
+    random: Random,
+) -> ExecutionReplaced | None:
+    replaced: ExecutionReplaced | None = None
+    while waiting:
+        event = waiting.popleft()
+        if instance.status is Status.SUSPENDED and not isinstance(event, CONTROL):
+            episode.held.append(event)
+            continue
+        admitted = _admit(instance, executor, event, now, random)
+        if admitted is None:
+            continue
+        chunk.append(admitted)
+        instance.apply(admitted)
+        match admitted:
+            case TaskAttemptFailed():
+                episode.alarms.append(Alarm(admitted.retry_at_microseconds, TASK_RETRY, admitted.task_scheduled_id))
+            case SubOrchestrationAttemptFailed():
+                episode.alarms.append(Alarm(admitted.retry_at_microseconds, CHILD_RETRY, admitted.task_scheduled_id))
+            case ExecutionResumed():
+                waiting.extendleft(reversed(episode.held))
+                episode.held = []
+            case ExecutionTerminated() | ExecutionReplaced() if not instance.is_finished:
+                replaced = admitted if isinstance(admitted, ExecutionReplaced) else None
+                end = ExecutionCompleted(-1, Status.TERMINATED, admitted.input)
+                chunk.append(end)
+                instance.apply(end)
+                waiting.extendleft(reversed(episode.held))
+                episode.held = []
+            case _ if not instance.is_finished:
+                executor.deliver(admitted)
+    return replaced
+
+
+def _admit(
+    instance: Instance, executor: Executor, event: HistoryEvent, now: int, random: Random
+) -> HistoryEvent | None:
+    """The event as it goes into the history; None where it is late, or there already."""
+    if instance.is_finished and isinstance(event, TaskCompleted | TaskFailed | TimerFired):
+        return None
+    match event:
+        case TaskCompleted():
+            return event if event.task_scheduled_id in instance.tasks else None
+        case EventRaised():
+            return event
+        case TimerFired():
+            return event if event.timer_id in instance.timers else None
+        case TaskFailed():
+            task = instance.tasks.get(event.task_scheduled_id)
+            return None if task is None else _retried_task(instance, executor, event, task, now, random)
+        case SubOrchestrationInstanceFailed():
+            return _retried_child(instance, executor, event, now, random)
+        case SubOrchestrationRetried():
+            return event if event.task_scheduled_id in instance.retrying_children else None
+        case _:
+            return event
+
+
+def _retried_task(
+    instance: Instance, executor: Executor, event: TaskFailed, task: TaskScheduled, now: int, random: Random
+) -> HistoryEvent:
+    if task.retry is None:
+        return event
+    id = task.event_id
+    attempt = instance.attempts.get(id, 0) + 1
+    retry_at = next_attempt_at(
+        task.retry,
+        attempt=attempt,
+        failure=event.failure_details,
+        scheduled_at=instance.scheduled_at[id],
+        now=now,
+        random=random,
+        retry_after=event.retry_after_microseconds,
+        predicate=executor.predicate_of(id),
+    )
+    return event if retry_at is None else TaskAttemptFailed(id, attempt, event.failure_details, retry_at)
+
+
+def _retried_child(
+    instance: Instance, executor: Executor, event: SubOrchestrationInstanceFailed, now: int, random: Random
+) -> HistoryEvent:
+    child = instance.children.get(event.task_scheduled_id)
+    if child is None or child.created.retry is None:
+        return event
+    id = event.task_scheduled_id
+    retry_at = next_attempt_at(
+        child.created.retry,
+        attempt=child.attempt,
+        failure=event.failure_details,
+        scheduled_at=instance.scheduled_at[id],
+        now=now,
+        random=random,
+        predicate=executor.predicate_of(id),
+    )
+    if retry_at is None:
+        return event
+    return SubOrchestrationAttemptFailed(id, child.attempt, event.failure_details, retry_at)
+
+
+# ---- what was decided
+
+
+def _decide(
+    instance: Instance,
+    executor: Executor,
+    episode: Episode,
+    commit: Commit,
+    chunk: list[HistoryEvent],
+    now: int,
+    new_execution_id: Callable[[], str],
+) -> None:
+    for action in executor.take():
+        if type(action) is CreateSubOrchestration:
+            action.execution_id = new_execution_id()
+        decided = action.record()
+        match decided:
+            case TaskScheduled():
+                episode.scheduled.append(decided)
+            case TimerCreated():
+                episode.alarms.append(Alarm(decided.fire_at_microseconds, TIMER, decided.event_id))
+            case SubOrchestrationInstanceCreated():
+                commit.starts.append(_child_start(instance, decided, decided.instance_id, decided.execution_id, now))
+            case EventSent():
+                commit.messages.append(_sent(decided))
+            case TaskCanceled():
+                _cancel(instance, decided.task_scheduled_id, episode, commit)
+            case _:
+                pass
+        chunk.append(decided)
+        instance.apply(decided)
+        if type(action) is CompleteOrchestration and action.orchestration_status == Status.CONTINUED_AS_NEW:
+            commit.next_start = _continuation(instance, action, now, new_execution_id())
+    for event in chunk:
+        if type(event) is SubOrchestrationRetried and event.task_scheduled_id in instance.children:
+            created = instance.children[event.task_scheduled_id].created
+            commit.starts.append(_child_start(instance, created, event.instance_id, event.execution_id, now))
+
+
+def retried(instance: Instance, task_id: int, new_execution_id: Callable[[], str]) -> SubOrchestrationRetried | None:
+    """The event with which the next attempt of a sub-orchestration begins; None where it is no longer wanted."""
+    child = instance.children.get(task_id)
+    if child is None or task_id not in instance.retrying_children:
+        return None
+    attempt = child.attempt + 1
+    return SubOrchestrationRetried(
+        task_id, attempt, ids.attempt_id(child.created.instance_id, attempt), new_execution_id()
+    )
+
+
+def _child_start(
+    instance: Instance, created: SubOrchestrationInstanceCreated, instance_id: str, execution_id: str, now: int
+) -> Start:
+    parent = instance.started
+    assert parent is not None  # noqa: S101 - an execution that decides has started
+    child = ExecutionStarted(
+        name=created.name,
+        input=created.input,
+        instance_id=instance_id,
+        execution_id=execution_id,
+        version=created.version,
+        parent_instance=ParentInstance(parent.instance_id, parent.execution_id, created.event_id, parent.name),
+        tags=created.tags,
+    )
+    taken = FailureDetails(
+        type="InstanceExistsError",
+        message=f"the id '{instance_id}' is taken by another instance: choose another, or leave it out",
+        non_retryable=True,
+        bases=("replayflow.errors.InstanceExistsError", "replayflow.errors.StateError"),
+    )
+    return Start(
+        instance_id=instance_id,
+        execution_id=execution_id,
+        name=created.name,
+        version=created.version,
+        event=events.encode([child]),
+        created_at=now,
+        parent_id=parent.instance_id,
+        tags=created.tags,
+        if_taken=Message(
+            parent.instance_id,
+            events.encode([SubOrchestrationInstanceFailed(created.event_id, taken)]),
+            execution_id=parent.execution_id,
+        ),
+    )
+
+
+def _sent(event: EventSent) -> Message:
+    return Message(
+        event.instance_id,
+        events.encode([EventRaised(event.name, event.input)]),
+        about=f"event '{event.name}', sent at {event.site}",
+    )
+
+
+def _cancel(instance: Instance, task_id: int, episode: Episode, commit: Commit) -> None:
+    child = instance.children.get(task_id)
+    if child is None:
+        episode.canceled.append(task_id)
+    elif task_id not in instance.retrying_children:
+        commit.messages.append(
+            Message(
+                child.instance_id,
+                events.encode([ExecutionCancelRequested()]),
+                execution_id=child.execution_id,
+            )
+        )
+
+
+# ---- the end
+
+
+def _finish(
+    instance: Instance,
+    episode: Episode,
+    commit: Commit,
+    replaced: ExecutionReplaced | None,
+    now: int,
+    chunk: list[HistoryEvent],
+) -> None:
+    started = instance.started
+    assert started is not None  # noqa: S101 - what ends has started
+    if replaced is not None:
+        commit.next_start = _replacement(replaced, now)
+    parent = started.parent_instance
+    if parent is not None and instance.status is not Status.CONTINUED_AS_NEW and _ends_in(chunk):
+        commit.messages.append(_report(instance, started, parent))
+    if instance.status in (Status.TERMINATED, Status.CANCELED):
+        episode.canceled.extend(instance.tasks)
+
+
+def _ends_in(chunk: list[HistoryEvent]) -> bool:
+    return any(type(event) is ExecutionCompleted for event in chunk)
+
+
+def _report(instance: Instance, started: ExecutionStarted, parent: ParentInstance) -> Message:
+    report: HistoryEvent
+    if instance.status is Status.COMPLETED:
+        report = SubOrchestrationInstanceCompleted(parent.task_scheduled_id, instance.output)
+    else:
+        details = instance.failure or FailureDetails(
+            type="OrchestrationTerminated" if instance.status is Status.TERMINATED else "OrchestrationCanceled",
+            message=f"'{started.instance_id}' was {instance.status.lower()}",
+            non_retryable=True,
+        )
+        report = SubOrchestrationInstanceFailed(parent.task_scheduled_id, details)
+    return Message(parent.instance_id, events.encode([report]), execution_id=parent.execution_id)
+
+
+def _terminate_children(instance: Instance, commit: Commit, chunk: list[HistoryEvent]) -> None:
+    asked = next((event for event in chunk if isinstance(event, ExecutionTerminated | ExecutionReplaced)), None)
+    if asked is None or (isinstance(asked, ExecutionTerminated) and not asked.recurse):
+        return
+    for child in instance.children.values():
+        commit.messages.append(
+            Message(
+                child.instance_id,
+                events.encode([ExecutionTerminated(asked.input)]),
+                execution_id=child.execution_id,
+                is_control=True,
+            )
+        )
+
+
+def _continuation(instance: Instance, action: CompleteOrchestration, now: int, execution_id: str) -> Start:
+    past = instance.started
+    assert past is not None  # noqa: S101 - what continues has started
+    started = ExecutionStarted(
+        name=past.name,
+        input=action.result,
+        instance_id=past.instance_id,
+        execution_id=execution_id,
+        version=action.new_version,
+        parent_instance=past.parent_instance,
+        tags=past.tags,
+        is_first=False,
+    )
+    carried: list[HistoryEvent] = [started]
+    if instance.custom_status is not None:
+        carried.append(CustomStatusSet(instance.custom_status))
+    carried.extend(action.carryover_events)
+    return Start(
+        instance_id=past.instance_id,
+        execution_id=execution_id,
+        name=past.name,
+        version=action.new_version,
+        event=events.encode(carried),
+        created_at=now,
+        tags=past.tags,
+    )
+
+
+def _replacement(replaced: ExecutionReplaced, now: int) -> Start:
+    started: Any = events.decode(replaced.start)[0]
+    return Start(
+        instance_id=started.instance_id,
+        execution_id=started.execution_id,
+        name=started.name,
+        version=started.version,
+        event=replaced.start,
+        created_at=now,
+        wake_at=started.scheduled_start_microseconds or 0,
+        tags=started.tags,
+    )
+
+
+# ---- the row
+
+
+def _changed(
+    instance: Instance, row: RowState, now: int, commit: Commit, orphans: Sequence[tuple[str, TaskScheduled]]
+) -> RowState | None:
+    """The instance's row as it has to become; None where it is that already."""
+    finished = instance.is_finished
+    wake_at = instance.wake_at()
+    kept = list(orphans)
+    if finished and instance.status not in (Status.TERMINATED, Status.CANCELED):
+        # Scheduled before the end, and owed a run (I4); a retry is owed to nobody any more.
+        kept.extend((commit.execution_id, task) for id, task in instance.tasks.items() if id not in instance.attempts)
+    if kept:
+        wake_at = 0
+    if (
+        not finished
+        and row.status is instance.status
+        and row.wake_at == wake_at
+        and row.custom_status == instance.custom_status
+    ):
+        return None
+    return RowState(
+        status=instance.status,
+        wake_at=wake_at,
+        custom_status=instance.custom_status,
+        output=instance.output if finished else None,
+        failure=None if instance.failure is None else encode_failure(instance.failure),
+        completed_at=now if finished else None,
+        orphans=encode_orphans(kept),
+    )
+
+
+def encode_failure(details: FailureDetails) -> bytes:
+    """The failure as an instance's row keeps it."""
+    return events.encode([TaskFailed(0, details)])
+
+
+def decode_failure(stored: bytes) -> FailureDetails:
+    """What `encode_failure` made of it."""
+    (event,) = events.decode(stored)
+    assert isinstance(event, TaskFailed)  # noqa: S101 - the only thing that is stored there
+    return event.failure_details
+
+
+def encode_orphans(orphans: Iterable[tuple[str, TaskScheduled]]) -> bytes | None:
+    """Activities of ended executions that still have to run, as an instance's row keeps them."""
+    flat: list[HistoryEvent] = []
+    for execution_id, task in orphans:
+        flat += [events.GenericEvent(execution_id), task]
+    return events.encode(flat) if flat else None
+
+
+def decode_orphans(stored: bytes) -> list[tuple[str, TaskScheduled]]:
+    """What `encode_orphans` made of them."""
+    flat: list[Any] = list(events.decode(stored))
+    return [(owner.data, task) for owner, task in zip(flat[::2], flat[1::2], strict=True)]

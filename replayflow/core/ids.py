@@ -1,0 +1,61 @@
+"""Ids: what an instance may be called, what its children are called by default, and UUIDs that replay."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from hashlib import sha256
+
+from replayflow.errors import InvalidArgumentError
+
+INSTANCE_ID_CHARS_MAX = 256
+_FORBIDDEN = frozenset("/\\#?")
+# The namespace of the Durable Task SDKs: the same instance, time and count give the same UUID there as here.
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_OID, "9e952958-5e33-4daf-827f-2fa12937b875")
+
+
+def check_instance_id(instance_id: object, where: str = "instance_id") -> str:
+    """The id, if it is one.
+
+    Raises:
+        InvalidArgumentError: it is no text, empty, longer than 256 characters, begins with `@`, or has a control character or one of `/ \\ # ?`.
+    """
+    if not isinstance(instance_id, str):
+        raise InvalidArgumentError(f"{where} is {instance_id!r:.80}; an instance id is text")
+    if not 0 < len(instance_id) <= INSTANCE_ID_CHARS_MAX:
+        raise InvalidArgumentError(
+            f"{where} has {len(instance_id)} characters; an instance id has 1 to {INSTANCE_ID_CHARS_MAX}"
+        )
+    if instance_id[0] == "@":
+        raise InvalidArgumentError(f"{where} is {instance_id!r}; ids that begin with '@' are those of entities")
+    if instance_id.isalnum():
+        return instance_id
+    for char in instance_id:
+        if char in _FORBIDDEN or not char.isprintable():
+            raise InvalidArgumentError(
+                f"{where} is {instance_id!r:.300}; an instance id has no control characters and none of / \\ # ?"
+            )
+    return instance_id
+
+
+def child_id(parent_id: str, execution_id: str, action_id: int, is_first_execution: bool) -> str:
+    """The default id of a sub-orchestration: `{parent}:{action id:04x}`, with a suffix in an execution that is not the instance's first."""
+    name = f"{parent_id}:{action_id:04x}"
+    return _fitting(name if is_first_execution else f"{name}:{execution_id[:8]}")
+
+
+def attempt_id(instance_id: str, attempt: int) -> str:
+    """The id under which a sub-orchestration is tried again: the first one's, with the number of the attempt."""
+    return _fitting(f"{instance_id}:{attempt}")
+
+
+def new_uuid(instance_id: str, now: datetime, count: int) -> str:
+    """The UUIDv5 that durabletask-python makes of instance, time and count."""
+    return str(uuid.uuid5(_NAMESPACE, f"{instance_id}_{now.strftime('%Y-%m-%dT%H:%M:%S.%fZ')}_{count}"))
+
+
+def _fitting(instance_id: str) -> str:
+    """The id; one that is too long becomes a hash of itself, of fixed length."""
+    if len(instance_id) <= INSTANCE_ID_CHARS_MAX:
+        return instance_id
+    return sha256(instance_id.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,268 @@
+"""The instance: the fold of its history, and the one table of its statuses.
+
+1. An instance is exactly what its events say (I1): `apply` is the only way to change one, and reads nothing else.
+2. Every change of status is a row of `TRANSITIONS`; a terminal status has no row, and so no way out (I8).
+3. What is due next is at the top of a heap; entries whose timer or retry is gone are dropped when they come up. Nothing is scanned.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from replayflow.codec import Payload
+from replayflow.core import events
+from replayflow.core.events import ExecutionStarted, HistoryEvent, SubOrchestrationInstanceCreated, TaskScheduled
+from replayflow.errors import FailureDetails
+
+
+class Status(StrEnum):
+    """What an instance is doing, by the names of the Durable Task protocol. CONTINUED_AS_NEW occurs in histories only."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUSPENDED = "SUSPENDED"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    TERMINATED = "TERMINATED"
+    CANCELED = "CANCELED"
+    CONTINUED_AS_NEW = "CONTINUED_AS_NEW"
+
+    @property
+    def is_finished(self) -> bool:
+        return self in _FINISHED
+
+
+_FINISHED = frozenset({Status.COMPLETED, Status.FAILED, Status.TERMINATED, Status.CANCELED, Status.CONTINUED_AS_NEW})
+_ENDS: dict[tuple[Status, type[HistoryEvent], Status | None], Status] = {
+    (open_status, events.ExecutionCompleted, end): end
+    for open_status in (Status.PENDING, Status.RUNNING, Status.SUSPENDED)
+    for end in _FINISHED
+}
+# (status, event, what an end says) -> status. What has no row changes nothing: a second suspension, say, is recorded and has no effect.
+TRANSITIONS: dict[tuple[Status, type[HistoryEvent], Status | None], Status] = {
+    (Status.PENDING, events.ExecutionStarted, None): Status.RUNNING,
+    (Status.RUNNING, events.ExecutionSuspended, None): Status.SUSPENDED,
+    (Status.SUSPENDED, events.ExecutionResumed, None): Status.RUNNING,
+    **_ENDS,
+}
+
+
+@dataclass(slots=True)
+class Child:
+    """An open sub-orchestration: what was asked for, and the instance that is at it now."""
+
+    created: SubOrchestrationInstanceCreated
+    instance_id: str
+    execution_id: str
+    attempt: int = 1
+
+
+TIMER, TASK_RETRY, CHILD_RETRY = range(3)
+
+
+class Alarm(NamedTuple):
+    """Something to do for an instance at a time, in microseconds: `kind` says what, `id` is the task's."""
+
+    at: int
+    kind: int
+    id: int
+
+
+class Instance:
+    """One execution of an instance, as its history so far tells it."""
+
+    __slots__ = (
+        "_due",
+        "attempts",
+        "children",
+        "custom_status",
+        "failure",
+        "now",
+        "output",
+        "retrying",
+        "retrying_children",
+        "scheduled_at",
+        "started",
+        "status",
+        "tasks",
+        "timers",
+    )
+
+    def __init__(self) -> None:
+        self.started: ExecutionStarted | None = None
+        self.status = Status.PENDING
+        self.now = 0
+        self.tasks: dict[int, TaskScheduled] = {}
+        self.timers: dict[int, int] = {}
+        self.children: dict[int, Child] = {}
+        # Only tasks with a retry policy have entries in these four.
+        self.attempts: dict[int, int] = {}
+        self.scheduled_at: dict[int, int] = {}
+        self.retrying: dict[int, int] = {}
+        self.retrying_children: dict[int, int] = {}
+        self.custom_status: Payload = None
+        self.output: Payload = None
+        self.failure: FailureDetails | None = None
+        self._due: list[tuple[int, int, int]] = []
+
+    def apply(self, event: HistoryEvent) -> None:
+        """The event has happened."""
+        applied = _APPLY.get(type(event))
+        if applied is not None:
+            applied(self, event)
+
+    def apply_all(self, past: Iterable[HistoryEvent]) -> Instance:
+        """All of the events have happened."""
+        for event in past:
+            self.apply(event)
+        return self
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in _FINISHED
+
+    def next_due(self) -> int | None:
+        """When the next timer fires or the next retry begins, in microseconds; None where none is open.
+
+        A retry stays set while its attempt runs, so that a worker that takes over finds it due.
+        """
+        while self._due:
+            at, what, id = self._due[0]
+            if self._is_open(at, what, id):
+                return at
+            heapq.heappop(self._due)
+        return None
+
+    def wake_at(self) -> int | None:
+        """When a worker has to look at the instance, if no message comes: 0 for at once (an activity is open), None for never."""
+        if self.is_finished:
+            return None
+        if self.status is Status.PENDING or len(self.tasks) > len(self.retrying):
+            return 0
+        return None if self.status is Status.SUSPENDED else self.next_due()
+
+    def alarms(self) -> Iterator[Alarm]:
+        """Every open timer and every retry that is set: what has to be done when its time has come."""
+        for id, at in self.timers.items():
+            yield Alarm(at, TIMER, id)
+        for id, at in self.retrying.items():
+            yield Alarm(at, TASK_RETRY, id)
+        for id, at in self.retrying_children.items():
+            yield Alarm(at, CHILD_RETRY, id)
+
+    def rings(self, alarm: Alarm) -> bool:
+        """Whether what the alarm was set for is still open."""
+        return self._is_open(alarm.at, alarm.kind, alarm.id)
+
+    def _is_open(self, at: int, what: int, id: int) -> bool:
+        if what == TIMER:
+            return id in self.timers
+        retrying = self.retrying if what == TASK_RETRY else self.retrying_children
+        return retrying.get(id) == at
+
+    def _move(self, event: HistoryEvent, end: Status | None = None) -> None:
+        self.status = TRANSITIONS.get((self.status, type(event), end), self.status)
+
+    # ---- one method a kind
+
+    def _orchestrator_started(self, event: events.OrchestratorStarted) -> None:
+        self.now = event.now_microseconds
+
+    def _execution_started(self, event: events.ExecutionStarted) -> None:
+        self.started = event
+        self._move(event)
+
+    def _execution_completed(self, event: events.ExecutionCompleted) -> None:
+        self._move(event, Status(event.orchestration_status))
+        self.output = event.result
+        self.failure = event.failure_details
+
+    def _task_scheduled(self, event: events.TaskScheduled) -> None:
+        self.tasks[event.event_id] = event
+        if event.retry is not None:
+            self.scheduled_at[event.event_id] = self.now
+
+    def _task_ended(self, event: events.TaskCompleted | events.TaskFailed) -> None:
+        self._close_task(event.task_scheduled_id)
+
+    def _task_canceled(self, event: events.TaskCanceled) -> None:
+        self._close_task(event.task_scheduled_id)
+        self._close_child(event.task_scheduled_id)
+
+    def _close_task(self, id: int) -> None:
+        task = self.tasks.pop(id, None)
+        if task is not None and task.retry is not None:
+            self.attempts.pop(id, None)
+            self.retrying.pop(id, None)
+            self.scheduled_at.pop(id, None)
+
+    def _task_attempt_failed(self, event: events.TaskAttemptFailed) -> None:
+        self.attempts[event.task_scheduled_id] = event.attempt
+        self.retrying[event.task_scheduled_id] = event.retry_at_microseconds
+        heapq.heappush(self._due, (event.retry_at_microseconds, TASK_RETRY, event.task_scheduled_id))
+
+    def _child_created(self, event: events.SubOrchestrationInstanceCreated) -> None:
+        self.children[event.event_id] = Child(event, event.instance_id, event.execution_id)
+        if event.retry is not None:
+            self.scheduled_at[event.event_id] = self.now
+
+    def _child_ended(
+        self, event: events.SubOrchestrationInstanceCompleted | events.SubOrchestrationInstanceFailed
+    ) -> None:
+        self._close_child(event.task_scheduled_id)
+
+    def _close_child(self, id: int) -> None:
+        child = self.children.pop(id, None)
+        if child is not None and child.created.retry is not None:
+            self.retrying_children.pop(id, None)
+            self.scheduled_at.pop(id, None)
+
+    def _child_attempt_failed(self, event: events.SubOrchestrationAttemptFailed) -> None:
+        self.retrying_children[event.task_scheduled_id] = event.retry_at_microseconds
+        heapq.heappush(self._due, (event.retry_at_microseconds, CHILD_RETRY, event.task_scheduled_id))
+
+    def _child_retried(self, event: events.SubOrchestrationRetried) -> None:
+        self.retrying_children.pop(event.task_scheduled_id, None)
+        child = self.children.get(event.task_scheduled_id)
+        if child is not None:
+            child.instance_id, child.execution_id, child.attempt = event.instance_id, event.execution_id, event.attempt
+
+    def _timer_created(self, event: events.TimerCreated) -> None:
+        self.timers[event.event_id] = event.fire_at_microseconds
+        heapq.heappush(self._due, (event.fire_at_microseconds, TIMER, event.event_id))
+
+    def _timer_fired(self, event: events.TimerFired) -> None:
+        self.timers.pop(event.timer_id, None)
+
+    def _timer_canceled(self, event: events.TimerCanceled) -> None:
+        self.timers.pop(event.timer_id, None)
+
+    def _custom_status_set(self, event: events.CustomStatusSet) -> None:
+        self.custom_status = event.custom_status
+
+
+_APPLY: dict[type[HistoryEvent], Callable[[Instance, Any], None]] = {
+    events.TaskScheduled: Instance._task_scheduled,
+    events.TaskCompleted: Instance._task_ended,
+    events.TaskFailed: Instance._task_ended,
+    events.TaskCanceled: Instance._task_canceled,
+    events.TaskAttemptFailed: Instance._task_attempt_failed,
+    events.OrchestratorStarted: Instance._orchestrator_started,
+    events.ExecutionStarted: Instance._execution_started,
+    events.ExecutionCompleted: Instance._execution_completed,
+    events.ExecutionSuspended: Instance._move,
+    events.ExecutionResumed: Instance._move,
+    events.SubOrchestrationInstanceCreated: Instance._child_created,
+    events.SubOrchestrationInstanceCompleted: Instance._child_ended,
+    events.SubOrchestrationInstanceFailed: Instance._child_ended,
+    events.SubOrchestrationAttemptFailed: Instance._child_attempt_failed,
+    events.SubOrchestrationRetried: Instance._child_retried,
+    events.TimerCreated: Instance._timer_created,
+    events.TimerFired: Instance._timer_fired,
+    events.TimerCanceled: Instance._timer_canceled,
+    events.CustomStatusSet: Instance._custom_status_set,
+}

@@ -1,0 +1,312 @@
+"""The replay driver: runs an orchestrator's generator over its history, then over what is new.
+
+1. Events are applied one at a time; after each the generator runs until it waits for something that is not there (I2).
+2. The past is replayed piece by piece, one piece an episode: what the code decides in it must be what the piece records, no less and no more (I9).
+3. Closing is silent: the ledger is sealed first, so that a user's `finally` changes nothing, and nothing that it raises gets out.
+
+A `Replay` is the local executor of an execution. A remote one, over the Durable Task protocol, would answer the same four calls: `replay`,
+`begin`, `deliver`, `take`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from typing import Any
+
+from replayflow.codec import Codec
+from replayflow.core.actions import Action, CompleteOrchestration
+from replayflow.core.context import OrchestrationContext
+from replayflow.core.decisions import Decisions, Diverged, settle
+from replayflow.core.definitions import Environment, OrchestratorDefinition
+from replayflow.core.events import (
+    CustomStatusSet,
+    EventRaised,
+    ExecutionCancelRequested,
+    ExecutionCompleted,
+    ExecutionStarted,
+    HistoryEvent,
+    OrchestratorStarted,
+    SubOrchestrationInstanceCompleted,
+    SubOrchestrationInstanceFailed,
+    TaskCompleted,
+    TaskFailed,
+    TimerFired,
+    describe,
+)
+from replayflow.core.sites import site_of
+from replayflow.core.tasks import Pending, Task, complete
+from replayflow.errors import (
+    ActivityError,
+    FailureDetails,
+    NonDeterminismError,
+    NotATaskError,
+    OrchestrationCancelled,
+    OrchestratorError,
+    SubOrchestrationError,
+)
+
+_CLOSE_ATTEMPTS_MAX = 100
+
+
+class Replay:
+    """One execution's generator, with what it decided and waits for.
+
+    Raises (any call): NonDeterminismError, where the code does not do what the history says. The object is of no use afterwards.
+    """
+
+    __slots__ = ("_blocked_on", "_codec", "_context", "_generator", "decisions", "definition", "outcome", "started")
+
+    def __init__(self, definition: OrchestratorDefinition, started: ExecutionStarted, environment: Environment) -> None:
+        self.definition = definition
+        self.started = started
+        self.outcome: CompleteOrchestration | None = None
+        self.decisions = Decisions(started.instance_id)
+        self._context = OrchestrationContext(started, self.decisions, environment)
+        self._codec: Codec = environment.codec
+        self._generator: Generator[Any, Any, Any] | None = None
+        self._blocked_on: Task[Any] | None = None
+
+    # ---- the four calls of an executor
+
+    def replay(self, piece: Sequence[HistoryEvent]) -> None:
+        """One past episode, as it was recorded, happens again. One in which the execution was terminated decided nothing, and is passed over."""
+        decisions = self.decisions
+        recorded: list[HistoryEvent] = []
+        ended: ExecutionCompleted | None = None
+        custom_status: CustomStatusSet | None = None
+        for event in piece:
+            if not event.is_decision:
+                continue
+            if isinstance(event, ExecutionCompleted):
+                ended = event
+            elif isinstance(event, CustomStatusSet):
+                custom_status = event
+            else:
+                recorded.append(event)
+        if ended is not None and ended.orchestration_status == "TERMINATED":
+            return
+        decisions.replay_against(recorded)
+        for event in piece:
+            if not event.is_decision:
+                if isinstance(event, OrchestratorStarted):
+                    decisions.now = event.now_microseconds
+                else:
+                    self.deliver(event)
+        decisions.end_of_piece()
+        if custom_status is not None:
+            decisions.custom_status = custom_status.custom_status
+        if self.outcome is not None and ended is None and decisions.mismatch is None:
+            decisions.mismatch = NonDeterminismError(
+                f"instance '{self.started.instance_id}': the history goes on after this point, the code now ends here: "
+                f"{describe(self.outcome.record())}{_text_of(self.outcome)}"
+            )
+        self._raise_mismatch()
+
+    def begin(self, now: int) -> None:
+        """A new episode begins; `now`, in microseconds, is the time that the code sees."""
+        self.decisions.now = now
+
+    def deliver(self, event: HistoryEvent) -> None:
+        """The event reaches the code, which runs until it waits again."""
+        if self.outcome is not None:
+            if type(event) is EventRaised:
+                self.decisions.raise_event(event)  # unconsumed, and carried over by a continue-as-new
+            return
+        match event:
+            case TaskCompleted() | SubOrchestrationInstanceCompleted():
+                task = self.decisions.open.pop(event.task_scheduled_id, None)
+                if task is None:
+                    return
+                settle(task, event.result)
+            case EventRaised():
+                self.decisions.raise_event(event)
+            case TimerFired():
+                timer = self.decisions.open.pop(event.timer_id, None)
+                if timer is None:
+                    return
+                self.decisions.expire(timer)
+            case TaskFailed() | SubOrchestrationInstanceFailed():
+                task = self.decisions.open.pop(event.task_scheduled_id, None)
+                if task is None:
+                    return
+                fail(task, event.failure_details)
+            case ExecutionStarted():
+                self._start()
+                return
+            case ExecutionCancelRequested():
+                self._cancel(event)
+                return
+            case CustomStatusSet():
+                self.decisions.custom_status = event.custom_status  # carried over from the execution before
+                return
+            case _:
+                return
+        blocked_on = self._blocked_on
+        if blocked_on is not None and blocked_on.is_complete:
+            self._run()
+
+    def take(self) -> list[Action]:
+        """What the code decided in this episode, in order; the last is its end, where it has ended."""
+        actions = self.decisions.take()
+        if self.outcome is not None and not self.decisions.is_sealed:
+            if self.outcome.orchestration_status == "CONTINUED_AS_NEW" and self.decisions.saves_events:
+                self.outcome.carryover_events = self._unconsumed()
+            actions.append(self.outcome)
+            self.decisions.seal()
+        return actions
+
+    def close(self) -> None:
+        """The generator is gone; nothing durable has changed, and whatever its clean-up raised is dropped."""
+        self.decisions.seal()
+        generator, self._generator = self._generator, None
+        if generator is None:
+            return
+        for _ in range(_CLOSE_ATTEMPTS_MAX):  # a `finally` that yields survives a close; it gets a few
+            try:
+                generator.close()
+            except BaseException:  # noqa: S112 - user code, on its way out
+                continue
+            return
+
+    def predicate_of(self, task_id: int) -> Callable[[FailureDetails], bool] | None:
+        """The retry predicate that the open task was called with."""
+        task = self.decisions.open.get(task_id)
+        return None if task is None else task.predicate
+
+    # ---- the generator
+
+    def _start(self) -> None:
+        definition = self.definition
+        try:
+            if definition.takes_input:
+                input = self._codec.decode(
+                    self.started.input, definition.input_type, f"input of orchestrator '{definition.name}'"
+                )
+                made = definition.fn(self._context, input)
+            else:
+                made = definition.fn(self._context)
+        except Diverged:
+            self._raise_mismatch()
+        except OrchestrationCancelled as error:
+            self._end("CANCELED", failure=error)
+        except Exception as error:
+            self._end("FAILED", failure=error)
+        else:
+            if isinstance(made, Generator):
+                self._generator = made
+                self._run()
+            else:
+                self._end("COMPLETED", value=made)
+        self._raise_mismatch()
+
+    def _run(self, error: BaseException | None = None) -> None:
+        generator = self._generator
+        assert generator is not None  # noqa: S101 - only a started generator can be blocked
+        task = self._blocked_on
+        self._blocked_on = None
+        value: Any = None
+        if task is not None and error is None:
+            error, value = task._error, task._value
+        send = generator.send
+        try:
+            while True:
+                if error is None:
+                    yielded = send(value)
+                else:
+                    thrown, error = error, None
+                    yielded = generator.throw(thrown)
+                if not isinstance(yielded, Task):
+                    error = self._not_a_task(yielded)
+                elif yielded._is_complete:
+                    error, value = yielded._error, yielded._value
+                elif self.decisions.ending is not None:
+                    error = OrchestratorError(
+                        f"{self._line()}: {yielded!r} was yielded after continue_as_new at {self.decisions.ending.site}: "
+                        "nothing may follow it but the return"
+                    )
+                elif isinstance(yielded, Pending) and not self._is_own(yielded):
+                    error = NotATaskError(
+                        f"{self._line()}: {yielded!r} belongs to another execution and cannot be waited for here"
+                    )
+                else:
+                    self._blocked_on = yielded
+                    break
+        except StopIteration as stop:
+            self._end("COMPLETED", value=stop.value)
+        except Diverged:
+            pass
+        except OrchestrationCancelled as cancelled:
+            self._end("CANCELED", failure=cancelled)
+        except Exception as failure:
+            self._end("FAILED", failure=failure)
+        if self.decisions.mismatch is not None:
+            self._raise_mismatch()
+
+    def _cancel(self, event: ExecutionCancelRequested) -> None:
+        reason = self._codec.decode(event.input)
+        error = OrchestrationCancelled(reason if isinstance(reason, str) else "")
+        if self._generator is None:
+            return
+        self._run(error)
+
+    def _end(self, status: str, *, value: object = None, failure: BaseException | None = None) -> None:
+        self._generator = None
+        decisions = self.decisions
+        if decisions.mismatch is not None:
+            return
+        if failure is None and decisions.ending is not None:
+            self.outcome = decisions.ending
+            return
+        payload = None
+        if failure is None:
+            try:
+                payload = self._codec.encode(value, f"result of orchestrator '{self.definition.name}'")
+            except Exception as error:  # an EncodeError, or what a user's model raises
+                status, failure = "FAILED", error
+        details = None if failure is None else FailureDetails.of(failure)
+        id = decisions.ending.id if decisions.ending is not None else decisions.take_id()
+        self.outcome = CompleteOrchestration(id, status, payload, details)
+
+    def _unconsumed(self) -> tuple[EventRaised, ...]:
+        # Per name the order of arrival is kept; names do not compete for events, so that their order among each other says nothing.
+        return tuple(event for kept in self.decisions.buffered.values() for event in kept)
+
+    def _not_a_task(self, yielded: object) -> NotATaskError:
+        hint = ""
+        if isinstance(yielded, Generator):
+            hint = "; to run another generator write `yield from`"
+        elif hasattr(yielded, "__await__"):
+            hint = "; orchestrators do not await: call an activity"
+            if isinstance(yielded, Coroutine):
+                yielded.close()  # or the interpreter warns that nobody awaited it
+        elif isinstance(yielded, list | tuple):
+            hint = "; to wait for several tasks write `yield when_all([...])`"
+        return NotATaskError(f"{self._line()}: yielded {yielded!r:.100}, which is no task{hint}")
+
+    def _line(self) -> str:
+        """The line at which the innermost generator waits."""
+        generator: Any = self._generator
+        while isinstance(inner := getattr(generator, "gi_yieldfrom", None), Generator):
+            generator = inner
+        frame = getattr(generator, "gi_frame", None)
+        return "line unknown" if frame is None else site_of(frame)
+
+    def _is_own(self, task: Pending[Any]) -> bool:
+        abandoned = task._abandoned
+        return getattr(abandoned, "__self__", None) is self.decisions
+
+    def _raise_mismatch(self) -> None:
+        mismatch = self.decisions.mismatch
+        if mismatch is not None:
+            self.close()
+            raise mismatch
+
+
+def fail(task: Pending[Any], details: FailureDetails) -> None:
+    """The task is complete with the error that an orchestrator catches for such a failure."""
+    kind = SubOrchestrationError if task.label == "sub-orchestration" else ActivityError
+    complete(task, None, kind(f"{task.title} failed: {details}", details))
+
+
+def _text_of(outcome: CompleteOrchestration) -> str:
+    return f" ({outcome.failure_details})" if outcome.failure_details is not None else ""

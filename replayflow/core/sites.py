@@ -1,0 +1,28 @@
+"""Source lines: where in the user's code a decision was made, as `folder/file.py:24`.
+
+Walking to a line costs more than the rest of a call, so that each place in the code is looked up once. The key is the code object's identity and the
+instruction; the code object is kept beside it, so that the identity is not used again.
+"""
+
+from __future__ import annotations
+
+from types import CodeType, FrameType
+
+_CACHE_SIZE_MAX = 10_000
+_cache: dict[tuple[int, int], tuple[str, CodeType]] = {}
+
+
+def site_of(frame: FrameType) -> str:
+    """The line that the frame is at."""
+    code = frame.f_code
+    key = (id(code), frame.f_lasti)
+    found = _cache.get(key)
+    if found is None:
+        if len(_cache) >= _CACHE_SIZE_MAX:
+            _cache.clear()
+        found = _cache[key] = (f"{_short(code.co_filename)}:{frame.f_lineno}", code)
+    return found[0]
+
+
+def _short(path: str) -> str:
+    return "/".join(path.replace("\\", "/").rsplit("/", 2)[-2:])

@@ -1,0 +1,348 @@
+"""Tasks: what an orchestrator yields. Atomic ones stand for work that was asked for; composites stand for several of them.
+
+1. A task completes once, with a value or with an error, and never changes afterwards.
+2. Completing a task costs O(1) for each composite that directly has it: waiting for many is a countdown, nothing is scanned.
+3. Completion travels upwards through composites with a worklist, never by recursion, so that nesting has no depth limit.
+4. A composite may be built of tasks that are complete already, may be empty (`when_all`), and may share its children with others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
+
+from replayflow.errors import (
+    FailureDetails,
+    InvalidArgumentError,
+    NotATaskError,
+    OrchestratorError,
+    TaskCanceledError,
+    TaskError,
+)
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Task(Generic[T_co]):
+    """Work that an orchestrator waits for by yielding it: `value = yield task`, or `value = yield from task`, which type checkers understand."""
+
+    __slots__ = ("_error", "_is_complete", "_parents", "_value")
+
+    def __init__(self) -> None:
+        self._is_complete = False
+        self._value: Any = None
+        self._error: BaseException | None = None
+        # Most tasks have no composite above them and nearly all others have one: a list is made for the second.
+        self._parents: Composite[Any] | list[Composite[Any]] | None = None
+
+    def __iter__(self) -> Generator[Task[Any], Any, T_co]:
+        result: T_co = yield self
+        return result
+
+    @property
+    def is_complete(self) -> bool:
+        return self._is_complete
+
+    @property
+    def is_failed(self) -> bool:
+        return self._error is not None
+
+    @property
+    def exception(self) -> BaseException | None:
+        """The error that the task failed with; None where it succeeded or is not complete."""
+        return self._error
+
+    @property
+    def result(self) -> T_co:
+        """The task's value.
+
+        Raises:
+            OrchestratorError: the task is not complete; yield it first.
+            Exception: the error that the task failed with.
+        """
+        if self._error is not None:
+            raise self._error
+        if not self._is_complete:
+            raise OrchestratorError(
+                f"{self!r} has no result yet: yield it, or a composite that has it, before reading `.result`"
+            )
+        value: T_co = self._value
+        return value
+
+    def cancel(self) -> bool:
+        """Give up waiting for the task. Afterwards it is complete, and asking for its result raises `TaskCanceledError`.
+
+        Returns False, and changes nothing, where the task was complete already.
+        """
+        if self._is_complete:
+            return False
+        # Complete first: the ends of a composite's children must find it decided.
+        complete(self, None, TaskCanceledError(f"{self!r} was cancelled by the orchestrator"))
+        self._abandon()
+        return True
+
+    def _abandon(self) -> None:
+        """Tell whoever works on it that nobody waits any longer."""
+
+    def __repr__(self) -> str:
+        state = "failed" if self._error is not None else "complete" if self._is_complete else "open"
+        return f"<{type(self).__name__} {state}>"
+
+
+Orchestration: TypeAlias = Generator[Task[Any], Any, T]
+"""What an orchestrator function returns: `def checkout(ctx, order) -> Orchestration[Receipt]`."""
+
+
+def complete(task: Task[Any], value: object, error: BaseException | None = None) -> None:
+    """The task is complete with the value or the error, and so is every composite that this completes."""
+    task._value = value
+    task._error = error
+    task._is_complete = True
+    parents = task._parents
+    if parents is None:
+        return
+    task._parents = None
+    waiting: list[tuple[Composite[Any], Task[Any]]] = []
+    _add(waiting, parents, task)
+    while waiting:
+        composite, child = waiting.pop()
+        if composite._is_complete or not composite._is_decided_by(child):
+            continue
+        composite._settle()
+        composite._is_complete = True
+        parents, composite._parents = composite._parents, None
+        if parents is not None:
+            _add(waiting, parents, composite)
+
+
+def _add(
+    waiting: list[tuple[Composite[Any], Task[Any]]], parents: Composite[Any] | list[Composite[Any]], child: Task[Any]
+) -> None:
+    if type(parents) is list:
+        waiting.extend((parent, child) for parent in reversed(parents))
+    else:
+        waiting.append((parents, child))  # type: ignore[arg-type]
+
+
+class Composite(Task[T_co]):
+    """A task made of others."""
+
+    __slots__ = ("children",)
+
+    def __init__(self, children: list[Task[Any]]) -> None:
+        super().__init__()
+        self.children = children
+        for child in children:
+            if not child._is_complete:
+                above = child._parents
+                if above is None:
+                    child._parents = self
+                elif type(above) is list:
+                    above.append(self)
+                else:
+                    child._parents = [above, self]  # type: ignore[list-item]
+
+    def _is_decided_by(self, child: Task[Any]) -> bool:
+        """Takes note that the child is complete; says whether this completes the composite."""
+        raise NotImplementedError
+
+    def _settle(self) -> None:
+        """Takes the value or the error from the children."""
+        raise NotImplementedError
+
+    def _abandon(self) -> None:
+        waiting: list[Task[Any]] = [self]
+        while waiting:
+            task = waiting.pop()
+            if isinstance(task, Composite):
+                waiting.extend(reversed(task.children))
+            else:
+                task.cancel()
+
+
+class WhenAll(Composite[list[T]]):
+    __slots__ = ("_fail_fast", "_missing")
+
+    def __init__(self, children: list[Task[T]], fail_fast: bool) -> None:
+        super().__init__(children)
+        self._fail_fast = fail_fast
+        self._missing = 0
+        failed = False
+        for child in children:
+            if not child._is_complete:
+                self._missing += 1
+            elif child._error is not None:
+                failed = True
+        if not self._missing or (failed and fail_fast):
+            self._settle()
+            self._is_complete = True
+
+    def _is_decided_by(self, child: Task[Any]) -> bool:
+        # A task that stands in the list twice was registered, and reports, twice.
+        self._missing -= 1
+        return self._missing == 0 or (self._fail_fast and child._error is not None)
+
+    def _settle(self) -> None:
+        errors = [child._error for child in self.children if child._error is not None]
+        if not errors:
+            self._value = [child._value for child in self.children]
+            return
+        self._error = errors[0]
+        if isinstance(errors[0], TaskError):
+            errors[0].failures = errors
+
+
+class _First(Composite[T]):
+    """Decided by the first child that completes; of those that were complete from the start, by the first in the list."""
+
+    __slots__ = ("_winner",)
+
+    def __init__(self, children: list[Task[Any]]) -> None:
+        super().__init__(children)
+        self._winner: Task[Any] | None = next((child for child in children if child._is_complete), None)
+        if self._winner is not None:
+            self._settle()
+            self._is_complete = True
+
+    def _is_decided_by(self, child: Task[Any]) -> bool:
+        self._winner = child
+        return True
+
+
+class WhenAny(_First[Task[T]]):
+    __slots__ = ()
+
+    def _settle(self) -> None:
+        self._value = self._winner
+
+
+class Race(_First[T]):
+    __slots__ = ()
+
+    def _settle(self) -> None:
+        winner = self._winner
+        assert winner is not None  # noqa: S101 - set by whatever decided the race
+        self._value, self._error = winner._value, winner._error
+        self._is_complete = True  # before the losers go, so that their ends find the race decided
+        for child in self.children:
+            if child is not winner:
+                child.cancel()
+
+
+def when_all(tasks: Iterable[Task[T]], *, fail_fast: bool = False) -> Task[list[T]]:
+    """A task that is complete when all of them are; its result has theirs, in order. Of no tasks it is complete at once, with [].
+
+    Where some fail, it raises the first failure in list order, whose `.failures` has every one; it waits for all before it does, or with
+    `fail_fast` raises as soon as one has failed.
+    """
+    return WhenAll(_tasks(tasks, "when_all"), fail_fast)
+
+
+def when_any(tasks: Iterable[Task[T]]) -> Task[Task[T]]:
+    """A task that is complete when one of them is; its result is that task, failed or not. The others go on.
+
+    Raises:
+        InvalidArgumentError: there is nothing to wait for.
+    """
+    return WhenAny(_some(tasks, "when_any"))
+
+
+def race(tasks: Iterable[Task[T]]) -> Task[T]:
+    """A task that ends as the first of them ends, with its value or its error; the others are cancelled.
+
+    Raises:
+        InvalidArgumentError: there is nothing to wait for.
+    """
+    return Race(_some(tasks, "race"))
+
+
+def _some(tasks: Iterable[Task[T]], where: str) -> list[Task[T]]:
+    children = _tasks(tasks, where)
+    if not children:
+        raise InvalidArgumentError(f"{where}([]) would wait for ever: give it at least one task")
+    return children
+
+
+def _tasks(tasks: Iterable[Task[T]], where: str) -> list[Task[T]]:
+    if isinstance(tasks, Task):
+        raise NotATaskError(f"{where}(...) takes a list of tasks, and was given one task: {where}([{tasks!r}])")
+    children = list(tasks)
+    for i, child in enumerate(children):
+        if not isinstance(child, Task):
+            raise NotATaskError(
+                f"{where}(...): item {i} is {child!r:.80}, which is no task; ctx.call_activity and its kin return tasks"
+            )
+    return children
+
+
+class Pending(Task[T_co]):
+    """A task that stands for one thing asked for: `id` is its action id, `name` what was asked for, `decode` makes its value from a payload."""
+
+    __slots__ = ("_abandoned", "decode", "id", "name", "predicate")
+    label: ClassVar[str] = "task"
+
+    def __init__(
+        self,
+        id: int,
+        name: str,
+        decode: Callable[[Any], Any] | None,
+        abandoned: Callable[[Any], None],
+        predicate: Callable[[FailureDetails], bool] | None = None,
+    ) -> None:
+        # The body of Task.__init__, spelled out: one of these is made for every activity.
+        self._is_complete = False
+        self._value = None
+        self._error = None
+        self._parents = None
+        self.id = id
+        self.name = name
+        self.decode = decode
+        self.predicate = predicate
+        self._abandoned = abandoned
+
+    def _abandon(self) -> None:
+        self._abandoned(self)
+
+    @property
+    def title(self) -> str:
+        """What the task is, as messages name it."""
+        return f"{self.label} '{self.name}' (task {self.id})"
+
+    def __repr__(self) -> str:
+        state = "failed" if self._error is not None else "complete" if self._is_complete else "open"
+        return f"<{self.title} {state}>"
+
+
+class ActivityTask(Pending[T_co]):
+    __slots__ = ()
+    label = "activity"
+
+
+class SubOrchestrationTask(Pending[T_co]):
+    __slots__ = ()
+    label = "sub-orchestration"
+
+
+class TimerTask(Pending[None]):
+    """A durable timer: complete when its time has come; `cancel()` drops it."""
+
+    __slots__ = ()
+
+    @property
+    def title(self) -> str:
+        return f"timer (task {self.id})"
+
+
+class EventTask(Pending[T_co]):
+    """A wait for one external event; it takes no action id, and `timer` ends it where it has a time limit."""
+
+    __slots__ = ("timer",)
+
+    def __init__(self, name: str, decode: Callable[[Any], Any] | None, abandoned: Callable[[Any], None]) -> None:
+        super().__init__(0, name, decode, abandoned)
+        self.timer: TimerTask | None = None
+
+    @property
+    def title(self) -> str:
+        return f"event '{self.name}'"

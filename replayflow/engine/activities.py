@@ -1,0 +1,269 @@
+"""Running activities: async ones in the event loop, plain ones in threads, those that ask for it in processes.
+
+1. An activity is started only after its `TaskScheduled` is durable (I3): the engine calls `start` when the commit has returned.
+2. Whatever happens to it, exactly one event comes of a run, or none where nobody waits any longer; the engine decides what it means (I4).
+3. Each kind of executor has a limit of its own; what is above it waits its turn in the order of its start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from replayflow.codec import Codec
+from replayflow.core import episode
+from replayflow.core.context import ActivityContext
+from replayflow.core.definitions import ActivityDefinition, Executor
+from replayflow.core.events import HistoryEvent, TaskCompleted, TaskFailed, TaskScheduled
+from replayflow.engine.processes import ProcessPool
+from replayflow.engine.threads import ThreadPool
+from replayflow.errors import FailureDetails, RetryAfter
+
+
+class Run:
+    """One attempt of one activity."""
+
+    __slots__ = ("attempt", "execution_id", "handle", "instance_id", "is_abandoned", "is_orphan", "plan", "task")
+
+    def __init__(
+        self, instance_id: str, execution_id: str, task: TaskScheduled, plan: Plan, attempt: int, is_orphan: bool
+    ) -> None:
+        self.instance_id = instance_id
+        self.execution_id = execution_id
+        self.task = task
+        self.plan = plan
+        self.attempt = attempt
+        self.is_orphan = is_orphan
+        self.is_abandoned = False
+        self.handle: asyncio.Task[None] | asyncio.TimerHandle | None = None
+
+    def context(self) -> ActivityContext:
+        return ActivityContext(
+            instance_id=self.instance_id,
+            task_id=self.task.event_id,
+            attempt=self.attempt,
+            idempotency_key=f"{self.instance_id}/{self.execution_id}/{self.task.event_id}",
+            name=self.task.name,
+            is_cancelled=lambda: self.is_abandoned,
+        )
+
+
+Finished: TypeAlias = Callable[[Run, HistoryEvent], None]
+
+
+@dataclass(slots=True)
+class Plan:
+    """How to call one activity, worked out once."""
+
+    definition: ActivityDefinition
+    decode: Callable[[Any], Any]
+    result_of: str
+
+    def arguments(self, run: Run) -> tuple[Any, ...]:
+        """What the function is called with."""
+        definition = self.definition
+        if definition.takes_input:
+            value = self.decode(run.task.input)
+            return (run.context(), value) if definition.takes_context else (value,)
+        return (run.context(),) if definition.takes_context else ()
+
+
+class _Line:
+    """What runs with one kind of executor, and what waits for a place."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.active = 0
+        self.waiting: deque[Run] = deque()
+
+
+class Activities:
+    """Runs what it is told to, and calls `finished(run, event)` in the event loop when it has ended."""
+
+    def __init__(self, codec: Codec, limits: dict[Executor, int], finished: Finished) -> None:
+        self._codec = codec
+        self._finished = finished
+        self._lines: dict[Executor, _Line] = {executor: _Line(limit) for executor, limit in limits.items()}
+        self._plans: dict[str, Plan] = {}
+        self._runs: dict[tuple[str, str, int], Run] = {}
+        self._threads = ThreadPool()
+        self._processes = ProcessPool(limits["process"])
+        self._loop = asyncio.get_running_loop()
+        self._is_stopping = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def running(self) -> int:
+        """How many activities are at work."""
+        return sum(line.active for line in self._lines.values())
+
+    def start(
+        self,
+        instance_id: str,
+        execution_id: str,
+        task: TaskScheduled,
+        definition: ActivityDefinition,
+        attempt: int,
+        is_orphan: bool = False,
+    ) -> None:
+        """The activity runs as soon as there is a place for it. While stopping nothing is started: it is durable, and runs some other day."""
+        if self._is_stopping:
+            return
+        plan = self._plans.get(task.name)
+        if plan is None:
+            plan = self._plans[task.name] = Plan(
+                definition, self._codec.decoder(definition.input_type), f"result of activity '{task.name}'"
+            )
+        run = Run(instance_id, execution_id, task, plan, attempt, is_orphan)
+        self._runs[(instance_id, execution_id, task.event_id)] = run
+        line = self._lines[definition.executor]
+        if line.active < line.limit:
+            self._begin(line, run)
+        else:
+            line.waiting.append(run)
+
+    def cancel(self, instance_id: str, execution_id: str, task_id: int) -> None:
+        """Nobody waits for the activity any longer: an async one is cancelled, a thread sees `cancelled`; nothing comes of it."""
+        run = self._runs.pop((instance_id, execution_id, task_id), None)
+        if run is not None:
+            run.is_abandoned = True
+            if isinstance(run.handle, asyncio.Task):
+                run.handle.cancel()
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Nothing is started any more; what runs has so long to end, and is abandoned then."""
+        self._is_stopping = True
+        for line in self._lines.values():
+            line.waiting.clear()
+        if self.running:
+            self._idle.clear()
+            try:
+                async with asyncio.timeout(grace_seconds):
+                    await self._idle.wait()
+            except TimeoutError:
+                pass
+        leftover = [run.handle for run in self._runs.values() if isinstance(run.handle, asyncio.Task)]
+        for run in self._runs.values():
+            run.is_abandoned = True
+        for handle in leftover:
+            handle.cancel()
+        if leftover:
+            await asyncio.wait(leftover, timeout=1)
+        self._runs.clear()
+        self._threads.close()
+        self._processes.close()
+
+    # ---- one run
+
+    def _begin(self, line: _Line, run: Run) -> None:
+        line.active += 1
+        executor = run.plan.definition.executor
+        if executor == "async":
+            run.handle = self._loop.create_task(self._run_async(line, run))
+            return
+        timeout = run.task.timeout_microseconds
+        if timeout is not None:
+            run.handle = self._loop.call_later(timeout / 1e6, self._time_out, run)
+        if executor == "thread":
+            self._threads.submit(lambda: self._run_in_thread(line, run))
+        else:
+            future = self._processes.submit(run.plan.definition, run.task.input, self._codec.payload_bytes_max)
+            future.add_done_callback(lambda done: self._tell(line, run, self._of_process(run, done)))
+
+    async def _run_async(self, line: _Line, run: Run) -> None:
+        event: HistoryEvent | None = None
+        plan = run.plan
+        id = run.task.event_id
+        try:
+            if run.task.timeout_microseconds is None:
+                result = await plan.definition.fn(*plan.arguments(run))
+            else:
+                result = await self._within(run, plan)
+            event = TaskCompleted(id, self._codec.encode(result, plan.result_of))
+        except (Exception, SystemExit) as error:
+            event = _failed(id, error)
+        except asyncio.CancelledError as error:
+            if run.is_abandoned or self._is_stopping:
+                raise
+            event = _failed(id, error)  # the activity cancelled itself
+        finally:
+            self._end(line, run, event)
+
+    async def _within(self, run: Run, plan: Plan) -> Any:
+        seconds = (run.task.timeout_microseconds or 0) / 1e6
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                return await plan.definition.fn(*plan.arguments(run))
+        except TimeoutError as error:
+            if limit.expired():
+                raise TimeoutError(
+                    f"activity '{run.task.name}' took longer than its timeout of {seconds:g} s"
+                ) from error
+            raise
+
+    def _run_in_thread(self, line: _Line, run: Run) -> None:
+        event: HistoryEvent
+        try:
+            result = run.plan.definition.fn(*run.plan.arguments(run))
+            event = TaskCompleted(run.task.event_id, self._codec.encode(result, run.plan.result_of))
+        except BaseException as error:  # the thread serves others, whatever this activity raises
+            event = _failed(run.task.event_id, error)
+        self._tell(line, run, event)
+
+    def _of_process(self, run: Run, done: Any) -> HistoryEvent:
+        try:
+            succeeded, payload = done.result()
+        except BaseException as error:  # a process that died, or a pool that closed
+            return _failed(run.task.event_id, error)
+        if succeeded:
+            return TaskCompleted(run.task.event_id, payload)
+        return TaskFailed(run.task.event_id, episode.decode_failure(payload))
+
+    def _time_out(self, run: Run) -> None:
+        """The attempt has failed; the function runs on, its place is taken until it ends, and what it returns is nobody's."""
+        if self._runs.get(_key(run)) is run:
+            del self._runs[_key(run)]
+            run.is_abandoned = True
+            seconds = (run.task.timeout_microseconds or 0) / 1e6
+            error = TimeoutError(f"activity '{run.task.name}' took longer than its timeout of {seconds:g} s")
+            self._finished(run, _failed(run.task.event_id, error))
+
+    def _tell(self, line: _Line, run: Run, event: HistoryEvent) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._end, line, run, event)
+        except RuntimeError:
+            pass  # the event loop is gone, and with it whoever wanted to know
+
+    def _end(self, line: _Line, run: Run, event: HistoryEvent | None) -> None:
+        line.active -= 1
+        if line.waiting:
+            self._begin_next(line)
+        elif self._is_stopping and not self.running:
+            self._idle.set()
+        if isinstance(run.handle, asyncio.TimerHandle):
+            run.handle.cancel()
+        if self._runs.get(_key(run)) is run:
+            del self._runs[_key(run)]
+            if event is not None:
+                self._finished(run, event)
+
+    def _begin_next(self, line: _Line) -> None:
+        while line.waiting and line.active < line.limit:
+            run = line.waiting.popleft()
+            if not run.is_abandoned:
+                self._begin(line, run)
+
+
+def _key(run: Run) -> tuple[str, str, int]:
+    return (run.instance_id, run.execution_id, run.task.event_id)
+
+
+def _failed(task_id: int, error: BaseException) -> TaskFailed:
+    retry_after = int(error.seconds * 1_000_000) if isinstance(error, RetryAfter) else None
+    details = FailureDetails.of(error)
+    return TaskFailed(task_id, details, retry_after)

@@ -1,0 +1,82 @@
+"""Group commit: whatever has come together while the last transaction was on its way goes into the next one.
+
+Nobody waits for a group to fill: an idle engine commits at once, a busy one commits more at a time. When a group fails nothing of it has
+happened, and
+each of its members is told so; a store that may recover (a full disk) is tried again with growing pauses, by those that come again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from replayflow.errors import ReplayflowError, StoreError
+from replayflow.store.base import Operation, Outcome, Store
+
+Settle: TypeAlias = Callable[[Outcome | None, ReplayflowError | None], None]
+"""Told what became of an operation: its outcome, or the error with which the whole group failed."""
+
+OPERATIONS_PER_GROUP_MAX = 4_000
+
+
+class Committer:
+    def __init__(self, store: Store, epoch: int, failed: Callable[[ReplayflowError], None]) -> None:
+        self._store = store
+        self._epoch = epoch
+        self._failed = failed
+        self._operations: list[Operation] = []
+        self._settles: list[Settle] = []
+        self._ready = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._drained.set()
+
+    def add(self, operation: Operation, settle: Settle) -> None:
+        """The operation is part of the next group; `settle` is called in the event loop, in the order of the operations."""
+        self._operations.append(operation)
+        self._settles.append(settle)
+        if not self._ready.is_set():
+            self._ready.set()
+            self._drained.clear()
+
+    async def drain(self) -> None:
+        """Everything that was added, and what followed from it, has been written."""
+        await self._drained.wait()
+
+    async def run(self) -> None:
+        """Writes for ever."""
+        while True:
+            await self._ready.wait()
+            operations, settles = self._take()
+            await self._write(operations, settles)
+            if not self._operations:
+                self._ready.clear()
+                self._drained.set()
+
+    def _take(self) -> tuple[Sequence[Operation], Sequence[Settle]]:
+        if len(self._operations) <= OPERATIONS_PER_GROUP_MAX:
+            taken = self._operations, self._settles
+            self._operations, self._settles = [], []
+            return taken
+        # A creation and its first commit stand side by side; a group that ends between them is still in order.
+        taken = self._operations[:OPERATIONS_PER_GROUP_MAX], self._settles[:OPERATIONS_PER_GROUP_MAX]
+        del self._operations[:OPERATIONS_PER_GROUP_MAX], self._settles[:OPERATIONS_PER_GROUP_MAX]
+        return taken
+
+    async def _write(self, operations: Sequence[Operation], settles: Sequence[Settle]) -> None:
+        try:
+            outcomes = await self._store.write(operations, self._epoch)
+        except ReplayflowError as error:
+            self._fail(error, settles)
+        except Exception as error:
+            wrapped = StoreError(f"{self._store.url}: {type(error).__name__}: {error}")
+            wrapped.__cause__ = error
+            self._fail(wrapped, settles)
+        else:
+            for settle, outcome in zip(settles, outcomes, strict=True):
+                settle(outcome, None)
+
+    def _fail(self, error: ReplayflowError, settles: Sequence[Settle]) -> None:
+        self._failed(error)
+        for settle in settles:
+            settle(None, error)

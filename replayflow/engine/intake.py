@@ -1,0 +1,135 @@
+"""What comes from the store: messages that others have left, and instances that have to be in memory.
+
+1. Each message is routed once: by whoever commits it here, or by reading on from the last number seen. Numbers in memory are `held`; a
+message that is met
+   again is passed over.
+2. Instances are loaded many at a time, in the order in which they were asked for. One that is asked for while it loads gets what came meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from replayflow.errors import StoreCorruptError, StoreError
+from replayflow.store.base import Delivery, InstanceFilter, Loaded, Store
+
+ARRIVALS_PER_READ = 1_000
+LOADED_TOGETHER_MAX = 200
+_RETRY_SECONDS = (0.1, 0.5, 2.0, 10.0)
+_logger = logging.getLogger("replayflow")
+
+
+class Intake:
+    """Calls `route(delivery)` for each new message, and `restore(loaded)` for each instance that was asked for and is there."""
+
+    def __init__(
+        self,
+        store: Store,
+        route: Callable[[Delivery], None],
+        restore: Callable[[Loaded], None],
+        missing: Callable[[str], None],
+    ) -> None:
+        self._store = store
+        self._route = route
+        self._restore = restore
+        self._missing = missing
+        self.held: set[int] = set()
+        self._last = 0
+        self._wanted: dict[str, None] = {}
+        self.loading: dict[str, list[Delivery]] = {}
+        self._has_arrived = asyncio.Event()
+        self._has_wanted = asyncio.Event()
+
+    def look(self) -> None:
+        """Somebody else has written: there may be messages."""
+        self._has_arrived.set()
+
+    def want(self, instance_id: str) -> None:
+        """The instance is loaded, soon."""
+        if instance_id not in self.loading:
+            self._wanted[instance_id] = None
+            self._has_wanted.set()
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._wanted and not self.loading
+
+    async def read_arrivals(self) -> None:
+        """Reads messages for ever, beginning with those that a former worker left."""
+        self._has_arrived.set()
+        while True:
+            await self._has_arrived.wait()
+            self._has_arrived.clear()
+            await self._again(self._read_new)
+
+    async def load_wanted(self) -> None:
+        """Loads instances for ever."""
+        while True:
+            await self._has_wanted.wait()
+            batch = list(self._wanted)[:LOADED_TOGETHER_MAX]
+            for id in batch:
+                del self._wanted[id]
+                self.loading[id] = []
+            if not self._wanted:
+                self._has_wanted.clear()
+            await self._again(lambda batch=batch: self._load(batch))  # type: ignore[misc]
+
+    async def want_parked(self) -> None:
+        """Every parked instance is tried once: the code may be another today."""
+        cursor: str | None = None
+        while True:
+            page = await self._store.page(InstanceFilter(is_parked=True), 500, cursor)
+            for record in page.records:
+                self.want(record.instance_id)
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    async def _read_new(self) -> None:
+        while True:
+            found = await self._store.arrived(self._last, ARRIVALS_PER_READ)
+            for delivery in found:
+                self._last = delivery.number
+                if delivery.number not in self.held:
+                    self._route(delivery)
+            if len(found) < ARRIVALS_PER_READ:
+                return
+
+    async def _load(self, batch: list[str]) -> None:
+        try:
+            found = {loaded.record.instance_id: loaded for loaded in await self._store.load(batch)}
+        except StoreCorruptError:
+            if len(batch) == 1:
+                _logger.exception("instance '%s' cannot be read, and is left as it is", batch[0])
+                self.loading.pop(batch[0], None)
+                self._missing(batch[0])
+                return
+            for id in batch:  # one bad history must not keep the others from running
+                await self._load([id])
+            return
+        for id in batch:
+            meanwhile = self.loading.pop(id, [])
+            loaded = found.get(id)
+            if loaded is None:
+                self._missing(id)
+                continue
+            known = {delivery.number for delivery in loaded.inbox}
+            loaded.inbox += [delivery for delivery in meanwhile if delivery.number not in known]
+            self._restore(loaded)
+
+    async def _again(self, attempt: Callable[[], Awaitable[None]]) -> None:
+        """Tries until the store answers: a reader that is refused for a moment must not end the worker."""
+        tries = 0
+        while True:
+            try:
+                await attempt()
+            except StoreCorruptError:
+                raise
+            except StoreError as error:
+                _logger.warning("reading from %s failed, and is tried again: %s", self._store.url, error)
+                await asyncio.sleep(_RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)])
+                tries += 1
+            else:
+                return

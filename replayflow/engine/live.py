@@ -1,0 +1,162 @@
+"""What the engine has in memory of an instance that something happens to.
+
+Everything here can be lost at any moment: the store has it all, or will be asked again. What it is for is speed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from replayflow.core import episode, events
+from replayflow.core.actions import Action
+from replayflow.core.commit import RowState, Start
+from replayflow.core.events import HistoryEvent, TaskScheduled
+from replayflow.core.instance import Instance, Status
+from replayflow.core.replay import Replay
+from replayflow.errors import FailureDetails
+from replayflow.store.base import Delivery, Loaded
+
+
+class Ended:
+    """The executor of an execution that decides nothing any more: what comes in is only written down."""
+
+    def begin(self, now: int) -> None:
+        pass
+
+    def deliver(self, event: HistoryEvent) -> None:
+        pass
+
+    def take(self) -> list[Action]:
+        return []
+
+    def predicate_of(self, task_id: int) -> Callable[[FailureDetails], bool] | None:  # noqa: ARG002 - the port's shape
+        return None
+
+    def close(self) -> None:
+        pass
+
+
+LocalExecutor: TypeAlias = Replay | Ended
+
+
+class Live:
+    """An instance in memory: its fold, its warm generator, and its mailbox.
+
+    `mailbox` has the events that no episode has taken; those that stand in the inbox, too, have their number and the execution they are meant for in
+    `numbers`, by identity. Of each Live at most one commit is under way (`is_busy`); what comes meanwhile waits for the next episode.
+    """
+
+    __slots__ = (
+        "discarded",
+        "execution_id",
+        "executor",
+        "id",
+        "instance",
+        "is_busy",
+        "is_loading",
+        "is_queued",
+        "mailbox",
+        "numbers",
+        "orphans",
+        "row",
+        "running",
+        "sequence",
+        "start",
+    )
+
+    def __init__(self, id: str, execution_id: str) -> None:
+        self.id = id
+        self.execution_id = execution_id
+        self.instance = Instance()
+        self.executor: LocalExecutor | None = None
+        self.row = RowState(Status.PENDING, 0)
+        self.sequence = 1
+        self.start: list[HistoryEvent] = []
+        self.mailbox: list[HistoryEvent] = []
+        self.numbers: dict[int, tuple[int, str | None]] = {}
+        self.discarded: list[int] = []
+        self.orphans: list[tuple[str, TaskScheduled]] = []
+        self.running: set[int] = set()
+        self.is_busy = False
+        self.is_queued = False
+        self.is_loading = False
+
+    @classmethod
+    def of_start(cls, start: Start) -> Live:
+        """A new execution that nothing has happened to but its creation."""
+        live = cls(start.instance_id, start.execution_id)
+        live.start = events.decode(start.event)
+        live.row = RowState(Status.PENDING, start.wake_at)
+        return live
+
+    def restore(self, loaded: Loaded) -> list[list[HistoryEvent]]:
+        """The instance is as the store has it, but for its executor; returns the pieces that one has to replay, the start in the first.
+
+        What ran stays running, and results that only memory has stay in the mailbox.
+        """
+        record = loaded.record
+        if record.execution_id != self.execution_id:
+            self.running = set()
+            self.mailbox = []
+        else:
+            self.mailbox = [event for event in self.mailbox if id(event) not in self.numbers]
+        self.numbers = {}
+        self.discarded = []
+        self.execution_id = record.execution_id
+        self.row = RowState(
+            record.status,
+            record.wake_at,
+            record.custom_status,
+            record.output,
+            record.failure,
+            record.completed_at,
+            record.orphans,
+        )
+        self.orphans = [] if record.orphans is None else episode.decode_orphans(record.orphans)
+        self.sequence = record.start_number + 1 + len(loaded.pieces)
+        start = events.decode(record.start)
+        pieces = [events.decode(piece) for piece in loaded.pieces]
+        if pieces:
+            first = pieces[0]
+            pieces[0] = [first[0], *start, *first[1:]]
+            self.start = []
+        else:
+            self.start = start
+        self.instance = Instance()
+        for piece in pieces:
+            self.instance.apply_all(piece)
+        return pieces
+
+    def receive(self, delivery: Delivery) -> None:
+        """The message is in the mailbox; one for another execution, or a mere nudge, waits to be struck from the inbox."""
+        if delivery.event is None or (delivery.execution_id is not None and delivery.execution_id != self.execution_id):
+            self.discarded.append(delivery.number)
+            return
+        for event in events.decode(delivery.event):
+            self.numbers[id(event)] = (delivery.number, delivery.execution_id)
+            self.mailbox.append(event)
+
+    def numbers_of(self, taken: list[HistoryEvent]) -> list[int]:
+        """The inbox numbers of the events, which are taken out of the mailbox for good."""
+        found = []
+        if self.numbers:
+            for event in taken:
+                numbered = self.numbers.pop(id(event), None)
+                if numbered is not None:
+                    found.append(numbered[0])
+        return found
+
+    @property
+    def has_news(self) -> bool:
+        """Whether an episode would have something to take in, or something to strike."""
+        if self.start or self.discarded:
+            return True
+        if self.instance.status is not Status.SUSPENDED:
+            return bool(self.mailbox)
+        return any(isinstance(event, episode.CONTROL) or id(event) not in self.numbers for event in self.mailbox)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is lost by forgetting it."""
+        return not (self.is_busy or self.is_queued or self.is_loading or self.running or self.orphans or self.has_news)

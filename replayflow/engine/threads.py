@@ -1,0 +1,38 @@
+"""Threads for plain functions. They are daemons: an activity that hangs does not keep the process from ending, as the standard pool's would."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+
+class ThreadPool:
+    """As many threads as there was ever work for at one time; whoever submits keeps that within bounds."""
+
+    def __init__(self) -> None:
+        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._threads = 0
+        self._idle = 0
+        self._lock = threading.Lock()
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """The work runs in one of the threads; it has to report by itself, and must not raise."""
+        with self._lock:
+            if self._idle:
+                self._idle -= 1
+            else:
+                self._threads += 1
+                threading.Thread(target=self._run, name=f"replayflow activity {self._threads}", daemon=True).start()
+        self._work.put(work)
+
+    def close(self) -> None:
+        """The threads end when they have done what they are at."""
+        for _ in range(self._threads):
+            self._work.put(None)
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
+            with self._lock:
+                self._idle += 1

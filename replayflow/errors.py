@@ -1,0 +1,445 @@
+"""Everything that can go wrong, as one tree: who must act is the branch, a stable code is the name to look up.
+
+`UserError`: fix the code or the input. `StateError`: the instance cannot do that now. `StoreError`: the durable store refused; retry or call the
+operator. `TaskError`: what an orchestrator catches at a `yield`. The docstring of each class is what `replayflow explain CODE` prints.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+ErrorClass: TypeAlias = type[BaseException]
+STACK_CHARS_MAX = 8_000
+CAUSE_DEPTH_MAX = 16
+
+
+class ReplayflowError(Exception):
+    """The base of every error that replayflow raises."""
+
+    code: ClassVar[str] = "RF000"
+
+
+# ---- fix the code or the input ---------------------------------------------------------------------------------
+
+
+class UserError(ReplayflowError):
+    """The code or the input has to change; nothing was written.
+
+    The message names the place, what was found there and what to write instead.
+    """
+
+    code = "RF100"
+
+
+class RegistrationError(UserError):
+    """A function cannot be registered as an orchestrator or an activity, or its name is taken.
+
+    Orchestrators are generator functions `def f(ctx)` or `def f(ctx, input)`: write `yield` where you would write `await`. Activities take
+    `()`, `(input)`, or these with a first parameter annotated `ActivityContext`. A name can be registered once in an app and in what it includes.
+    """
+
+    code = "RF101"
+
+
+class UnknownNameError(UserError):
+    """No orchestrator or activity of that name is registered with the app.
+
+    Register the function with `@app.orchestrator` or `@app.activity`, include the app that has it (`app.include(other)`), or correct the name.
+    """
+
+    code = "RF102"
+
+
+class InvalidArgumentError(UserError, ValueError):
+    """An argument is outside what the call accepts: an id with forbidden characters, a naive datetime, an empty `when_any`.
+
+    The message names the argument, its value and the accepted form.
+    """
+
+    code = "RF103"
+
+
+class PayloadError(UserError, TypeError):
+    """A value cannot travel as a payload.
+
+    Payloads are built from None, bool, int, float, str, bytes, list, tuple, set, dict, datetimes, Decimal, UUID, Enum, dataclasses, NamedTuples,
+    TypedDicts and pydantic models. The message has the path of the bad part inside the value.
+    """
+
+    code = "RF110"
+
+
+class EncodeError(PayloadError):
+    """A value of a type that payloads do not support was passed, returned or raised.
+
+    The message has the path inside the value, such as `input.items[3].photo`. Pass an id, a path or a dataclass of supported types instead.
+    """
+
+    code = "RF111"
+
+
+class DecodeError(PayloadError):
+    """A stored payload does not fit the annotation of whoever receives it, or is damaged.
+
+    The message has the path, what the annotation asks for and what was found. Correct the annotation, or give a changed field a default.
+    """
+
+    code = "RF112"
+
+
+class PayloadTooLargeError(PayloadError):
+    """An encoded value is larger than the hub's limit, `payload_bytes_max`.
+
+    Pass a reference (a path, a key in an object store) instead of the bytes, split the batch, or raise the limit. It is never retried.
+    """
+
+    code = "RF113"
+
+
+class OrchestratorError(UserError):
+    """An orchestrator used its context in a way that has no meaning, such as an action after `continue_as_new`.
+
+    The message names the call and the line. The orchestration fails with this error unless it catches it.
+    """
+
+    code = "RF120"
+
+
+class NotATaskError(OrchestratorError, TypeError):
+    """An orchestrator yielded something that is no task of its own.
+
+    Yield what `ctx.call_activity`, `ctx.create_timer`, `when_all` and the other task makers return; delegate to another generator with `yield from`.
+    """
+
+    code = "RF121"
+
+
+class NonDeterminismError(UserError):
+    """The orchestrator's code no longer does what the history says that it did.
+
+    The instance is parked: it keeps its status, shows both sides in `problem`, and is tried again whenever a worker starts. Bring back the old
+    order of calls, or let old instances finish on the old code and register the new code under a new name.
+    """
+
+    code = "RF130"
+
+
+# ---- the instance cannot do that now --------------------------------------------------------------------------
+
+
+class StateError(ReplayflowError):
+    """The instance is not in a state in which the request makes sense; nothing was changed."""
+
+    code = "RF200"
+
+
+class InstanceNotFoundError(StateError, LookupError):
+    """No instance with that id is in the hub.
+
+    Check the id and the store: `replayflow list --store URL` shows what is there.
+    """
+
+    code = "RF201"
+
+
+class InstanceExistsError(StateError):
+    """An instance with that id exists already.
+
+    Choose another id, or say what you want with `on_existing=`: "return", "replace_finished" or "terminate_and_replace".
+    """
+
+    code = "RF202"
+
+
+class InstanceFinishedError(StateError):
+    """The instance has finished and takes no more messages.
+
+    Its output and history can still be read; start a new instance to do the work again.
+    """
+
+    code = "RF203"
+
+
+class InvalidStateError(StateError):
+    """The verb does not fit the instance's present status, which the message names.
+
+    Only a suspended instance can be resumed, only one that has not finished can be suspended or terminated.
+    """
+
+    code = "RF204"
+
+
+class OrchestrationEnded(StateError):
+    """The base of what `result()` raises when an orchestration ended in any other way than by returning."""
+
+    code = "RF210"
+
+
+class OrchestrationFailed(OrchestrationEnded):
+    """The orchestration ended with an error that it did not catch.
+
+    `.details` has its type, message, stack and causes.
+    """
+
+    code = "RF211"
+
+    def __init__(self, message: str, details: FailureDetails) -> None:
+        super().__init__(message)
+        self.details = details
+
+    def is_caused_by(self, *classes: type[BaseException]) -> bool:
+        """Whether the error, or any error that it came from, was one of the classes."""
+        return self.details.is_caused_by(*classes)
+
+
+class OrchestrationTerminated(OrchestrationEnded):
+    """The orchestration was terminated from outside; the message has the reason that was given."""
+
+    code = "RF212"
+
+
+class OrchestrationCanceled(OrchestrationEnded):
+    """The orchestration ended by a request to cancel; the message has the reason that was given."""
+
+    code = "RF213"
+
+
+# ---- the store refused ----------------------------------------------------------------------------------------
+
+
+class StoreError(ReplayflowError):
+    """The durable store could not do what was asked; what was committed before stands."""
+
+    code = "RF300"
+
+
+class HubOwnedError(StoreError):
+    """Another worker owns the task hub; the message names its process.
+
+    One worker at a time runs a SQLite hub. Stop the other one, use `when_owned="wait"` to take over when it ends, or be a client:
+    `when_owned="client"`.
+    """
+
+    code = "RF301"
+
+
+class LeaseLostError(StoreError):
+    """This worker no longer owns the hub: another one took over. What it had not committed is discarded and done by the new owner."""
+
+    code = "RF302"
+
+
+class StoreFullError(StoreError):
+    """The disk that holds the store is full. Nothing is lost: make room, and the worker goes on."""
+
+    code = "RF303"
+
+
+class StoreReadOnlyError(StoreError):
+    """The store cannot be written: the file, its folder or the file system is read-only. Correct the permissions; nothing was changed."""
+
+    code = "RF304"
+
+
+class StoreCorruptError(StoreError):
+    """The store's file is damaged: a page or a history does not read back as it was written.
+
+    Nothing was changed. Keep the file, run `PRAGMA integrity_check` on a copy of it, and restore the last good backup.
+    """
+
+    code = "RF305"
+
+
+class NotAHubError(StoreError):
+    """The file is no replayflow task hub (another SQLite database, or no database at all); it was left as it is. Check the path."""
+
+    code = "RF306"
+
+
+class NewerSchemaError(StoreError):
+    """The task hub was written by a newer version of replayflow; it was left as it is. Upgrade replayflow to open it."""
+
+    code = "RF307"
+
+
+class StoreBusyError(StoreError):
+    """Another process held the store's write lock for longer than the time limit. Nothing was written; try again."""
+
+    code = "RF308"
+
+
+class StoreUnavailableError(StoreError):
+    """The store cannot be opened or reached: a missing folder, missing permissions, an I/O error, an unknown kind of URL."""
+
+    code = "RF309"
+
+
+# ---- what an orchestrator catches at a yield ------------------------------------------------------------------
+
+
+class TaskError(ReplayflowError):
+    """Work that an orchestrator asked for has failed.
+
+    `.details` describes the error where it was raised. Raised by `when_all`, `.failures` has the exception of every failed task, in list order.
+    """
+
+    code = "RF400"
+
+    def __init__(self, message: str, details: FailureDetails) -> None:
+        super().__init__(message)
+        self.details = details
+        self.failures: list[BaseException] = [self]
+
+    def is_caused_by(self, *classes: type[BaseException]) -> bool:
+        """Whether the error, or any error that it came from, was one of the classes."""
+        return self.details.is_caused_by(*classes)
+
+
+class ActivityError(TaskError):
+    """An activity failed, after its retries if it had any."""
+
+    code = "RF401"
+
+
+class SubOrchestrationError(TaskError):
+    """A sub-orchestration failed, was terminated, or could not be started."""
+
+    code = "RF402"
+
+
+class EntityError(TaskError):
+    """An operation that an orchestrator called on an entity failed."""
+
+    code = "RF403"
+
+
+class TaskCanceledError(ReplayflowError):
+    """The result of a task that the orchestrator itself had cancelled was asked for."""
+
+    code = "RF404"
+
+
+# ---- what user code raises ------------------------------------------------------------------------------------
+
+
+class NonRetryableError(ReplayflowError):
+    """Raised by an activity: fail now, whatever the retry policy says."""
+
+    code = "RF501"
+
+
+class RetryAfter(ReplayflowError):
+    """Raised by an activity: this attempt failed; wait so many seconds before the next, where the retry policy has attempts left."""
+
+    code = "RF502"
+
+    def __init__(self, seconds: float, message: str = "") -> None:
+        super().__init__(message or f"retry after {seconds} s")
+        self.seconds = seconds
+
+
+class OrchestrationCancelled(
+    BaseException
+):  # so that `except Exception` in an orchestrator does not swallow the request
+    """Raised at an orchestrator's current yield when somebody asks to cancel it: compensate in `except` or `finally`, then let it pass."""
+
+    code = "RF503"
+
+
+# ---- failures as values ---------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, frozen=True)
+class FailureDetails:
+    """An error as it is stored: what it was where it was raised. Nothing is imported to read it back.
+
+    `bases` has the qualified names of the error's class and of all its base classes, most derived first.
+    """
+
+    type: str
+    message: str
+    stack: str = ""
+    inner: FailureDetails | None = None
+    non_retryable: bool = False
+    bases: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, error: BaseException) -> FailureDetails:
+        """The error and its chain of causes as values: a raised-from cause first, else the error that was being handled."""
+        return cls._of(error, CAUSE_DEPTH_MAX, set())
+
+    @classmethod
+    def _of(cls, error: BaseException, depth: int, seen: set[int]) -> FailureDetails:
+        seen.add(id(error))
+        cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        inner: FailureDetails | None = None
+        if cause is not None and depth > 1 and id(cause) not in seen:
+            inner = cls._of(cause, depth - 1, seen)
+        elif isinstance(error, TaskError | OrchestrationFailed):
+            inner = error.details
+        return cls(
+            type=type(error).__name__,
+            message=_text(error),
+            stack="".join(traceback.format_tb(error.__traceback__))[-STACK_CHARS_MAX:],
+            inner=inner,
+            non_retryable=isinstance(error, NonRetryableError | PayloadTooLargeError),
+            bases=tuple(_qualified(base) for base in type(error).__mro__ if base is not object),
+        )
+
+    def is_caused_by(self, *classes: ErrorClass) -> bool:
+        """Whether this error, or one in its chain of causes, was one of the classes, by qualified name."""
+        return self.matches(_qualified(cls) for cls in classes)
+
+    def matches(self, names: Iterable[str]) -> bool:
+        """Whether a class of this error or of one in its chain of causes bears one of the qualified names."""
+        wanted = set(names)
+        return any(not wanted.isdisjoint(details.bases) for details in self.chain())
+
+    def chain(self) -> Iterator[FailureDetails]:
+        """This error, then the error that it came from, and so on."""
+        details: FailureDetails | None = self
+        while details is not None:
+            yield details
+            details = details.inner
+
+    def __str__(self) -> str:
+        return " <- ".join(f"{d.type}: {d.message}" if d.message else d.type for d in self.chain())
+
+
+def qualified_name(cls: type) -> str:
+    """The name under which failures record a class: module and qualified name."""
+    return _qualified(cls)
+
+
+def find(code: str) -> type[BaseException] | None:
+    """The error class with the code, such as `RF101`; None where no class has it."""
+    return next((cls for cls in _tree() if cls.__dict__.get("code") == code.upper()), None)
+
+
+def every() -> list[type[BaseException]]:
+    """All error classes, in the order of their codes."""
+    return sorted(_tree(), key=lambda cls: str(cls.__dict__["code"]))
+
+
+def _tree() -> Iterator[type[BaseException]]:
+    yield OrchestrationCancelled
+    waiting: list[type[BaseException]] = [ReplayflowError]
+    while waiting:
+        cls = waiting.pop()
+        if "code" in cls.__dict__ and cls.__module__ == __name__:
+            yield cls
+        waiting.extend(cls.__subclasses__())
+
+
+def _qualified(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # a user's __str__ may raise, and the failure must still be recorded
+        return f"<no text: {type(broken).__name__} in {type(error).__name__}.__str__>"

@@ -1,0 +1,199 @@
+"""The front door: a hub that works and can be asked, and the one blocking call."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, overload
+
+from replayflow.client import Client, instance_id_for
+from replayflow.clock import Clock, SystemClock
+from replayflow.codec import Codec
+from replayflow.core.context import OrchestrationContext
+from replayflow.core.tasks import Orchestration
+from replayflow.engine import Engine, Limits
+from replayflow.errors import HubOwnedError, InvalidArgumentError, UnknownNameError
+from replayflow.registry import App, app_of
+from replayflow.store import Store, store_at
+from replayflow.store.base import Owner
+
+T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741
+WhenOwned = Literal["error", "wait", "client"]
+_TAKEOVER_LOOK_SECONDS = 0.1
+
+
+class TaskHub:
+    """A durable store with a worker on it: `async with TaskHub("orders.db", app) as hub`.
+
+    On entry the store is open and a worker runs what the app has; on exit both are closed in good order: running activities get
+    `limits.grace` to end, and what has not ended runs again when a worker starts. `hub.client` is a client of the hub.
+
+    `when_owned` says what to do where another process's worker owns the hub: "error" raises `HubOwnedError`, "wait" waits until it is free,
+    "client" goes without a worker (`hub.is_worker` tells).
+    """
+
+    def __init__(
+        self,
+        store: str | Path | Store | None = None,
+        app: App | None = None,
+        *,
+        when_owned: WhenOwned = "error",
+        limits: Limits | None = None,
+        codec: Codec | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        if when_owned not in ("error", "wait", "client"):
+            raise InvalidArgumentError(f"when_owned is {when_owned!r}; it is 'error', 'wait' or 'client'")
+        self._store = store_at(store)
+        self._app = app or App()
+        self._when_owned = when_owned
+        self._limits = limits or Limits()
+        self._codec = codec or Codec()
+        self._clock = clock or SystemClock()
+        self._engine: Engine | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._client: Client | None = None
+
+    @property
+    def client(self) -> Client:
+        """A client of this hub; its calls go through the hub's own worker."""
+        if self._client is None:
+            raise InvalidArgumentError("the hub is not open: use it inside `async with TaskHub(...) as hub`")
+        return self._client
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether this hub runs instances; false where another worker owns it and `when_owned` is "client"."""
+        return self._engine is not None
+
+    async def __aenter__(self) -> Self:
+        await self._store.open()
+        try:
+            epoch = await self._acquire()
+            if epoch is not None:
+                self._engine = Engine(self._store, self._app, self._codec, epoch, self._limits, self._clock)
+                self._running = asyncio.create_task(self._engine.run(), name="replayflow engine")
+        except BaseException:
+            await self._store.close()
+            raise
+        self._client = Client(self._store, self._app, codec=self._codec, clock=self._clock, door=self._engine)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client = None
+        engine, self._engine = self._engine, None
+        try:
+            if engine is not None and self._running is not None:
+                try:
+                    await engine.stop()
+                finally:
+                    self._running.cancel()
+                    await asyncio.wait([self._running])
+        finally:
+            await self._store.close()
+        if engine is not None and engine.failure is not None and error is None:
+            raise engine.failure
+
+    async def serve(self) -> None:
+        """Works until it is cancelled.
+
+        Raises:
+            StoreError: the worker has lost its store.
+        """
+        if self._running is None:
+            await asyncio.Event().wait()
+        else:
+            await asyncio.shield(self._running)
+
+    async def _acquire(self) -> int | None:
+        owner = Owner(os.getpid(), socket.gethostname(), self._clock.now())
+        while True:
+            try:
+                return await self._store.acquire(owner)
+            except HubOwnedError:
+                if self._when_owned == "client":
+                    return None
+                if self._when_owned == "error":
+                    raise
+            await asyncio.sleep(_TAKEOVER_LOOK_SECONDS)
+
+
+@overload
+def run(
+    orchestrator: Callable[[OrchestrationContext, I], Orchestration[T]],
+    input: I,
+    *,
+    store: str | Path | Store | None = None,
+    instance_id: str | None = None,
+    app: App | None = None,
+    timeout: float | timedelta | None = None,
+    limits: Limits | None = None,
+) -> T: ...
+@overload
+def run(
+    orchestrator: Callable[[OrchestrationContext], Orchestration[T]],
+    input: None = None,
+    *,
+    store: str | Path | Store | None = None,
+    instance_id: str | None = None,
+    app: App | None = None,
+    timeout: float | timedelta | None = None,
+    limits: Limits | None = None,
+) -> T: ...
+@overload
+def run(
+    orchestrator: Callable[..., Any],
+    input: object = None,
+    *,
+    store: str | Path | Store | None = None,
+    instance_id: str | None = None,
+    app: App | None = None,
+    timeout: float | timedelta | None = None,
+    limits: Limits | None = None,
+) -> Any: ...
+
+
+def run(
+    orchestrator: Any,
+    input: Any = None,
+    *,
+    store: str | Path | Store | None = None,
+    instance_id: str | None = None,
+    app: App | None = None,
+    timeout: float | timedelta | None = None,
+    limits: Limits | None = None,
+) -> Any:
+    """One orchestration has run to its end; returns its result. Called again after a crash it goes on where it was; after the end it returns at once.
+
+    Without an `instance_id` the instance is the one of this orchestrator with this input. Blocks; inside a running event loop use `TaskHub`.
+
+    Raises:
+        UnknownNameError: the function is registered with no app, and `app` is not given.
+        OrchestrationFailed, OrchestrationTerminated, TimeoutError: as for `Instance.result`.
+    """
+    served = app or app_of(orchestrator)
+    if served is None:
+        raise UnknownNameError(
+            f"{getattr(orchestrator, '__name__', orchestrator)!r} is registered with no app: decorate it with @app.orchestrator, or pass app="
+        )
+    definition = served.orchestrator_named(orchestrator)
+
+    async def main() -> Any:
+        async with TaskHub(store, served, limits=limits) as hub:
+            id = instance_id
+            if id is None:
+                id = instance_id_for(
+                    definition.name, hub._codec.encode(input, f"input of orchestrator '{definition.name}'")
+                )
+            instance = await hub.client.start(orchestrator, input, instance_id=id, on_existing="return")
+            return await instance.result(timeout)
+
+    return asyncio.run(main())

@@ -1,0 +1,299 @@
+"""The registry: names to functions. An `App` is what a worker serves and a client checks names against.
+
+A function is looked at once, when it is registered: what it takes, what it returns, whether it can be what it is registered as. What is
+wrong with it is
+said there, and not when an instance runs into it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from datetime import timedelta
+from typing import Any, TypeVar, overload
+
+from replayflow.core.context import ActivityContext, OrchestrationContext
+from replayflow.core.definitions import ActivityDefinition, Executor, OrchestratorDefinition
+from replayflow.errors import RegistrationError, UnknownNameError
+from replayflow.retry import RetryPolicy
+
+F = TypeVar("F", bound=Callable[..., Any])
+NAME_CHARS_MAX = 256
+APP_ATTRIBUTE = "__replayflow_app__"
+
+
+class App:
+    """The orchestrators and activities of a program, by name."""
+
+    def __init__(self) -> None:
+        self.activities: dict[str, ActivityDefinition] = {}
+        self.orchestrators: dict[str, OrchestratorDefinition] = {}
+
+    @overload
+    def activity(self, fn: F) -> F: ...
+    @overload
+    def activity(
+        self,
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+        executor: Executor | None = None,
+    ) -> Callable[[F], F]: ...
+
+    def activity(
+        self,
+        fn: Any = None,
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+        executor: Executor | None = None,
+    ) -> Any:
+        """Registers a function as an activity, under its own name or `name`; returns the function as it is.
+
+        An `async def` runs in the event loop, a plain function in a thread, and with `executor="process"` in a process of its own pool (it has to be
+        importable by its module and name then). `retry` and `timeout` (of one attempt) are the defaults of its calls.
+
+        Raises:
+            RegistrationError: the function cannot be an activity, or the name is taken.
+        """
+
+        def register(fn: F) -> F:
+            definition = _activity(fn, name, retry, timeout, executor)
+            self._add(self.activities, definition, "activity")
+            return fn
+
+        return register if fn is None else register(fn)
+
+    @overload
+    def orchestrator(self, fn: F) -> F: ...
+    @overload
+    def orchestrator(self, *, name: str | None = None, version: str | None = None) -> Callable[[F], F]: ...
+
+    def orchestrator(self, fn: Any = None, *, name: str | None = None, version: str | None = None) -> Any:
+        """Registers a generator function as an orchestrator, under its own name or `name`; returns the function as it is.
+
+        A plain function is an orchestrator that ends in its first episode.
+
+        Raises:
+            RegistrationError: the function cannot be an orchestrator, or the name is taken.
+        """
+
+        def register(fn: F) -> F:
+            self._add(self.orchestrators, _orchestrator(fn, name, version), "orchestrator")
+            return fn
+
+        return register if fn is None else register(fn)
+
+    def include(self, other: App) -> None:
+        """All that the other app has is registered here, too.
+
+        Raises:
+            RegistrationError: a name is taken by another function; nothing was included.
+        """
+        for mine, theirs, what in (
+            (self.activities, other.activities, "activity"),
+            (self.orchestrators, other.orchestrators, "orchestrator"),
+        ):
+            for name, definition in theirs.items():
+                present = typing.cast("dict[str, Any]", mine).get(name)
+                if present is not None and present.fn is not definition.fn:
+                    raise RegistrationError(_taken(what, name, present.fn, definition.fn))
+        self.activities.update(other.activities)
+        self.orchestrators.update(other.orchestrators)
+
+    def orchestrator_named(self, called: Callable[..., Any] | str) -> OrchestratorDefinition:
+        """The orchestrator with the name, or made of the function.
+
+        Raises:
+            UnknownNameError: there is none; the message lists the names that there are.
+        """
+        if isinstance(called, str):
+            definition = self.orchestrators.get(called)
+        else:
+            definition = next((d for d in self.orchestrators.values() if d.fn is called), None)
+        if definition is None:
+            wanted = called if isinstance(called, str) else getattr(called, "__name__", repr(called))
+            raise UnknownNameError(
+                f"no orchestrator '{wanted}' is registered with this app; it has: {', '.join(sorted(self.orchestrators)) or 'none'}"
+            )
+        return definition
+
+    def _add(self, there: Any, definition: Any, what: str) -> None:
+        present = there.get(definition.name)
+        if present is not None and present.fn is not definition.fn:
+            raise RegistrationError(_taken(what, definition.name, present.fn, definition.fn))
+        there[definition.name] = definition
+        try:
+            if not hasattr(definition.fn, APP_ATTRIBUTE):
+                setattr(definition.fn, APP_ATTRIBUTE, self)
+        except AttributeError:
+            pass  # a bound method takes no attributes; `run` needs `app=` for it
+
+
+def app_of(fn: Callable[..., Any]) -> App | None:
+    """The app that the function was first registered with; None where it was not."""
+    app = getattr(fn, APP_ATTRIBUTE, None)
+    return app if isinstance(app, App) else None
+
+
+def input_type_of(fn: Callable[..., Any]) -> Any:
+    """What the input of an activity is rebuilt as, for a process that has the function but not its app."""
+    return _activity(fn, None, None, None, None).input_type
+
+
+def _activity(
+    fn: Callable[..., Any],
+    name: str | None,
+    retry: RetryPolicy | None,
+    timeout: timedelta | None,
+    executor: Executor | None,
+) -> ActivityDefinition:
+    title = _check_name(fn, name, "activity")
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise RegistrationError(
+            f"activity '{title}' is a generator function: an activity returns its result; an orchestrator is what yields (use @app.orchestrator)"
+        )
+    is_async = inspect.iscoroutinefunction(fn)
+    if executor is None:
+        executor = "async" if is_async else "thread"
+    elif executor not in ("async", "thread", "process"):
+        raise RegistrationError(f"activity '{title}': executor is {executor!r}; it is 'thread', 'process' or 'async'")
+    elif is_async != (executor == "async"):
+        fix = "an `async def` runs in the event loop" if is_async else "a plain function runs in a thread or a process"
+        raise RegistrationError(f"activity '{title}' cannot run with executor={executor!r}: {fix}")
+    if executor == "process" and "<locals>" in fn.__qualname__:
+        raise RegistrationError(
+            f"activity '{title}' is defined inside a function: one that runs in a process has to be importable"
+        )
+    if timeout is not None and timeout <= timedelta(0):
+        raise RegistrationError(f"activity '{title}': timeout is {timeout}; it must be longer than nothing")
+    hints = _hints(fn)
+    parameters = _parameters(fn, title, "activity")
+    takes_context = bool(parameters) and hints.get(parameters[0].name) is ActivityContext
+    rest = parameters[1:] if takes_context else parameters
+    if len(rest) > 1 and any(p.default is p.empty for p in rest[1:]):
+        raise RegistrationError(
+            f"activity '{title}' takes {len(rest)} inputs; an activity takes (), (input), or these after a parameter annotated ActivityContext: "
+            "pass several values as a dataclass, a tuple or a dict"
+        )
+    if executor == "process" and takes_context:
+        raise RegistrationError(
+            f"activity '{title}' takes an ActivityContext, which cannot reach into a process: pass what it needs as input"
+        )
+    return ActivityDefinition(
+        name=title,
+        fn=fn,
+        executor=executor,
+        takes_context=takes_context,
+        takes_input=bool(rest),
+        input_type=hints.get(rest[0].name, Any) if rest else Any,
+        result_type=hints.get("return", Any),
+        retry=retry,
+        timeout=timeout,
+    )
+
+
+def _orchestrator(fn: Callable[..., Any], name: str | None, version: str | None) -> OrchestratorDefinition:
+    title = _check_name(fn, name, "orchestrator")
+    if inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn):
+        raise RegistrationError(
+            f"orchestrator '{title}' is `async def`: write `def {fn.__name__}(ctx, ...)` and `yield` where you would await; "
+            "what has to await belongs in an activity"
+        )
+    parameters = _parameters(fn, title, "orchestrator")
+    if not parameters or (len(parameters) > 2 and any(p.default is p.empty for p in parameters[2:])):
+        raise RegistrationError(
+            f"orchestrator '{title}' takes {len(parameters)} parameters; an orchestrator takes (ctx) or (ctx, input): "
+            "pass several values as a dataclass, a tuple or a dict"
+        )
+    hints = _hints(fn)
+    first = hints.get(parameters[0].name)
+    if first is not None and first is not OrchestrationContext and first is not Any:
+        raise RegistrationError(
+            f"orchestrator '{title}': its first parameter is annotated {first!r}; it gets the OrchestrationContext"
+        )
+    return OrchestratorDefinition(
+        name=title,
+        fn=fn,
+        takes_input=len(parameters) > 1,
+        input_type=hints.get(parameters[1].name, Any) if len(parameters) > 1 else Any,
+        result_type=_result_type(hints.get("return", Any)),
+        version=version,
+    )
+
+
+def _check_name(fn: Callable[..., Any], name: str | None, what: str) -> str:
+    if not callable(fn):
+        raise RegistrationError(
+            f"@app.{what} was given {fn!r:.80}, which is no function; its options are keywords: @app.{what}(name='...')"
+        )
+    title = getattr(fn, "__name__", None) if name is None else name
+    if not isinstance(title, str) or not 0 < len(title) <= NAME_CHARS_MAX or not title.isprintable():
+        raise RegistrationError(
+            f"{title!r:.80} is no name for an {what}: it is printable text of 1 to {NAME_CHARS_MAX} characters"
+        )
+    if title == "<lambda>":
+        raise RegistrationError(
+            f"a lambda has no name to be found by after a restart: give it one, @app.{what}(name='...')"
+        )
+    return title
+
+
+def _parameters(fn: Callable[..., Any], title: str, what: str) -> list[inspect.Parameter]:
+    parameters = list(inspect.signature(fn).parameters.values())
+    for parameter in parameters:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise RegistrationError(
+                f"{what} '{title}' takes {parameter}: it is called with one input; name the parameter"
+            )
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
+            raise RegistrationError(
+                f"{what} '{title}' needs the keyword '{parameter.name}', which nobody passes: give it a default"
+            )
+    return [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def _hints(fn: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(fn, include_extras=True)
+    except Exception:  # a name that only a type checker sees: what can be resolved is, the rest is as if not annotated
+        return {name: hint for name in getattr(fn, "__annotations__", {}) for hint in _hint(fn, name)}
+
+
+def _hint(fn: Callable[..., Any], name: str) -> list[Any]:
+    alone = types.SimpleNamespace(__annotations__={name: fn.__annotations__[name]})
+    try:
+        return [typing.get_type_hints(alone, globalns=getattr(fn, "__globals__", {}), include_extras=True)[name]]
+    except Exception:
+        return []
+
+
+def _result_type(annotation: Any) -> Any:
+    """What an orchestrator's caller gets: the third argument of a generator's annotation, or the annotation itself."""
+    origin = typing.get_origin(annotation)
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Generator):
+        arguments = typing.get_args(annotation)
+        return arguments[2] if len(arguments) == 3 else Any
+    if annotation is Generator or origin in (AsyncGenerator, AsyncIterator):
+        return Any
+    return Any if _is_iterator(annotation) else annotation
+
+
+def _is_iterator(annotation: Any) -> bool:
+    origin = typing.get_origin(annotation) or annotation
+    return (
+        isinstance(origin, type)
+        and origin.__module__ == "collections.abc"
+        and origin.__name__ in ("Iterator", "Iterable")
+    )
+
+
+def _taken(what: str, name: str, present: Callable[..., Any], new: Callable[..., Any]) -> str:
+    return (
+        f"the {what} name '{name}' is taken by {present.__module__}.{present.__qualname__}; "
+        f"register {new.__module__}.{new.__qualname__} under another: @app.{what}(name='...')"
+    )

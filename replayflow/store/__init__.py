@@ -1,0 +1,43 @@
+"""Durable state: the port (`base`), its executable specification (`memory`), and its adapters; `open_store` finds one by its address."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from replayflow.errors import StoreUnavailableError
+from replayflow.store.base import Store
+from replayflow.store.memory import MemoryStore
+from replayflow.store.sqlite import SqliteStore
+
+DEFAULT_STORE = "replayflow.db"
+
+
+def store_at(url: str | Path | Store | None) -> Store:
+    """The store with the address, not yet open: a path or `sqlite:///path`, or `memory://`; without one, `$REPLAYFLOW_STORE`, else `replayflow.db`.
+
+    A store object is its own address.
+
+    Raises:
+        StoreUnavailableError: the kind of address is not known.
+    """
+    if url is None:
+        url = os.environ.get("REPLAYFLOW_STORE") or DEFAULT_STORE
+    if isinstance(url, Path):
+        return SqliteStore(url)
+    if not isinstance(url, str):
+        return url
+    if "://" not in url:
+        return SqliteStore(url)
+    parts = urlsplit(url)
+    if parts.scheme == "sqlite" and not parts.netloc and parts.path not in ("", "/"):
+        return SqliteStore(parts.path[1:])  # as elsewhere: sqlite:///relative, sqlite:////absolute
+    if parts.scheme == "memory":
+        return MemoryStore()
+    raise StoreUnavailableError(
+        f"no store is known for '{url}': write a path, sqlite:///path (four slashes where the path is absolute), or memory://"
+    )
+
+
+__all__ = ["MemoryStore", "SqliteStore", "Store", "store_at"]

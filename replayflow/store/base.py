@@ -1,0 +1,255 @@
+"""The store port: durable state as the engine and its clients see it. What a store promises is said here, and tested by one suite for all.
+
+A store holds *instances* (a row each: what status shows), their *history* (numbered pieces, append-only, I10), an *inbox* (messages that no
+history has
+yet), and who owns the hub.
+
+**Writing.** All writing is `write(operations)`: one transaction for the whole group (group commit), or none of it. Within the group the operations
+are applied in order; each is accepted or refused on its own, with the reason, and a refused one changes nothing (it never drags its neighbours
+down). When `write` returns, what it accepted survives any crash (I6). When it raises, a `StoreError`, nothing of the group has happened.
+
+**Ownership.** One worker owns a hub. `acquire` gives it an epoch, larger than any before; writes that carry an epoch other than the present one are
+refused as a whole with `LeaseLostError`, and change nothing (I7). Clients write without one: they create, post and read, and never touch an
+instance's history or state but to replace one that has finished.
+
+**Messages.** A message gets a number when it is accepted, larger than all before; per receiver they are delivered in that order (I5). It stands in
+the inbox until a commit lists it as consumed. One for an instance that is unknown, has finished, or is in another execution than the message asks for
+is refused.
+
+**Pieces of history.** An execution begins with its start event, which the instance's row holds; the pieces that follow are numbered on from
+it. When an
+execution gives way to the next, its start takes its place in the history, and the next one's numbers go on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeAlias
+
+from replayflow.codec import Payload
+from replayflow.core.commit import Commit, Message, Start
+from replayflow.core.instance import Status
+from replayflow.errors import ReplayflowError
+
+OnExisting = Literal["error", "return", "replace_finished", "terminate_and_replace"]
+
+
+# ---- what is written -------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Create:
+    """Start an execution on behalf of a client. Written without an epoch, it leaves a nudge in the inbox, so that the worker learns of it.
+
+    Where an instance with the id exists: "error" refuses (`InstanceExistsError`), "return" leaves it and accepts, "replace_finished" starts the new
+    execution in its place where it has finished and refuses where it has not, "terminate_and_replace" does the same but leaves an unfinished one an
+    `ExecutionReplaced` message, `replacement`, in its inbox.
+    """
+
+    start: Start
+    on_existing: OnExisting = "error"
+    replacement: Message | None = None
+
+
+@dataclass(slots=True)
+class Post:
+    """Leave a message. One whose `dedupe_key` the instance has had before is accepted and not delivered again, also after the end (I6)."""
+
+    message: Message
+    dedupe_key: str | None = None
+
+
+@dataclass(slots=True)
+class Park:
+    """The execution is set aside with the problem, or, with None, freed again. `messages` are what it had in memory and must not lose."""
+
+    instance_id: str
+    execution_id: str
+    problem: bytes | None
+    messages: list[Message] = field(default_factory=list)
+
+
+Operation: TypeAlias = Create | Post | Commit | Park
+
+
+@dataclass(slots=True)
+class Delivery:
+    """A message in an inbox: its number, and what the receiver needs of it."""
+
+    number: int
+    instance_id: str
+    event: bytes | None
+    """The encoded event; None is a nudge: the instance is new, or has another execution."""
+    execution_id: str | None = None
+    is_control: bool = False
+    takes_messages: bool = True
+    """Whether the receiver is neither suspended nor parked."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one operation."""
+
+    error: ReplayflowError | None = None
+    """Why it was refused; None where it was accepted."""
+    deliveries: list[Delivery] = field(default_factory=list)
+    """The messages that it put into inboxes."""
+    started: list[Start] = field(default_factory=list)
+    """The executions that it began, but for the one of a `next_start`."""
+    dropped: list[Message] = field(default_factory=list)
+    """Messages that nobody can receive."""
+    has_existed: bool = False
+    """For a `Create` that accepts an instance as it is: there was one."""
+
+
+# ---- what is read ----------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class InstanceRecord:
+    """An instance's row. Times are microseconds since 1970."""
+
+    instance_id: str
+    execution_id: str
+    name: str
+    version: str | None
+    status: Status
+    start: bytes
+    """The present execution's first events, encoded."""
+    start_number: int
+    """The number that the start has, or will have, in the history."""
+    wake_at: int | None
+    created_at: int
+    updated_at: int
+    completed_at: int | None = None
+    custom_status: Payload = None
+    output: Payload = None
+    failure: bytes | None = None
+    problem: bytes | None = None
+    orphans: bytes | None = None
+    parent_id: str | None = None
+    tags: dict[str, str] | None = None
+
+
+@dataclass(slots=True)
+class Loaded:
+    """An instance with the history of its present execution (the pieces after its start, in order) and its inbox, all at one moment."""
+
+    record: InstanceRecord
+    pieces: list[bytes]
+    inbox: list[Delivery]
+
+
+@dataclass(slots=True, frozen=True)
+class InstanceFilter:
+    """Which instances: those that fit all that is given. Times are microseconds since 1970, from inclusive, to exclusive."""
+
+    statuses: frozenset[Status] | None = None
+    name: str | None = None
+    id_prefix: str | None = None
+    tags: tuple[tuple[str, str], ...] = ()
+    created_from: int | None = None
+    created_to: int | None = None
+    is_parked: bool | None = None
+
+
+@dataclass(slots=True)
+class Page:
+    records: list[InstanceRecord]
+    cursor: str | None
+    """Where the next page begins; None after the last."""
+
+
+@dataclass(slots=True)
+class Wake:
+    """An instance that wants to be looked at, and when; `position` is where to read on."""
+
+    at: int
+    instance_id: str
+    position: tuple[int, int]
+
+
+@dataclass(slots=True, frozen=True)
+class Owner:
+    """The worker that holds a hub."""
+
+    process_id: int
+    host: str
+    since: int
+
+    def __str__(self) -> str:
+        return f"process {self.process_id} on {self.host}"
+
+
+class Store(Protocol):
+    """The port. Every method may raise `StoreError`; none leaves anything half-done."""
+
+    @property
+    def url(self) -> str:
+        """The store's address, as messages show it."""
+        ...
+
+    async def open(self) -> None:
+        """The store can be used. Creates it where it is not there; brings one of an older version up to date, as a whole or not at all.
+
+        Raises:
+            NotAHubError, NewerSchemaError, StoreCorruptError, StoreReadOnlyError, StoreFullError, StoreUnavailableError: nothing was changed.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Nothing is open any more; a hub that was acquired is released. Safe to call twice."""
+        ...
+
+    async def acquire(self, owner: Owner) -> int:
+        """This store object owns the hub, under the epoch returned. A crash of the process releases it at once.
+
+        Raises:
+            HubOwnedError: another one owns it; the message names it.
+        """
+        ...
+
+    async def release(self) -> None:
+        """The hub has no owner, where it was this one. The worker's writes are over."""
+        ...
+
+    async def write(self, operations: Sequence[Operation], epoch: int | None = None) -> list[Outcome]:
+        """The group is durable: see the module's head. One outcome for each operation, in order.
+
+        Raises:
+            LeaseLostError: the epoch is not the hub's; nothing was written.
+            StoreFullError, StoreBusyError, StoreReadOnlyError, StoreCorruptError, StoreUnavailableError: nothing was written.
+        """
+        ...
+
+    async def load(self, instance_ids: Sequence[str]) -> list[Loaded]:
+        """The instances with their present history and inbox; those that do not exist are left out."""
+        ...
+
+    async def get(self, instance_id: str) -> InstanceRecord | None:
+        """The instance's row; None where there is none."""
+        ...
+
+    async def page(self, wanted: InstanceFilter, limit: int, cursor: str | None = None) -> Page:
+        """At most `limit` instances in the order of their creation, from where `cursor` says."""
+        ...
+
+    async def history(self, instance_id: str, execution_id: str | None = None) -> list[bytes]:
+        """The pieces of an execution (the present one without an id), its start first; empty where there is none."""
+        ...
+
+    async def wakes(self, after: tuple[int, int] | None, limit: int) -> list[Wake]:
+        """The instances that want to be looked at, in order of time, from where `after` says."""
+        ...
+
+    async def arrived(self, after: int, limit: int) -> list[Delivery]:
+        """The messages with a number above `after`, in order."""
+        ...
+
+    def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """`changed` is called, in the event loop, within 100 ms after somebody else has written; it is a hint, and may come for nothing.
+
+        Returns what ends the subscription.
+        """
+        ...

@@ -1,0 +1,365 @@
+"""The memory store: the port's contract in the plainest code that keeps it. Tests compare every other store with this one.
+
+Each group is applied to a copy of what it touches, and takes effect with the last line or not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from replayflow.core.commit import Commit, Message, RowState, Start
+from replayflow.core.instance import Status
+from replayflow.errors import (
+    HubOwnedError,
+    InstanceExistsError,
+    InstanceFinishedError,
+    InstanceNotFoundError,
+    LeaseLostError,
+)
+from replayflow.store.base import (
+    Create,
+    Delivery,
+    InstanceFilter,
+    InstanceRecord,
+    Loaded,
+    Operation,
+    Outcome,
+    Owner,
+    Page,
+    Park,
+    Post,
+    Wake,
+)
+
+
+@dataclass(slots=True)
+class _Kept:
+    """All that the store has of one instance id."""
+
+    key: int
+    record: InstanceRecord
+    pieces: dict[int, bytes] = field(default_factory=dict)
+    executions: dict[str, int] = field(default_factory=dict)
+    """Where in the history each execution begins."""
+    inbox: dict[int, Delivery] = field(default_factory=dict)
+    dedupe_keys: set[str] = field(default_factory=set)
+
+    def copy(self) -> _Kept:
+        return _Kept(
+            self.key,
+            replace(self.record),
+            dict(self.pieces),
+            dict(self.executions),
+            dict(self.inbox),
+            set(self.dedupe_keys),
+        )
+
+    @property
+    def next_number(self) -> int:
+        return max([self.record.start_number, *self.pieces]) + 1
+
+
+class MemoryStore:
+    """A hub that lives as long as this object: for tests, and for work that nobody will miss."""
+
+    def __init__(self) -> None:
+        self.url = "memory://"
+        self._instances: dict[str, _Kept] = {}
+        self._keys = itertools.count(1)
+        self._numbers = itertools.count(1)
+        self._epoch = 0
+        self._owner: Owner | None = None
+        self._subscribers: list[Callable[[], None]] = []
+
+    async def open(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        await self.release()
+
+    async def acquire(self, owner: Owner) -> int:
+        if self._owner is not None:
+            raise HubOwnedError(f"the hub {self.url} is owned by {self._owner}")
+        self._owner = owner
+        self._epoch += 1
+        return self._epoch
+
+    async def release(self) -> None:
+        self._owner = None
+
+    def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
+        self._subscribers.append(changed)
+
+        def unsubscribe() -> None:
+            if changed in self._subscribers:
+                self._subscribers.remove(changed)
+
+        return unsubscribe
+
+    # ---- writing
+
+    async def write(self, operations: Sequence[Operation], epoch: int | None = None) -> list[Outcome]:
+        if epoch is not None and epoch != self._epoch:
+            raise LeaseLostError(f"the hub {self.url} has another owner by now: epoch {self._epoch}, not {epoch}")
+        group = _Group(self._instances, self._keys, self._numbers, nudges=epoch is None)
+        outcomes = [group.apply(operation) for operation in operations]
+        self._instances.update(group.touched)
+        for changed in list(self._subscribers):
+            asyncio.get_running_loop().call_soon(changed)
+        return outcomes
+
+    # ---- reading
+
+    async def load(self, instance_ids: Sequence[str]) -> list[Loaded]:
+        found = [self._instances[id] for id in instance_ids if id in self._instances]
+        return [
+            Loaded(
+                replace(kept.record),
+                [kept.pieces[n] for n in sorted(kept.pieces) if n > kept.record.start_number],
+                [replace(kept.inbox[n]) for n in sorted(kept.inbox)],
+            )
+            for kept in found
+        ]
+
+    async def get(self, instance_id: str) -> InstanceRecord | None:
+        kept = self._instances.get(instance_id)
+        return None if kept is None else replace(kept.record)
+
+    async def page(self, wanted: InstanceFilter, limit: int, cursor: str | None = None) -> Page:
+        after = 0 if cursor is None else int(cursor)
+        fitting = sorted(
+            (kept for kept in self._instances.values() if kept.key > after and _fits(kept.record, wanted)),
+            key=lambda kept: kept.key,
+        )
+        shown = fitting[:limit]
+        return Page([replace(kept.record) for kept in shown], str(shown[-1].key) if len(fitting) > limit else None)
+
+    async def history(self, instance_id: str, execution_id: str | None = None) -> list[bytes]:
+        kept = self._instances.get(instance_id)
+        if kept is None:
+            return []
+        record = kept.record
+        if execution_id is None or execution_id == record.execution_id:
+            return [record.start, *(kept.pieces[n] for n in sorted(kept.pieces) if n > record.start_number)]
+        first = kept.executions.get(execution_id)
+        if first is None:
+            return []
+        end = min((n for n in kept.executions.values() if n > first), default=record.start_number)
+        return [kept.pieces[n] for n in sorted(kept.pieces) if first <= n < end]
+
+    async def wakes(self, after: tuple[int, int] | None, limit: int) -> list[Wake]:
+        found = [
+            Wake(kept.record.wake_at, id, (kept.record.wake_at, kept.key))
+            for id, kept in self._instances.items()
+            if kept.record.wake_at is not None
+        ]
+        return sorted((w for w in found if after is None or w.position > after), key=lambda w: w.position)[:limit]
+
+    async def arrived(self, after: int, limit: int) -> list[Delivery]:
+        found: list[Delivery] = []
+        for kept in self._instances.values():
+            takes = kept.record.status is not Status.SUSPENDED and kept.record.problem is None
+            found += [replace(d, takes_messages=takes) for number, d in kept.inbox.items() if number > after]
+        return sorted(found, key=lambda delivery: delivery.number)[:limit]
+
+
+class _Group:
+    """One transaction: `touched` has the instances as they will be."""
+
+    def __init__(
+        self, instances: dict[str, _Kept], keys: itertools.count[int], numbers: itertools.count[int], nudges: bool
+    ) -> None:
+        self._nudges = nudges
+        self._instances = instances
+        self._keys = keys
+        self._numbers = numbers
+        self.touched: dict[str, _Kept] = {}
+
+    def apply(self, operation: Operation) -> Outcome:
+        match operation:
+            case Create():
+                return self._create(operation)
+            case Post():
+                return self._post(operation)
+            case Commit():
+                return self._commit(operation)
+            case Park():
+                return self._park(operation)
+
+    def _find(self, instance_id: str) -> _Kept | None:
+        kept = self.touched.get(instance_id)
+        if kept is None and instance_id in self._instances:
+            kept = self.touched[instance_id] = self._instances[instance_id].copy()
+        return kept
+
+    def _create(self, create: Create) -> Outcome:
+        start = create.start
+        kept = self._find(start.instance_id)
+        outcome = Outcome()
+        if kept is None:
+            self._begin(start, outcome)
+            self._nudge(start.instance_id, outcome)
+            return outcome
+        status = kept.record.status
+        if create.on_existing == "return":
+            outcome.has_existed = True
+        elif create.on_existing == "error" or (create.on_existing == "replace_finished" and not status.is_finished):
+            outcome.error = InstanceExistsError(f"instance '{start.instance_id}' exists already, with status {status}")
+        elif status.is_finished:
+            self._succeed(kept, start)
+            outcome.started.append(start)
+            self._nudge(start.instance_id, outcome)
+        else:
+            assert create.replacement is not None  # noqa: S101 - the client sends one with this choice
+            self._send(create.replacement, outcome)
+        return outcome
+
+    def _post(self, post: Post) -> Outcome:
+        outcome = Outcome()
+        message = post.message
+        kept = self._find(message.instance_id)
+        if kept is not None and post.dedupe_key is not None and post.dedupe_key in kept.dedupe_keys:
+            return outcome
+        if kept is None:
+            outcome.error = InstanceNotFoundError(f"no instance '{message.instance_id}' is in {'this hub'}")
+        elif kept.record.status.is_finished:
+            outcome.error = InstanceFinishedError(
+                f"instance '{message.instance_id}' has finished, with status {kept.record.status}, and takes no messages"
+            )
+        else:
+            if post.dedupe_key is not None:
+                kept.dedupe_keys.add(post.dedupe_key)
+            self._send(message, outcome)
+        return outcome
+
+    def _commit(self, commit: Commit) -> Outcome:
+        outcome = Outcome()
+        kept = self._find(commit.instance_id)
+        if kept is None or kept.record.execution_id != commit.execution_id or commit.sequence != kept.next_number:
+            outcome.error = LeaseLostError(
+                f"instance '{commit.instance_id}' has moved on: piece {commit.sequence} of execution {commit.execution_id} does not continue it"
+            )
+            return outcome
+        if commit.chunk is not None:
+            kept.pieces[commit.sequence] = commit.chunk
+            kept.record.updated_at = commit.at
+        if commit.state is not None:
+            _show(kept.record, commit.state)
+        for number in commit.consumed:
+            kept.inbox.pop(number, None)
+        if commit.next_start is not None:
+            self._succeed(kept, commit.next_start)
+        for start in commit.starts:
+            if self._find(start.instance_id) is None:
+                self._begin(start, outcome)
+            elif start.if_taken is not None:
+                self._send(start.if_taken, outcome)
+        for message in commit.messages:
+            self._send(message, outcome)
+        return outcome
+
+    def _park(self, park: Park) -> Outcome:
+        outcome = Outcome()
+        kept = self._find(park.instance_id)
+        if kept is None or kept.record.execution_id != park.execution_id:
+            outcome.error = LeaseLostError(f"instance '{park.instance_id}' has moved on")
+            return outcome
+        kept.record.problem = park.problem
+        for message in park.messages:
+            self._send(message, outcome)
+        return outcome
+
+    def _begin(self, start: Start, outcome: Outcome) -> None:
+        self.touched[start.instance_id] = _Kept(
+            next(self._keys),
+            InstanceRecord(
+                instance_id=start.instance_id,
+                execution_id=start.execution_id,
+                name=start.name,
+                version=start.version,
+                status=Status.PENDING,
+                start=start.event,
+                start_number=0,
+                wake_at=start.wake_at,
+                created_at=start.created_at,
+                updated_at=start.created_at,
+                parent_id=start.parent_id,
+                tags=start.tags,
+            ),
+        )
+        outcome.started.append(start)
+
+    def _succeed(self, kept: _Kept, start: Start) -> None:
+        """The next execution begins under the same id; the last one's start takes its place in the history."""
+        record = kept.record
+        kept.pieces[record.start_number] = record.start
+        kept.executions[record.execution_id] = record.start_number
+        continues = record.status is Status.CONTINUED_AS_NEW
+        kept.record = InstanceRecord(
+            instance_id=start.instance_id,
+            execution_id=start.execution_id,
+            name=start.name,
+            version=start.version,
+            status=Status.PENDING,
+            start=start.event,
+            start_number=max(kept.pieces) + 1,
+            wake_at=start.wake_at,
+            created_at=record.created_at if continues else start.created_at,
+            updated_at=start.created_at,
+            custom_status=record.custom_status if continues else None,
+            orphans=record.orphans,
+            parent_id=record.parent_id if continues else start.parent_id,
+            tags=start.tags,
+        )
+
+    def _nudge(self, instance_id: str, outcome: Outcome) -> None:
+        if not self._nudges:
+            return
+        self._deliver(Delivery(next(self._numbers), instance_id, None, is_control=True), outcome)
+
+    def _send(self, message: Message, outcome: Outcome) -> None:
+        kept = self._find(message.instance_id)
+        if (
+            kept is None
+            or kept.record.status.is_finished
+            or (message.execution_id is not None and message.execution_id != kept.record.execution_id)
+        ):
+            outcome.dropped.append(message)
+            return
+        self._deliver(
+            Delivery(next(self._numbers), message.instance_id, message.event, message.execution_id, message.is_control),
+            outcome,
+        )
+
+    def _deliver(self, delivery: Delivery, outcome: Outcome) -> None:
+        kept = self._find(delivery.instance_id)
+        assert kept is not None  # noqa: S101 - the caller has looked
+        delivery.takes_messages = kept.record.status is not Status.SUSPENDED and kept.record.problem is None
+        kept.inbox[delivery.number] = delivery
+        outcome.deliveries.append(delivery)
+
+
+def _show(record: InstanceRecord, state: RowState) -> None:
+    record.status = state.status
+    record.wake_at = state.wake_at
+    record.custom_status = state.custom_status
+    record.output = state.output
+    record.failure = state.failure
+    record.completed_at = state.completed_at
+    record.orphans = state.orphans
+
+
+def _fits(record: InstanceRecord, wanted: InstanceFilter) -> bool:
+    tags = record.tags or {}
+    return (
+        (wanted.statuses is None or record.status in wanted.statuses)
+        and (wanted.name is None or record.name == wanted.name)
+        and (wanted.id_prefix is None or record.instance_id.startswith(wanted.id_prefix))
+        and all(tags.get(key) == value for key, value in wanted.tags)
+        and (wanted.created_from is None or record.created_at >= wanted.created_from)
+        and (wanted.created_to is None or record.created_at < wanted.created_to)
+        and (wanted.is_parked is None or (record.problem is not None) == wanted.is_parked)
+    )

@@ -1,0 +1,230 @@
+"""SQLite as the store uses it: opening a file, one thread that writes, and errors that say what to do.
+
+A transaction is one function that runs on the writer thread from BEGIN to COMMIT: one hop for a whole group, and no statement of another
+between two of
+its own. Durability is WAL with synchronous=FULL: a commit has reached the disk when the function returns. Reading goes through aiosqlite.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+from replayflow.errors import (
+    NotAHubError,
+    ReplayflowError,
+    StoreBusyError,
+    StoreCorruptError,
+    StoreError,
+    StoreFullError,
+    StoreReadOnlyError,
+    StoreUnavailableError,
+)
+from replayflow.store.sqlite.statements import SQL
+
+T = TypeVar("T")
+SQLITE_VERSION_MIN = (3, 35, 0)  # UPDATE ... FROM and RETURNING
+CACHED_STATEMENTS = 256
+_MAGIC = b"SQLite format 3\x00"
+
+
+def check_file(path: Path) -> None:
+    """The path can hold a hub: it is free, or an SQLite database. A new file is made readable by its owner alone.
+
+    Raises:
+        StoreUnavailableError: the folder is missing, or the file cannot be opened.
+        NotAHubError: the file is something else.
+    """
+    if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
+        raise StoreUnavailableError(
+            f"this Python's SQLite is {sqlite3.sqlite_version}; replayflow needs {'.'.join(map(str, SQLITE_VERSION_MIN))} or newer"
+        )
+    if not path.parent.is_dir():
+        raise StoreUnavailableError(f"{path} cannot be made: the folder {path.parent} does not exist")
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        pass
+    except PermissionError as error:
+        raise StoreReadOnlyError(f"{path} cannot be made: the folder {path.parent} cannot be written") from error
+    except OSError as error:
+        raise of_os_error(error, f"{path} cannot be made") from error
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(_MAGIC))
+    except IsADirectoryError as error:
+        raise NotAHubError(f"{path} is a folder; a task hub is a file") from error
+    except OSError as error:
+        raise StoreUnavailableError(f"{path} cannot be read: {error.strerror}") from error
+    if head and head != _MAGIC:
+        raise NotAHubError(f"{path} is no SQLite database, and so no task hub; it was left as it is")
+
+
+def connect(path: Path, busy_seconds: float, synchronous: str) -> sqlite3.Connection:
+    """A connection for the writer thread, in WAL mode."""
+    connection = sqlite3.connect(
+        path, timeout=busy_seconds, isolation_level=None, check_same_thread=False, cached_statements=CACHED_STATEMENTS
+    )
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        if synchronous == "NORMAL":
+            connection.execute("PRAGMA synchronous = NORMAL")
+        else:
+            connection.execute("PRAGMA synchronous = FULL")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def in_transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    """The work is committed as a whole, or, where it raises, undone as a whole."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        result = work(connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # a full disk may have rolled back already
+            connection.execute("ROLLBACK")
+        raise
+    return result
+
+
+class WriterThread:
+    """One thread with one connection. What it is given runs in order, and never two at a time.
+
+    While somebody subscribes it looks, whenever it has been idle for `poll_seconds`, whether another connection has changed the file: a read of
+    shared memory, not of the disk.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, name: str, poll_seconds: float) -> None:
+        self._connection = connection
+        self._poll_seconds = poll_seconds
+        self._loop = asyncio.get_running_loop()
+        self._work: SimpleQueue[tuple[Callable[[sqlite3.Connection], Any], asyncio.Future[Any]] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._subscribers: list[Callable[[], None]] = []
+        self._version = self._data_version()
+        self._closed: asyncio.Future[None] = self._loop.create_future()
+        self._thread.start()
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """What the work returns, once the thread has done it; or what it raises."""
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._work.put((work, future))
+        # The work is done in any case; a caller that is cancelled must not have its transaction half-told to the next.
+        return await asyncio.shield(future)
+
+    def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
+        self._subscribers.append(changed)
+        if len(self._subscribers) == 1:
+            self._work.put((lambda _: None, self._loop.create_future()))  # wakes the thread, so that it begins to look
+
+        def unsubscribe() -> None:
+            if changed in self._subscribers:
+                self._subscribers.remove(changed)
+
+        return unsubscribe
+
+    async def close(self) -> None:
+        """All that was given is done, the connection is closed and the thread has ended."""
+        self._work.put(None)
+        await self._closed
+
+    def _run(self) -> None:
+        while True:
+            try:
+                item = self._work.get(timeout=self._poll_seconds if self._subscribers else None)
+            except Empty:
+                self._look()
+                continue
+            if item is None:
+                break
+            work, future = item
+            try:
+                result = work(self._connection)
+            except BaseException as error:
+                self._tell(_settle_error, future, error)
+            else:
+                self._tell(_settle, future, result)
+            if self._subscribers:
+                self._look()
+        try:
+            self._connection.close()
+        finally:
+            self._tell(_settle, self._closed, None)
+
+    def _look(self) -> None:
+        version = self._data_version()
+        if version != self._version:
+            self._version = version
+            self._tell(self._notify)
+
+    def _data_version(self) -> int | None:
+        try:
+            version: int = self._connection.execute(SQL["database_changes"]).fetchone()[0]
+        except sqlite3.Error:
+            return None  # somebody holds the file; whoever reads next will see
+        return version
+
+    def _notify(self) -> None:
+        for changed in list(self._subscribers):
+            changed()
+
+    def _tell(self, callback: Callable[..., object], *args: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:
+            pass  # the event loop was closed over our head: nobody is left to be told
+
+
+def _settle(future: asyncio.Future[Any], result: Any) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _settle_error(future: asyncio.Future[Any], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+def of_sqlite_error(error: sqlite3.Error, path: Path) -> ReplayflowError:
+    """The error as users meet it: what it means for them, and what to do."""
+    name = getattr(error, "sqlite_errorname", "") or ""
+    match name.split("_")[1:2]:
+        case ["FULL"]:
+            return StoreFullError(f"the disk that holds {path} is full: nothing was written; make room, and it goes on")
+        case ["READONLY"]:
+            return StoreReadOnlyError(
+                f"{path} cannot be written ({error}): check the permissions of the file and of its folder"
+            )
+        case ["NOTADB"]:
+            return NotAHubError(f"{path} is no SQLite database, and so no task hub; it was left as it is")
+        case ["CORRUPT"]:
+            return StoreCorruptError(
+                f"{path} is damaged ({error}): nothing was changed; keep a copy, run PRAGMA integrity_check on it, and restore the last good backup"
+            )
+        case ["BUSY"] | ["LOCKED"]:
+            return StoreBusyError(f"another process held {path} for too long: nothing was written; try again")
+        case ["CANTOPEN"]:
+            return StoreUnavailableError(f"{path} cannot be opened ({error}): check the path and its permissions")
+        case ["IOERR"]:
+            return StoreUnavailableError(f"{path} cannot be read or written ({error}, {name}): check the disk")
+        case _:
+            return StoreError(f"{path}: {error}{f' ({name})' if name else ''}")
+
+
+def of_os_error(error: OSError, what: str) -> StoreError:
+    """The operating system's refusal as users meet it."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StoreFullError(f"{what}: the disk is full")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StoreReadOnlyError(f"{what}: {error.strerror}")
+    return StoreUnavailableError(f"{what}: {error.strerror}")

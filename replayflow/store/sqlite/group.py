@@ -1,0 +1,289 @@
+"""One group of operations as one SQLite transaction.
+
+What the operations touch is read with one statement; the operations are then applied in order to what was read, as the memory store does
+it; what they
+come to is written with a few statements of many rows. The order of writing (instances, history, states, inbox) lets an instance begin, move and
+end within one group.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from replayflow.core.commit import Commit, Message, Start
+from replayflow.core.instance import Status
+from replayflow.errors import InstanceExistsError, InstanceFinishedError, InstanceNotFoundError, LeaseLostError
+from replayflow.store.base import Create, Delivery, Operation, Outcome, Park, Post
+from replayflow.store.sqlite.statements import ROWS, SQL
+
+_PENDING, _SUSPENDED = Status.PENDING.value, Status.SUSPENDED.value
+_STATUSES: dict[str, Status] = {status.value: status for status in Status}
+
+
+@dataclass(slots=True)
+class _Known:
+    """An instance as the transaction has it so far."""
+
+    key: int
+    execution_id: str
+    status: Status
+    start_number: int
+    takes_messages: bool
+    last_number: int
+    row: list[object] | None = None
+    """Its row, where the transaction itself adds it and has not written it yet."""
+
+
+class Group:
+    """The transaction's work: `Group(...).write(connection)` between BEGIN and COMMIT."""
+
+    def __init__(self, operations: Sequence[Operation], epoch: int | None, url: str) -> None:
+        self._operations = operations
+        self._epoch = epoch
+        self._url = url
+        self._known: dict[str, _Known] = {}
+        self._instances: list[list[object]] = []
+        self._pieces: list[tuple[object, ...]] = []
+        self._states: dict[int, tuple[object, ...]] = {}
+        self._consumed: list[int] = []
+        self._messages: list[tuple[object, ...]] = []
+        self._next_key = self._next_number = 0
+
+    def write(self, connection: sqlite3.Connection) -> list[Outcome]:
+        """The outcomes, with all that was accepted written.
+
+        Raises:
+            LeaseLostError: the hub's epoch is another.
+        """
+        self._connection = connection
+        epoch, self._next_key, self._next_number = connection.execute(SQL["hub"]).fetchone()
+        if self._epoch is not None and epoch != self._epoch:
+            raise LeaseLostError(
+                f"the hub {self._url} has another owner by now (epoch {epoch}, ours was {self._epoch}): nothing was written"
+            )
+        before = (self._next_key, self._next_number)
+        self._read_known()
+        outcomes = [self._apply(operation) for operation in self._operations]
+        self._flush()
+        if before != (self._next_key, self._next_number):
+            connection.execute(SQL["count_on"], (self._next_key, self._next_number))
+        return outcomes
+
+    def _read_known(self) -> None:
+        ids = json.dumps(list(dict.fromkeys(_touched(self._operations))))
+        for id, key, execution_id, status, start_number, takes, last in self._connection.execute(SQL["known"], (ids,)):
+            self._known[id] = _Known(
+                key, execution_id, _STATUSES[status], start_number, bool(takes), max(start_number, last or 0)
+            )
+
+    def _flush(self) -> None:
+        connection = self._connection
+        if self._instances:
+            ROWS["add_instances"].run(connection, self._instances)
+            self._instances = []
+            for known in self._known.values():
+                known.row = None
+        if self._pieces:
+            ROWS["add_pieces"].run(connection, self._pieces)
+            self._pieces = []
+        if self._states:
+            ROWS["show_states"].run(connection, list(self._states.values()))
+            self._states = {}
+        if self._consumed:
+            connection.execute(SQL["consume"], (json.dumps(self._consumed),))
+            self._consumed = []
+        if self._messages:
+            ROWS["add_messages"].run(connection, self._messages)
+            self._messages = []
+
+    def _apply(self, operation: Operation) -> Outcome:
+        match operation:
+            case Commit():
+                return self._commit(operation)
+            case Create():
+                return self._create(operation)
+            case Post():
+                return self._post(operation)
+            case Park():
+                return self._park(operation)
+
+    # ---- operations
+
+    def _commit(self, commit: Commit) -> Outcome:
+        outcome = Outcome()
+        known = self._known.get(commit.instance_id)
+        if known is None or known.execution_id != commit.execution_id or commit.sequence != known.last_number + 1:
+            outcome.error = LeaseLostError(
+                f"instance '{commit.instance_id}' has moved on: piece {commit.sequence} of execution {commit.execution_id} does not continue it"
+            )
+            return outcome
+        if commit.chunk is not None:
+            self._pieces.append((known.key, commit.sequence, commit.at, commit.chunk))
+            known.last_number = commit.sequence
+        state = commit.state
+        if state is not None:
+            known.status = state.status
+            known.takes_messages = state.status is not Status.SUSPENDED
+            shown = (
+                state.status.value,
+                state.wake_at,
+                state.custom_status,
+                state.output,
+                state.failure,
+                state.completed_at,
+                state.orphans,
+            )
+            if known.row is None:
+                self._states[known.key] = (known.key, *shown)
+            else:
+                known.row[5], known.row[8] = shown[:2]
+                known.row[10:15] = (shown[5], *shown[2:5], shown[6])
+        if commit.consumed:
+            self._consumed += commit.consumed
+        if commit.next_start is not None:
+            self._succeed(known, commit.next_start)
+        for start in commit.starts:
+            if start.instance_id not in self._known:
+                self._begin(start, outcome)
+            elif start.if_taken is not None:
+                self._send(start.if_taken, outcome)
+        for message in commit.messages:
+            self._send(message, outcome)
+        return outcome
+
+    def _create(self, create: Create) -> Outcome:
+        start = create.start
+        outcome = Outcome()
+        known = self._known.get(start.instance_id)
+        if known is None:
+            self._nudge(self._begin(start, outcome), start.instance_id, outcome)
+            return outcome
+        finished = known.status.is_finished
+        if create.on_existing == "return":
+            outcome.has_existed = True
+        elif create.on_existing == "error" or (create.on_existing == "replace_finished" and not finished):
+            outcome.error = InstanceExistsError(
+                f"instance '{start.instance_id}' exists already, with status {known.status}"
+            )
+        elif finished:
+            self._succeed(known, start)
+            outcome.started.append(start)
+            self._nudge(known, start.instance_id, outcome)
+        else:
+            assert create.replacement is not None  # noqa: S101 - the client sends one with this choice
+            self._send(create.replacement, outcome)
+        return outcome
+
+    def _post(self, post: Post) -> Outcome:
+        outcome = Outcome()
+        message = post.message
+        known = self._known.get(message.instance_id)
+        if known is None:
+            outcome.error = InstanceNotFoundError(f"no instance '{message.instance_id}' is in the hub {self._url}")
+        elif post.dedupe_key is not None and self._is_repeated(known, post.dedupe_key):
+            pass
+        elif known.status.is_finished:
+            outcome.error = InstanceFinishedError(
+                f"instance '{message.instance_id}' has finished, with status {known.status}, and takes no messages"
+            )
+        else:
+            if post.dedupe_key is not None:
+                self._connection.execute(SQL["remember"], (known.key, post.dedupe_key))
+            self._send(message, outcome)
+        return outcome
+
+    def _park(self, park: Park) -> Outcome:
+        outcome = Outcome()
+        known = self._known.get(park.instance_id)
+        if known is None or known.execution_id != park.execution_id:
+            outcome.error = LeaseLostError(f"instance '{park.instance_id}' has moved on")
+            return outcome
+        self._flush()
+        self._connection.execute(SQL["park"], (park.problem, known.key))
+        known.takes_messages = park.problem is None and known.status is not Status.SUSPENDED
+        for message in park.messages:
+            self._send(message, outcome)
+        return outcome
+
+    # ---- what they are made of
+
+    def _is_repeated(self, known: _Known, dedupe_key: str) -> bool:
+        return self._connection.execute(SQL["is_repeated"], (known.key, dedupe_key)).fetchone() is not None
+
+    def _begin(self, start: Start, outcome: Outcome) -> _Known:
+        key = self._next_key
+        self._next_key = key + 1
+        tags = None if start.tags is None else json.dumps(start.tags)
+        row: list[object] = [
+            *(key, start.instance_id, start.execution_id, start.name, start.version, _PENDING, start.event, 0),
+            *(start.wake_at, start.created_at, None, None, None, None, None, start.parent_id, tags),
+        ]
+        self._instances.append(row)
+        known = self._known[start.instance_id] = _Known(key, start.execution_id, Status.PENDING, 0, True, 0, row)
+        outcome.started.append(start)
+        return known
+
+    def _succeed(self, known: _Known, start: Start) -> None:
+        """The next execution begins under the same id; the last one's start takes its place in the history."""
+        self._flush()
+        connection = self._connection
+        connection.execute(SQL["move_start_into_history"], (known.key,))
+        connection.execute(SQL["note_past_execution"], (known.key,))
+        number = known.last_number + 1
+        tags = None if start.tags is None else json.dumps(start.tags)
+        shown = (start.execution_id, start.name, start.version, start.event, number, start.wake_at, tags)
+        if known.status is Status.CONTINUED_AS_NEW:
+            connection.execute(SQL["begin_continued"], (*shown, known.key))
+        else:
+            connection.execute(SQL["begin_replacing"], (*shown, start.created_at, start.parent_id, known.key))
+        known.execution_id, known.status, known.takes_messages = start.execution_id, Status.PENDING, True
+        known.start_number = known.last_number = number
+
+    def _nudge(self, known: _Known, instance_id: str, outcome: Outcome) -> None:
+        if self._epoch is None:
+            self._deliver(known, Delivery(0, instance_id, None, is_control=True), outcome)
+
+    def _send(self, message: Message, outcome: Outcome) -> None:
+        known = self._known.get(message.instance_id)
+        if (
+            known is None
+            or known.status.is_finished
+            or (message.execution_id is not None and message.execution_id != known.execution_id)
+        ):
+            outcome.dropped.append(message)
+        else:
+            self._deliver(
+                known,
+                Delivery(0, message.instance_id, message.event, message.execution_id, message.is_control),
+                outcome,
+            )
+
+    def _deliver(self, known: _Known, delivery: Delivery, outcome: Outcome) -> None:
+        delivery.number = self._next_number
+        self._next_number += 1
+        delivery.takes_messages = known.takes_messages
+        self._messages.append(
+            (delivery.number, known.key, delivery.event, delivery.execution_id, int(delivery.is_control))
+        )
+        outcome.deliveries.append(delivery)
+
+
+def _touched(operations: Sequence[Operation]) -> Iterator[str]:
+    """The ids of all instances that the operations name."""
+    for operation in operations:
+        match operation:
+            case Commit():
+                yield operation.instance_id
+                for start in operation.starts:
+                    yield start.instance_id
+                for message in operation.messages:
+                    yield message.instance_id
+            case Create():
+                yield operation.start.instance_id
+            case Post():
+                yield operation.message.instance_id
+            case Park():
+                yield operation.instance_id

@@ -1,0 +1,78 @@
+"""Who may be the hub's worker: a lock of the operating system on a file beside the database.
+
+The kernel lets go of the lock when its process ends, however it ends, so that a takeover needs no waiting and an idle worker writes nothing. The lock
+belongs to the open file, not to the process: two hubs in one process exclude each other, too. A forked child closes its copy at once, or it would
+hold the lock after its parent's death. The file itself stays: to remove it would let two workers lock two files of one name.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import weakref
+from pathlib import Path
+
+from replayflow.store.sqlite.connection import of_os_error
+
+
+class FileLock:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: int | None = None
+
+    def acquire(self) -> bool:
+        """Whether the lock is ours now; does not wait."""
+        if self._file is not None:
+            return True
+        try:
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise of_os_error(error, f"the lock file {self.path} cannot be opened") from error
+        if not _lock(file):
+            os.close(file)
+            return False
+        self._file = file
+        _held.add(self)
+        return True
+
+    def release(self) -> None:
+        """The lock is free, where it was ours."""
+        file, self._file = self._file, None
+        _held.discard(self)
+        if file is not None:
+            os.close(file)
+
+    def _forget(self) -> None:
+        self.release()
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: int) -> bool:
+        try:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+else:
+    import fcntl
+
+    def _lock(file: int) -> bool:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+
+_held: weakref.WeakSet[FileLock] = weakref.WeakSet()
+
+
+def _forget_in_child() -> None:
+    for lock in list(_held):
+        lock._forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)

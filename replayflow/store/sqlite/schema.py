@@ -1,0 +1,76 @@
+"""The file's format: numbered migrations, applied as a whole or not at all.
+
+A hub bears our application id, and its `user_version` is the number of its last migration. A file that is neither empty nor a hub, or that
+is newer than
+this code, is refused before anything is written to it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+
+from replayflow.errors import NewerSchemaError, NotAHubError
+from replayflow.store.sqlite.connection import in_transaction
+
+APPLICATION_ID = 0x52464C57  # "RFLW"
+
+
+def migrations() -> list[tuple[int, str]]:
+    """The numbered scripts, in order."""
+    folder = files("replayflow.store.sqlite").joinpath("migrations")
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
+    return [(int(name[:4]), folder.joinpath(name).read_text("utf-8")) for name in names]
+
+
+def check(connection: sqlite3.Connection, path: Path) -> int:
+    """The version of the hub in the file, 0 for an empty file.
+
+    Raises:
+        NotAHubError, NewerSchemaError: the file is not for this code.
+    """
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    application: int = connection.execute("PRAGMA application_id").fetchone()[0]
+    latest = migrations()[-1][0]
+    if application != APPLICATION_ID:
+        tables: int = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        if application or version or tables:
+            raise NotAHubError(f"{path} is an SQLite database of something else, not a task hub; it was left as it is")
+    if version > latest:
+        raise NewerSchemaError(
+            f"{path} was written by a newer replayflow: its format is {version}, this version knows up to {latest}; upgrade replayflow"
+        )
+    return version
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """The file is a hub of the latest version."""
+    if check(connection, path) == migrations()[-1][0]:
+        return
+
+    def work(connection: sqlite3.Connection) -> None:
+        present = check(connection, path)  # again, inside: another process may have been faster
+        for number, script in migrations():
+            if number > present:
+                for statement in _statements(script):
+                    connection.execute(statement)
+                connection.execute(_SET_VERSION[number])
+        connection.execute(_SET_APPLICATION)
+
+    in_transaction(connection, work)
+
+
+# A pragma takes no parameters; these are the only values that there are.
+_SET_APPLICATION = f"PRAGMA application_id = {APPLICATION_ID}"
+_SET_VERSION = {number: f"PRAGMA user_version = {number}" for number, _ in migrations()}
+
+
+def _statements(script: str) -> Iterator[str]:
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

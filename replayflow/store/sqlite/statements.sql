@@ -1,0 +1,139 @@
+-- name: hub
+SELECT epoch, next_key, next_number FROM hub
+
+-- name: owner
+SELECT owner_pid, owner_host, owner_since FROM hub
+
+-- name: take_hub
+UPDATE hub SET epoch = epoch + 1, owner_pid = ?, owner_host = ?, owner_since = ? RETURNING epoch
+
+-- name: leave_hub
+UPDATE hub SET owner_pid = NULL, owner_host = NULL, owner_since = NULL WHERE epoch = ?
+
+-- name: count_on
+UPDATE hub SET next_key = ?, next_number = ?
+
+-- name: known
+SELECT instance.id, instance.key, instance.execution_id, instance.status, instance.start_number,
+       instance.problem IS NULL AND instance.status <> 'SUSPENDED',
+       (SELECT max(number) FROM history WHERE history.instance = instance.key)
+FROM json_each(?) AS wanted JOIN instance ON instance.id = wanted.value
+
+-- name: add_instances (17)
+INSERT INTO instance (key, id, execution_id, name, version, status, start, start_number, wake_at, created_at,
+                      completed_at, custom_status, output, failure, orphans, parent_id, tags)
+VALUES
+
+-- name: add_pieces (4)
+INSERT INTO history (instance, number, at, events)
+VALUES
+
+-- name: add_messages (5)
+INSERT INTO inbox (number, instance, event, execution_id, is_control)
+VALUES
+
+-- name: show_states (8)
+WITH shown (key, status, wake_at, custom_status, output, failure, completed_at, orphans) AS (VALUES
+-- then:
+)
+UPDATE instance
+SET status = shown.status, wake_at = shown.wake_at, custom_status = shown.custom_status, output = shown.output,
+    failure = shown.failure, completed_at = shown.completed_at, orphans = shown.orphans
+FROM shown WHERE instance.key = shown.key
+
+-- name: consume
+DELETE FROM inbox WHERE number IN (SELECT value FROM json_each(?))
+
+-- name: is_repeated
+SELECT 1 FROM dedupe WHERE instance = ? AND key = ?
+
+-- name: remember
+INSERT INTO dedupe (instance, key) VALUES (?, ?)
+
+-- name: park
+UPDATE instance SET problem = ? WHERE key = ?
+
+-- name: move_start_into_history
+INSERT INTO history (instance, number, at, events) SELECT key, start_number, created_at, start FROM instance WHERE key = ?
+
+-- name: note_past_execution
+INSERT INTO execution (instance, execution_id, number) SELECT key, execution_id, start_number FROM instance WHERE key = ?
+
+-- name: begin_continued
+UPDATE instance
+SET execution_id = ?, name = ?, version = ?, status = 'PENDING', start = ?, start_number = ?, wake_at = ?, tags = ?,
+    completed_at = NULL, output = NULL, failure = NULL, problem = NULL
+WHERE key = ?
+
+-- name: begin_replacing
+UPDATE instance
+SET execution_id = ?, name = ?, version = ?, status = 'PENDING', start = ?, start_number = ?, wake_at = ?, tags = ?,
+    completed_at = NULL, output = NULL, failure = NULL, problem = NULL,
+    created_at = ?, parent_id = ?, custom_status = NULL
+WHERE key = ?
+
+-- name: records
+SELECT instance.id, execution_id, name, version, status, start, start_number, wake_at, created_at,
+       coalesce((SELECT at FROM history WHERE instance = key ORDER BY number DESC LIMIT 1), created_at),
+       completed_at, custom_status, output, failure, problem, orphans, parent_id, tags, key
+FROM json_each(?) AS wanted JOIN instance ON instance.id = wanted.value
+
+-- name: record
+SELECT id, execution_id, name, version, status, start, start_number, wake_at, created_at,
+       coalesce((SELECT at FROM history WHERE instance = key ORDER BY number DESC LIMIT 1), created_at),
+       completed_at, custom_status, output, failure, problem, orphans, parent_id, tags, key
+FROM instance WHERE id = ?
+
+-- name: page
+SELECT id, execution_id, name, version, status, start, start_number, wake_at, created_at,
+       coalesce((SELECT at FROM history WHERE instance = key ORDER BY number DESC LIMIT 1), created_at),
+       completed_at, custom_status, output, failure, problem, orphans, parent_id, tags, key
+FROM instance
+WHERE key > :after
+  AND (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
+  AND (:name IS NULL OR name = :name)
+  AND (:id_prefix IS NULL OR substr(id, 1, length(:id_prefix)) = :id_prefix)
+  AND (:created_from IS NULL OR created_at >= :created_from)
+  AND (:created_to IS NULL OR created_at < :created_to)
+  AND (:is_parked IS NULL OR (problem IS NOT NULL) = :is_parked)
+  AND NOT EXISTS (
+      SELECT 1 FROM json_each(:tags) AS wanted
+      WHERE NOT EXISTS (
+          SELECT 1 FROM json_each(coalesce(tags, '{}')) AS had
+          WHERE had.key = json_extract(wanted.value, '$[0]') AND had.value = json_extract(wanted.value, '$[1]')))
+ORDER BY key LIMIT :limit
+
+-- name: parked_page
+SELECT id, execution_id, name, version, status, start, start_number, wake_at, created_at,
+       coalesce((SELECT at FROM history WHERE instance = key ORDER BY number DESC LIMIT 1), created_at),
+       completed_at, custom_status, output, failure, problem, orphans, parent_id, tags, key
+FROM instance WHERE problem IS NOT NULL AND key > ? ORDER BY key LIMIT ?
+
+-- name: pieces
+SELECT history.instance, history.events
+FROM json_each(?) AS wanted JOIN history ON history.instance = json_extract(wanted.value, '$[0]')
+WHERE history.number > json_extract(wanted.value, '$[1]')
+ORDER BY history.instance, history.number
+
+-- name: pieces_between
+SELECT events FROM history WHERE instance = ? AND number >= ? AND number < ? ORDER BY number
+
+-- name: past_execution
+SELECT number, (SELECT min(number) FROM execution AS later WHERE later.instance = execution.instance AND later.number > execution.number)
+FROM execution WHERE instance = ? AND execution_id = ?
+
+-- name: inboxes
+SELECT inbox.number, inbox.instance, inbox.event, inbox.execution_id, inbox.is_control
+FROM json_each(?) AS wanted JOIN inbox ON inbox.instance = wanted.value
+ORDER BY inbox.number
+
+-- name: arrived
+SELECT number, instance.id, event, inbox.execution_id, is_control, problem IS NULL AND status <> 'SUSPENDED'
+FROM inbox JOIN instance ON instance.key = inbox.instance
+WHERE number > ? ORDER BY number LIMIT ?
+
+-- name: wakes
+SELECT wake_at, key, id FROM instance WHERE wake_at IS NOT NULL AND (wake_at, key) > (?, ?) ORDER BY wake_at, key LIMIT ?
+
+-- name: database_changes
+PRAGMA data_version
