@@ -14,9 +14,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from secrets import token_hex
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar, overload
-from uuid import uuid4
 
 from replayflow.clock import Clock, SystemClock, to_datetime, to_microseconds
 from replayflow.codec import Codec
@@ -90,6 +90,7 @@ class Door(Protocol):
 
     async def submit(self, operation: Create | Post) -> Outcome: ...
     def expect_end(self, instance_id: str) -> asyncio.Future[RowState]: ...
+    def is_at_work(self, instance_id: str) -> bool: ...
 
 
 class Client:
@@ -187,7 +188,7 @@ class Client:
             raise InvalidArgumentError(
                 f"on_existing is {on_existing!r}; it is 'error', 'return', 'replace_finished' or 'terminate_and_replace'"
             )
-        id = uuid4().hex if instance_id is None else check_instance_id(instance_id)
+        id = token_hex(16) if instance_id is None else check_instance_id(instance_id)
         now = self._clock.now()
         wake_at = _moment(start_at, now)
         checked = _checked_tags(tags)
@@ -195,7 +196,7 @@ class Client:
             name=name,
             input=self._codec.encode(input, f"input of orchestrator '{name}'"),
             instance_id=id,
-            execution_id=uuid4().hex,
+            execution_id=token_hex(16),
             version=default_version if version is None else version,
             scheduled_start_microseconds=wake_at or None,
             tags=checked,
@@ -343,9 +344,12 @@ class Client:
         # The waiter is registered first: an end that comes while the row is read must not be missed.
         ended = door.expect_end(instance_id)
         try:
-            record = await self._record(instance_id)
-            if record.status.is_finished:
-                return record
+            if not door.is_at_work(instance_id):
+                record = await self._record(instance_id)
+                if record.status.is_finished:
+                    return record
+            if timeout is None:
+                return await ended
             async with asyncio.timeout(timeout):
                 return await ended
         except TimeoutError:

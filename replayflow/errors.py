@@ -14,6 +14,7 @@ from typing import ClassVar, TypeAlias
 ErrorClass: TypeAlias = type[BaseException]
 STACK_CHARS_MAX = 8_000
 CAUSE_DEPTH_MAX = 16
+RETRY_AFTER_SECONDS_MAX = 366 * 24 * 3600
 
 
 class ReplayflowError(Exception):
@@ -332,11 +333,18 @@ class NonRetryableError(ReplayflowError):
 
 
 class RetryAfter(ReplayflowError):
-    """Raised by an activity: this attempt failed; wait so many seconds before the next, where the retry policy has attempts left."""
+    """Raised by an activity: this attempt failed; wait so many seconds before the next, where the retry policy has attempts left.
+
+    Seconds are a number from 0 to those of a year; any other is an `InvalidArgumentError`.
+    """
 
     code = "RF502"
 
     def __init__(self, seconds: float, message: str = "") -> None:
+        if not 0 <= seconds <= RETRY_AFTER_SECONDS_MAX:
+            raise InvalidArgumentError(
+                f"RetryAfter: seconds is {seconds!r:.80}; it is a number from 0 to {RETRY_AFTER_SECONDS_MAX}, a year"
+            )
         super().__init__(message or f"retry after {seconds} s")
         self.seconds = seconds
 
@@ -376,10 +384,10 @@ class FailureDetails:
         seen.add(id(error))
         cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
         inner: FailureDetails | None = None
-        if cause is not None and depth > 1 and id(cause) not in seen:
+        if isinstance(error, TaskError | OrchestrationFailed):
+            inner = error.details  # what it came from; whatever was being handled when it arrived is not
+        elif cause is not None and depth > 1 and id(cause) not in seen:
             inner = cls._of(cause, depth - 1, seen)
-        elif isinstance(error, TaskError | OrchestrationFailed):
-            inner = error.details
         return cls(
             type=type(error).__name__,
             message=_text(error),

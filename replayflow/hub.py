@@ -97,6 +97,8 @@ class TaskHub:
                 finally:
                     self._running.cancel()
                     await asyncio.wait([self._running])
+                    if not self._running.cancelled():
+                        self._running.exception()  # told through `engine.failure`; here it only counts as seen
         finally:
             await self._store.close()
         if engine is not None and engine.failure is not None and error is None:

@@ -100,7 +100,7 @@ class App:
         ):
             for name, definition in theirs.items():
                 present = typing.cast("dict[str, Any]", mine).get(name)
-                if present is not None and present.fn is not definition.fn:
+                if present is not None and present.fn != definition.fn:
                     raise RegistrationError(_taken(what, name, present.fn, definition.fn))
         self.activities.update(other.activities)
         self.orchestrators.update(other.orchestrators)
@@ -114,7 +114,7 @@ class App:
         if isinstance(called, str):
             definition = self.orchestrators.get(called)
         else:
-            definition = next((d for d in self.orchestrators.values() if d.fn is called), None)
+            definition = next((d for d in self.orchestrators.values() if d.fn == called), None)
         if definition is None:
             wanted = called if isinstance(called, str) else getattr(called, "__name__", repr(called))
             raise UnknownNameError(
@@ -124,7 +124,7 @@ class App:
 
     def _add(self, there: Any, definition: Any, what: str) -> None:
         present = there.get(definition.name)
-        if present is not None and present.fn is not definition.fn:
+        if present is not None and present.fn != definition.fn:
             raise RegistrationError(_taken(what, definition.name, present.fn, definition.fn))
         there[definition.name] = definition
         try:

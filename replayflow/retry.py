@@ -14,9 +14,11 @@ from typing import Any
 from replayflow.errors import FailureDetails, InvalidArgumentError, qualified_name
 
 _MICROSECOND = timedelta(microseconds=1)
-DELAY_MICROSECONDS_MAX = (
-    366 * 24 * 3600 * 1_000_000
-)  # a year: what a runaway backoff is held to where the policy has no bound of its own
+_YEAR_MICROSECONDS = 366 * 24 * 3600 * 1_000_000
+# What a runaway backoff is held to where the policy has no bound of its own.
+DELAY_MICROSECONDS_MAX = _YEAR_MICROSECONDS
+# What stored durations are held to, so that a time plus a `timedelta.max` is still a time.
+DURATION_MICROSECONDS_MAX = 1_000 * _YEAR_MICROSECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +48,7 @@ class RetryPolicy:
             raise InvalidArgumentError(
                 f"RetryPolicy: max_attempts is {self.max_attempts}; it counts the first attempt, so it is 1 or more"
             )
-        if self.backoff < 1:
+        if not self.backoff >= 1:
             raise InvalidArgumentError(
                 f"RetryPolicy: backoff is {self.backoff}; it multiplies the wait, so it is 1 or more"
             )
@@ -68,10 +70,10 @@ class RetryPolicy:
         """The policy as it is stored with the task that it governs."""
         return RetryValues(
             max_attempts=self.max_attempts,
-            first_interval=self.first_interval // _MICROSECOND,
+            first_interval=stored_duration(self.first_interval),
             backoff=self.backoff,
-            max_interval=None if self.max_interval is None else self.max_interval // _MICROSECOND,
-            timeout=None if self.timeout is None else self.timeout // _MICROSECOND,
+            max_interval=None if self.max_interval is None else stored_duration(self.max_interval),
+            timeout=None if self.timeout is None else stored_duration(self.timeout),
             jitter=self.jitter,
             retry_on=_names(self.retry_on) if isinstance(self.retry_on, type | tuple) else None,
             non_retryable=_names(self.non_retryable),
@@ -137,11 +139,18 @@ def _deserves_retry(
 
 def _policy_delay(values: RetryValues, attempt: int, random: Random) -> int:
     bound = DELAY_MICROSECONDS_MAX if values.max_interval is None else values.max_interval
+    if not values.first_interval:
+        return 0  # and not the bound, when the power overflows
     try:
         delay = min(values.first_interval * values.backoff ** (attempt - 1), bound)
     except OverflowError:
         delay = bound
     return int(delay * (1 - values.jitter * random.random()))
+
+
+def stored_duration(duration: timedelta) -> int:
+    """The duration in microseconds, as it is stored: at most a thousand years."""
+    return min(duration // _MICROSECOND, DURATION_MICROSECONDS_MAX)
 
 
 def _names(classes: type[BaseException] | tuple[type[BaseException], ...]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from replayflow.codec import Payload
 from replayflow.core import events
-from replayflow.core.events import EventRaised, HistoryEvent
+from replayflow.core.events import HistoryEvent
 from replayflow.errors import FailureDetails
 from replayflow.retry import RetryValues
 
@@ -139,7 +139,7 @@ class CompleteOrchestration:
     result: Payload = None
     failure_details: FailureDetails | None = None
     new_version: str | None = None
-    carryover_events: tuple[EventRaised, ...] = ()
+    carryover_events: tuple[HistoryEvent, ...] = ()
     site: str = ""
 
     def record(self) -> events.ExecutionCompleted:

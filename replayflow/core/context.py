@@ -23,7 +23,7 @@ from replayflow.core.events import ExecutionStarted, microseconds
 from replayflow.core.sites import site_of
 from replayflow.core.tasks import ActivityTask, EventTask, Orchestration, SubOrchestrationTask, Task, TimerTask
 from replayflow.errors import InvalidArgumentError, OrchestratorError
-from replayflow.retry import RetryPolicy
+from replayflow.retry import RetryPolicy, stored_duration
 
 if TYPE_CHECKING:
     _Adapter = LoggerAdapter[Logger]
@@ -34,6 +34,8 @@ I = TypeVar("I")  # noqa: E741
 R = TypeVar("R")
 _frame = sys._getframe
 EVENT_NAME_CHARS_MAX = 256
+_TIME_MIN = to_microseconds(datetime.min.replace(tzinfo=UTC))
+_TIME_MAX = to_microseconds(datetime.max.replace(tzinfo=UTC))
 
 
 class ActivityContext:
@@ -68,14 +70,18 @@ class ActivityContext:
 
 
 class ReplaySafeLogger(_Adapter):
-    """A logger that is silent while the orchestrator is replaying, so that each line is logged once per worker that lives through it."""
+    """A logger that is silent while the orchestrator is replaying, so that each line is logged once per worker that lives through it.
+
+    It is silent, too, while a generator that is not needed any more is closed: its `finally` runs again when the orchestration really gets there.
+    """
 
     def __init__(self, logger: Logger, decisions: Decisions) -> None:
         super().__init__(logger, {"instance_id": decisions.instance_id})
         self._decisions = decisions
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name is logging's
-        return not self._decisions.is_replaying and super().isEnabledFor(level)
+        decisions = self._decisions
+        return not (decisions.is_replaying or decisions.is_sealed) and super().isEnabledFor(level)
 
 
 class OrchestrationContext:
@@ -390,7 +396,7 @@ class OrchestrationContext:
         """A durable timer that completes at the time, or after the duration; one in the past completes at once. `.cancel()` drops it.
 
         Raises:
-            InvalidArgumentError: the datetime is naive.
+            InvalidArgumentError: the datetime is naive, or the time is after the year 9999.
         """
         return self._timer(self._moment(fire_at), site_of(_frame(1)))
 
@@ -485,7 +491,10 @@ class OrchestrationContext:
 
     def _moment(self, when: datetime | timedelta) -> int:
         if isinstance(when, timedelta):
-            return self._decisions.now + (microseconds(when) or 0)
+            at = self._decisions.now + (microseconds(when) or 0)
+            if at > _TIME_MAX:
+                raise InvalidArgumentError(f"{when!r} from now is after the year 9999, which no time can be")
+            return max(at, _TIME_MIN)
         if not isinstance(when, datetime):
             raise InvalidArgumentError(f"a timer takes a datetime or a timedelta, and was given {when!r:.80}")
         if when.tzinfo is None or when.utcoffset() is None:
@@ -518,4 +527,4 @@ def _tags(tags: Mapping[str, str]) -> dict[str, str]:
 def _positive(duration: timedelta, what: str) -> int:
     if duration <= timedelta(0):
         raise InvalidArgumentError(f"{what} is {duration}; it must be longer than nothing")
-    return duration // timedelta(microseconds=1)
+    return stored_duration(duration)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from replayflow.codec import Payload
@@ -20,12 +20,20 @@ from replayflow.core.actions import (
     CancelTask,
     CancelTimer,
     CompleteOrchestration,
+    CreateSubOrchestration,
     Matched,
     ScheduleTask,
     SendEvent,
     SetCustomStatus,
 )
-from replayflow.core.events import EventRaised, EventSent, HistoryEvent, TaskScheduled, describe
+from replayflow.core.events import (
+    EventRaised,
+    EventSent,
+    HistoryEvent,
+    SubOrchestrationInstanceCreated,
+    TaskScheduled,
+    describe,
+)
 from replayflow.core.tasks import EventTask, Pending, TimerTask, complete
 from replayflow.errors import NonDeterminismError, OrchestratorError
 
@@ -38,6 +46,7 @@ class Diverged(BaseException):
 
 class Decisions:
     __slots__ = (
+        "_last",
         "_position",
         "_recorded",
         "buffered",
@@ -71,6 +80,7 @@ class Decisions:
         self.mismatch: NonDeterminismError | None = None
         self._recorded: Sequence[HistoryEvent] | None = None
         self._position = 0
+        self._last: HistoryEvent | None = None
 
     @property
     def is_replaying(self) -> bool:
@@ -92,7 +102,8 @@ class Decisions:
         if self.is_sealed:
             return
         if self.ending is not None:
-            self.next_id -= 1
+            if not isinstance(action, CancelTimer | CancelTask):
+                self.next_id -= 1
             raise OrchestratorError(
                 f"{action.site}: {describe(action.record())} was asked for after continue_as_new at {self.ending.site}: "
                 "nothing may follow it but the return"
@@ -133,7 +144,11 @@ class Decisions:
                 del self.waiting[name]
             self.fulfil(task, event.input)
         else:
-            self.buffered.setdefault(name, deque()).append(event)
+            self.keep(event)
+
+    def keep(self, event: EventRaised) -> None:
+        """The event waits for whoever asks for its name next, in this execution or in the one that continues it."""
+        self.buffered.setdefault(event.name.casefold(), deque()).append(event)
 
     def fulfil(self, task: EventTask[Any], payload: Payload) -> None:
         """The wait is over with the payload as its value, and its time limit with it."""
@@ -189,42 +204,61 @@ class Decisions:
         """From now on each decision has to be the next of `recorded`."""
         self._recorded = recorded
         self._position = 0
+        if recorded:
+            self._last = recorded[-1]
 
-    def end_of_piece(self) -> None:
-        """All that was recorded has to have been decided again; from now on decisions are new."""
+    def end_of_piece(self, stand: Callable[[], str]) -> None:
+        """All that was recorded has to have been decided again; from now on decisions are new. `stand` says where the code is now."""
         recorded = self._recorded
         self._recorded = None
         if recorded is not None and self._position < len(recorded) and self.mismatch is None:
             then = recorded[self._position]
-            self._diverge(then, "the code now asks for nothing here")
+            self.diverge(then, stand())
 
     def _match(self, action: Matched, recorded: Sequence[HistoryEvent]) -> None:
         if self._position >= len(recorded):
-            self._diverge(None, _now_asks(action))
+            self.diverge(None, _now_asks(action))
             raise Diverged
         then = recorded[self._position]
         if not action.fits(then):
-            self._diverge(then, _now_asks(action))
+            self.diverge(then, _now_asks(action))
             raise Diverged
         self._position += 1
-        if isinstance(action, ScheduleTask | SendEvent) and isinstance(then, TaskScheduled | EventSent):
-            self._warn_of_changes(action, then)
+        match action, then:
+            case ScheduleTask(), TaskScheduled() if action.input != then.input:
+                self._warn_of_change("input", action.site, then)
+            case CreateSubOrchestration(), SubOrchestrationInstanceCreated():
+                if action.input != then.input:
+                    self._warn_of_change("input", action.site, then)
+                if action.instance_id != then.instance_id:
+                    self._warn_of_change("target", action.site, then)
+            case SendEvent(), EventSent():
+                if action.input != then.input:
+                    self._warn_of_change("input", action.site, then)
+                if action.instance_id != then.instance_id:
+                    self._warn_of_change("target", action.site, then)
+            case _:
+                pass
 
-    def _warn_of_changes(self, action: ScheduleTask | SendEvent, then: TaskScheduled | EventSent) -> None:
-        if action.input != then.input:
-            _logger.warning(
-                "instance '%s': %s was asked for with another input then (%s) than now (%s); what happened then counts",
-                self.instance_id,
-                describe(then),
-                then.site or "line unknown",
-                action.site or "line unknown",
-            )
+    def _warn_of_change(
+        self, what: str, now: str, then: TaskScheduled | SubOrchestrationInstanceCreated | EventSent
+    ) -> None:
+        _logger.warning(
+            "instance '%s': %s was asked for with another %s then (%s) than now (%s); what happened then counts",
+            self.instance_id,
+            describe(then),
+            what,
+            then.site or "line unknown",
+            now or "line unknown",
+        )
 
-    def _diverge(self, then: HistoryEvent | None, now: str) -> None:
-        past = "nothing more here"
+    def diverge(self, then: HistoryEvent | None, now: str, *, nothing: str = "nothing more here") -> None:
+        """The code has left its history: `then` is what that has here, `now` what the code does instead."""
+        past = nothing
         if then is not None:
-            site = getattr(then, "site", "")
-            past = f"{describe(then)}{f', asked for at {site}' if site else ''}"
+            past = _with_site(then)
+        elif self._last is not None:
+            past = f"{nothing}, after {_with_site(self._last)}"
         self.mismatch = NonDeterminismError(f"instance '{self.instance_id}': the history has {past}; {now}")
         self.seal()
 
@@ -237,6 +271,11 @@ def settle(task: Pending[Any], payload: Payload) -> None:
         complete(task, None, error)
     else:
         complete(task, value)
+
+
+def _with_site(then: HistoryEvent) -> str:
+    site = getattr(then, "site", "")
+    return f"{describe(then)}{f', asked for at {site}' if site else ''}"
 
 
 def _now_asks(action: Matched) -> str:

@@ -11,9 +11,8 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from replayflow.codec import Codec
-from replayflow.core.events import microseconds
 from replayflow.errors import FailureDetails, UnknownNameError
-from replayflow.retry import RetryPolicy, RetryValues
+from replayflow.retry import RetryPolicy, RetryValues, stored_duration
 
 Executor = Literal["async", "thread", "process"]
 
@@ -93,7 +92,8 @@ class Environment:
             if definition is None:
                 return CallPlan(called, self.codec.decoder(Any), None, None, None, None)
         else:
-            definition = next((d for d in definitions.values() if d.fn is called), None)
+            # By equality: a bound method is another object each time that it is looked up.
+            definition = next((d for d in definitions.values() if d.fn == called), None)
             if definition is None:
                 name = getattr(called, "__name__", repr(called))
                 raise UnknownNameError(
@@ -106,8 +106,8 @@ class Environment:
             decode=self.codec.decoder(definition.result_type),
             retry=None if retry is None else retry.values(),
             predicate=None if retry is None else retry.predicate,
-            timeout_microseconds=microseconds(definition.timeout)
-            if isinstance(definition, ActivityDefinition)
+            timeout_microseconds=stored_duration(definition.timeout)
+            if isinstance(definition, ActivityDefinition) and definition.timeout is not None
             else None,
             version=definition.version if isinstance(definition, OrchestratorDefinition) else None,
         )

@@ -47,7 +47,7 @@ from replayflow.core.instance import CHILD_RETRY, TASK_RETRY, TIMER, Alarm, Inst
 from replayflow.errors import FailureDetails
 from replayflow.retry import next_attempt_at
 
-_ENDS = (ExecutionTerminated, ExecutionReplaced)
+ENDS = (ExecutionTerminated, ExecutionReplaced)
 CONTROL = (ExecutionTerminated, ExecutionSuspended, ExecutionResumed, ExecutionReplaced)
 
 
@@ -99,8 +99,8 @@ def run(
     waiting = _in_order(inbox)
     for event in start:
         instance.apply(event)
-        if not waiting or type(waiting[0]) not in _ENDS:
-            executor.deliver(event)
+    if start and (not waiting or type(waiting[0]) not in ENDS):
+        _deliver_start(executor, start)
     replaced = _take_in(instance, executor, waiting, episode, chunk, now, random)
     if len(chunk) == 1 and not start:
         return episode  # nothing was taken, so that there was nothing to decide
@@ -109,12 +109,15 @@ def run(
     commit = Commit(started.instance_id, started.execution_id, sequence, now, None)
     if not instance.is_finished:
         _decide(instance, executor, episode, commit, chunk, now, new_execution_id)
-    elif instance.status is Status.TERMINATED:
-        _terminate_children(instance, commit, chunk)
+    kept = orphans
     if instance.is_finished:
-        _finish(instance, episode, commit, replaced, now, chunk)
+        if replaced is not None:
+            commit.next_start = _replacement(replaced, now)
+        if any(type(event) is ExecutionCompleted for event in chunk):
+            _finish(instance, episode, commit, chunk)
+            kept = [*orphans, *_owed(instance, episode, commit.execution_id)]
     commit.chunk = events.encode(chunk)
-    commit.state = _changed(instance, row, now, commit, orphans)
+    commit.state = _changed(instance, row, now, kept)
     episode.commit = commit
     return episode
 
@@ -122,11 +125,20 @@ def run(
 # ---- what comes in
 
 
+def _deliver_start(executor: Executor, start: Sequence[HistoryEvent]) -> None:
+    if len(start) == 1:
+        executor.deliver(start[0])
+        return
+    # A custom status that was carried over comes before the code runs, which sets its own against that one.
+    for event in sorted(start, key=lambda event: type(event) is not CustomStatusSet):
+        executor.deliver(event)
+
+
 def _in_order(inbox: Iterable[HistoryEvent]) -> deque[HistoryEvent]:
     """The inbox, with a request to end at its head: what came before it is recorded, and decides nothing any more."""
     waiting = deque(inbox)
     for event in waiting:
-        if type(event) in _ENDS:
+        if type(event) in ENDS:
             waiting.remove(event)
             waiting.appendleft(event)
             break
@@ -168,6 +180,9 @@ def _take_in(
                 instance.apply(end)
                 waiting.extendleft(reversed(episode.held))
                 episode.held = []
+            case ExecutionReplaced():
+                # The execution ended before the request was seen; the new one was promised all the same (I6).
+                replaced = admitted
             case _ if not instance.is_finished:
                 executor.deliver(admitted)
     return replaced
@@ -267,10 +282,10 @@ def _decide(
                 _cancel(instance, decided.task_scheduled_id, episode, commit)
             case _:
                 pass
+        if type(action) is CompleteOrchestration and action.orchestration_status == Status.CONTINUED_AS_NEW:
+            commit.next_start = _continuation(instance, action, now, new_execution_id(), chunk)
         chunk.append(decided)
         instance.apply(decided)
-        if type(action) is CompleteOrchestration and action.orchestration_status == Status.CONTINUED_AS_NEW:
-            commit.next_start = _continuation(instance, action, now, new_execution_id())
     for event in chunk:
         if type(event) is SubOrchestrationRetried and event.task_scheduled_id in instance.children:
             created = instance.children[event.task_scheduled_id].created
@@ -350,27 +365,35 @@ def _cancel(instance: Instance, task_id: int, episode: Episode, commit: Commit) 
 # ---- the end
 
 
-def _finish(
-    instance: Instance,
-    episode: Episode,
-    commit: Commit,
-    replaced: ExecutionReplaced | None,
-    now: int,
-    chunk: list[HistoryEvent],
-) -> None:
+def _finish(instance: Instance, episode: Episode, commit: Commit, chunk: list[HistoryEvent]) -> None:
     started = instance.started
     assert started is not None  # noqa: S101 - what ends has started
-    if replaced is not None:
-        commit.next_start = _replacement(replaced, now)
     parent = started.parent_instance
-    if parent is not None and instance.status is not Status.CONTINUED_AS_NEW and _ends_in(chunk):
+    if parent is not None and instance.status is not Status.CONTINUED_AS_NEW:
         commit.messages.append(_report(instance, started, parent))
-    if instance.status in (Status.TERMINATED, Status.CANCELED):
+    if instance.status is Status.TERMINATED:
+        _terminate_children(instance, commit, chunk)
         episode.canceled.extend(instance.tasks)
+    elif instance.status is Status.CANCELED:
+        for id in instance.children:
+            _cancel(instance, id, episode, commit)
+        last = {task.event_id for task in episode.scheduled}
+        episode.canceled.extend(id for id in instance.tasks if id not in last)
 
 
-def _ends_in(chunk: list[HistoryEvent]) -> bool:
-    return any(type(event) is ExecutionCompleted for event in chunk)
+def _owed(instance: Instance, episode: Episode, execution_id: str) -> list[tuple[str, TaskScheduled]]:
+    """Activities that were scheduled before the end, and still run (I4); a retry is owed to nobody any more.
+
+    One that was cancelled is owed what its clean-up asked for last, one that was terminated nothing.
+    """
+    match instance.status:
+        case Status.TERMINATED:
+            return []
+        case Status.CANCELED:
+            tasks = [task for task in episode.scheduled if task.event_id in instance.tasks]
+        case _:
+            tasks = list(instance.tasks.values())
+    return [(execution_id, task) for task in tasks if task.event_id not in instance.attempts]
 
 
 def _report(instance: Instance, started: ExecutionStarted, parent: ParentInstance) -> Message:
@@ -402,7 +425,9 @@ def _terminate_children(instance: Instance, commit: Commit, chunk: list[HistoryE
         )
 
 
-def _continuation(instance: Instance, action: CompleteOrchestration, now: int, execution_id: str) -> Start:
+def _continuation(
+    instance: Instance, action: CompleteOrchestration, now: int, execution_id: str, chunk: list[HistoryEvent]
+) -> Start:
     past = instance.started
     assert past is not None  # noqa: S101 - what continues has started
     started = ExecutionStarted(
@@ -419,6 +444,8 @@ def _continuation(instance: Instance, action: CompleteOrchestration, now: int, e
     if instance.custom_status is not None:
         carried.append(CustomStatusSet(instance.custom_status))
     carried.extend(action.carryover_events)
+    if instance.status is Status.SUSPENDED:  # since the code ended, in this episode
+        carried.append(next(event for event in reversed(chunk) if type(event) is ExecutionSuspended))
     return Start(
         instance_id=past.instance_id,
         execution_id=execution_id,
@@ -448,16 +475,12 @@ def _replacement(replaced: ExecutionReplaced, now: int) -> Start:
 
 
 def _changed(
-    instance: Instance, row: RowState, now: int, commit: Commit, orphans: Sequence[tuple[str, TaskScheduled]]
+    instance: Instance, row: RowState, now: int, orphans: Sequence[tuple[str, TaskScheduled]]
 ) -> RowState | None:
     """The instance's row as it has to become; None where it is that already."""
     finished = instance.is_finished
     wake_at = instance.wake_at()
-    kept = list(orphans)
-    if finished and instance.status not in (Status.TERMINATED, Status.CANCELED):
-        # Scheduled before the end, and owed a run (I4); a retry is owed to nobody any more.
-        kept.extend((commit.execution_id, task) for id, task in instance.tasks.items() if id not in instance.attempts)
-    if kept:
+    if orphans:
         wake_at = 0
     if (
         not finished
@@ -472,8 +495,8 @@ def _changed(
         custom_status=instance.custom_status,
         output=instance.output if finished else None,
         failure=None if instance.failure is None else encode_failure(instance.failure),
-        completed_at=now if finished else None,
-        orphans=encode_orphans(kept),
+        completed_at=(row.completed_at or now) if finished else None,
+        orphans=encode_orphans(orphans),
     )
 
 

@@ -352,7 +352,7 @@ def decode(chunk: bytes) -> list[HistoryEvent]:
         StoreCorruptError: the bytes are no chunk that `encode` made.
     """
     unpacker = msgpack.Unpacker(
-        use_list=True, strict_map_key=False, unicode_errors="surrogatepass", max_buffer_size=len(chunk) or 1
+        use_list=True, strict_map_key=False, unicode_errors="surrogatepass", max_buffer_size=len(chunk) + 1
     )
     unpacker.feed(chunk)
     readers = _READERS
@@ -366,9 +366,12 @@ def decode(chunk: bytes) -> list[HistoryEvent]:
                 at = row[1]
             event.at_microseconds = at
             events.append(event)
+        # An unpacker that is in the middle of a value ends its loop, too; it takes one byte more into that value.
+        unpacker.feed(_NIL)
+        is_whole = next(unpacker, chunk) is None
     except Exception as error:
         raise StoreCorruptError(f"a stored piece of history is damaged after event {len(events)}: {error}") from error
-    if unpacker.tell() != len(chunk):
+    if not is_whole:
         raise StoreCorruptError(f"a stored piece of history is cut off after event {len(events)}")
     return events
 
@@ -435,6 +438,7 @@ _CONVERTERS: dict[str, Callable[[Any], object]] = {
     "retry": _retry,
 }
 _join = b"".join
+_NIL = b"\xc0"
 
 
 class _PerThread(threading.local):

@@ -33,12 +33,11 @@ from replayflow.core.events import (
     TimerFired,
     describe,
 )
-from replayflow.core.sites import site_of
+from replayflow.core.sites import site_of, site_of_code
 from replayflow.core.tasks import Pending, Task, complete
 from replayflow.errors import (
     ActivityError,
     FailureDetails,
-    NonDeterminismError,
     NotATaskError,
     OrchestrationCancelled,
     OrchestratorError,
@@ -54,7 +53,17 @@ class Replay:
     Raises (any call): NonDeterminismError, where the code does not do what the history says. The object is of no use afterwards.
     """
 
-    __slots__ = ("_blocked_on", "_codec", "_context", "_generator", "decisions", "definition", "outcome", "started")
+    __slots__ = (
+        "_blocked_on",
+        "_codec",
+        "_context",
+        "_generator",
+        "_late",
+        "decisions",
+        "definition",
+        "outcome",
+        "started",
+    )
 
     def __init__(self, definition: OrchestratorDefinition, started: ExecutionStarted, environment: Environment) -> None:
         self.definition = definition
@@ -65,6 +74,7 @@ class Replay:
         self._codec: Codec = environment.codec
         self._generator: Generator[Any, Any, Any] | None = None
         self._blocked_on: Task[Any] | None = None
+        self._late: tuple[ExecutionCancelRequested, ...] = ()
 
     # ---- the four calls of an executor
 
@@ -86,20 +96,20 @@ class Replay:
         if ended is not None and ended.orchestration_status == "TERMINATED":
             return
         decisions.replay_against(recorded)
-        for event in piece:
-            if not event.is_decision:
-                if isinstance(event, OrchestratorStarted):
-                    decisions.now = event.now_microseconds
-                else:
-                    self.deliver(event)
-        decisions.end_of_piece()
+        try:
+            for event in piece:
+                if not event.is_decision:
+                    if isinstance(event, OrchestratorStarted):
+                        decisions.now = event.now_microseconds
+                    else:
+                        self.deliver(event)
+        except Diverged:
+            pass  # not in the code itself but on an event's way to it: what a race or a time limit cancels is a decision, too
+        decisions.end_of_piece(self._stand)
         if custom_status is not None:
             decisions.custom_status = custom_status.custom_status
-        if self.outcome is not None and ended is None and decisions.mismatch is None:
-            decisions.mismatch = NonDeterminismError(
-                f"instance '{self.started.instance_id}': the history goes on after this point, the code now ends here: "
-                f"{describe(self.outcome.record())}{_text_of(self.outcome)}"
-            )
+        if decisions.mismatch is None:
+            self._compare_ends(ended)
         self._raise_mismatch()
 
     def begin(self, now: int) -> None:
@@ -110,7 +120,9 @@ class Replay:
         """The event reaches the code, which runs until it waits again."""
         if self.outcome is not None:
             if type(event) is EventRaised:
-                self.decisions.raise_event(event)  # unconsumed, and carried over by a continue-as-new
+                self.decisions.keep(event)  # unconsumed, and carried over by a continue-as-new
+            elif type(event) is ExecutionCancelRequested:
+                self._late += (event,)  # a request to the instance, not to this execution alone
             return
         match event:
             case TaskCompleted() | SubOrchestrationInstanceCompleted():
@@ -149,7 +161,7 @@ class Replay:
         """What the code decided in this episode, in order; the last is its end, where it has ended."""
         actions = self.decisions.take()
         if self.outcome is not None and not self.decisions.is_sealed:
-            if self.outcome.orchestration_status == "CONTINUED_AS_NEW" and self.decisions.saves_events:
+            if self.outcome.orchestration_status == "CONTINUED_AS_NEW":
                 self.outcome.carryover_events = self._unconsumed()
             actions.append(self.outcome)
             self.decisions.seal()
@@ -189,7 +201,9 @@ class Replay:
             self._raise_mismatch()
         except OrchestrationCancelled as error:
             self._end("CANCELED", failure=error)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a SystemExit, say: user code must not end the worker
             self._end("FAILED", failure=error)
         else:
             if isinstance(made, Generator):
@@ -237,7 +251,9 @@ class Replay:
             pass
         except OrchestrationCancelled as cancelled:
             self._end("CANCELED", failure=cancelled)
-        except Exception as failure:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as failure:  # a SystemExit, say: user code must not end the worker
             self._end("FAILED", failure=failure)
         if self.decisions.mismatch is not None:
             self._raise_mismatch()
@@ -267,9 +283,12 @@ class Replay:
         id = decisions.ending.id if decisions.ending is not None else decisions.take_id()
         self.outcome = CompleteOrchestration(id, status, payload, details)
 
-    def _unconsumed(self) -> tuple[EventRaised, ...]:
+    def _unconsumed(self) -> tuple[HistoryEvent, ...]:
+        """What the next execution gets: requests to cancel that came after the end and, unless the code gave them up, events."""
+        if not self.decisions.saves_events:
+            return self._late
         # Per name the order of arrival is kept; names do not compete for events, so that their order among each other says nothing.
-        return tuple(event for kept in self.decisions.buffered.values() for event in kept)
+        return (*(event for kept in self.decisions.buffered.values() for event in kept), *self._late)
 
     def _not_a_task(self, yielded: object) -> NotATaskError:
         hint = ""
@@ -290,6 +309,23 @@ class Replay:
             generator = inner
         frame = getattr(generator, "gi_frame", None)
         return "line unknown" if frame is None else site_of(frame)
+
+    def _stand(self) -> str:
+        """Where the code is now, for a message: at its end, or at the line where it waits."""
+        if self.outcome is not None:
+            begins = site_of_code(getattr(self.definition.fn, "__code__", None))
+            return (
+                f"the code now ends here, with {describe(self.outcome.record())}{_text_of(self.outcome)} "
+                f"(orchestrator '{self.definition.name}' at {begins})"
+            )
+        return f"the code now asks for nothing more here, and waits for {self._blocked_on!r} at {self._line()}"
+
+    def _compare_ends(self, ended: ExecutionCompleted | None) -> None:
+        now = None if self.outcome is None else self.outcome.orchestration_status
+        if ended is None and now is not None:
+            self.decisions.diverge(None, self._stand(), nothing="no end here, but more to come")
+        elif ended is not None and ended.orchestration_status != now:
+            self.decisions.diverge(ended, self._stand())
 
     def _is_own(self, task: Pending[Any]) -> bool:
         abandoned = task._abandoned

@@ -24,5 +24,10 @@ def site_of(frame: FrameType) -> str:
     return found[0]
 
 
+def site_of_code(code: CodeType | None) -> str:
+    """The line at which the function begins."""
+    return "line unknown" if code is None else f"{_short(code.co_filename)}:{code.co_firstlineno}"
+
+
 def _short(path: str) -> str:
     return "/".join(path.replace("\\", "/").rsplit("/", 2)[-2:])

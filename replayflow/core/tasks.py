@@ -152,10 +152,13 @@ class Composite(Task[T_co]):
         raise NotImplementedError
 
     def _abandon(self) -> None:
-        waiting: list[Task[Any]] = [self]
+        waiting: list[Task[Any]] = list(reversed(self.children))
         while waiting:
             task = waiting.pop()
             if isinstance(task, Composite):
+                if not task._is_complete:
+                    # Before its children go: a race among them would find itself decided, and cancel what is below it by recursion.
+                    complete(task, None, TaskCanceledError(f"{task!r} was cancelled by the orchestrator"))
                 waiting.extend(reversed(task.children))
             else:
                 task.cancel()

@@ -19,6 +19,7 @@ from replayflow.core.context import ActivityContext
 from replayflow.core.definitions import ActivityDefinition, Executor
 from replayflow.core.events import HistoryEvent, TaskCompleted, TaskFailed, TaskScheduled
 from replayflow.engine.processes import ProcessPool
+from replayflow.engine.runners import Runners
 from replayflow.engine.threads import ThreadPool
 from replayflow.errors import FailureDetails, RetryAfter
 
@@ -26,17 +27,14 @@ from replayflow.errors import FailureDetails, RetryAfter
 class Run:
     """One attempt of one activity."""
 
-    __slots__ = ("attempt", "execution_id", "handle", "instance_id", "is_abandoned", "is_orphan", "plan", "task")
+    __slots__ = ("attempt", "execution_id", "handle", "instance_id", "is_abandoned", "plan", "task")
 
-    def __init__(
-        self, instance_id: str, execution_id: str, task: TaskScheduled, plan: Plan, attempt: int, is_orphan: bool
-    ) -> None:
+    def __init__(self, instance_id: str, execution_id: str, task: TaskScheduled, plan: Plan, attempt: int) -> None:
         self.instance_id = instance_id
         self.execution_id = execution_id
         self.task = task
         self.plan = plan
         self.attempt = attempt
-        self.is_orphan = is_orphan
         self.is_abandoned = False
         self.handle: asyncio.Task[None] | asyncio.TimerHandle | None = None
 
@@ -88,7 +86,8 @@ class Activities:
         self._finished = finished
         self._lines: dict[Executor, _Line] = {executor: _Line(limit) for executor, limit in limits.items()}
         self._plans: dict[str, Plan] = {}
-        self._runs: dict[tuple[str, str, int], Run] = {}
+        self._runs: set[Run] = set()
+        self._runners: Runners[Run] = Runners(self._run_async)
         self._threads = ThreadPool()
         self._processes = ProcessPool(limits["process"])
         self._loop = asyncio.get_running_loop()
@@ -108,28 +107,28 @@ class Activities:
         task: TaskScheduled,
         definition: ActivityDefinition,
         attempt: int,
-        is_orphan: bool = False,
-    ) -> None:
+    ) -> Run:
         """The activity runs as soon as there is a place for it. While stopping nothing is started: it is durable, and runs some other day."""
-        if self._is_stopping:
-            return
         plan = self._plans.get(task.name)
         if plan is None:
             plan = self._plans[task.name] = Plan(
                 definition, self._codec.decoder(definition.input_type), f"result of activity '{task.name}'"
             )
-        run = Run(instance_id, execution_id, task, plan, attempt, is_orphan)
-        self._runs[(instance_id, execution_id, task.event_id)] = run
+        run = Run(instance_id, execution_id, task, plan, attempt)
+        if self._is_stopping:
+            return run
+        self._runs.add(run)
         line = self._lines[definition.executor]
         if line.active < line.limit:
             self._begin(line, run)
         else:
             line.waiting.append(run)
+        return run
 
-    def cancel(self, instance_id: str, execution_id: str, task_id: int) -> None:
+    def cancel(self, run: Run) -> None:
         """Nobody waits for the activity any longer: an async one is cancelled, a thread sees `cancelled`; nothing comes of it."""
-        run = self._runs.pop((instance_id, execution_id, task_id), None)
-        if run is not None:
+        if run in self._runs:
+            self._runs.discard(run)
             run.is_abandoned = True
             if isinstance(run.handle, asyncio.Task):
                 run.handle.cancel()
@@ -146,13 +145,14 @@ class Activities:
                     await self._idle.wait()
             except TimeoutError:
                 pass
-        leftover = [run.handle for run in self._runs.values() if isinstance(run.handle, asyncio.Task)]
-        for run in self._runs.values():
+        leftover = [run.handle for run in self._runs if isinstance(run.handle, asyncio.Task)]
+        for run in self._runs:
             run.is_abandoned = True
         for handle in leftover:
             handle.cancel()
         if leftover:
             await asyncio.wait(leftover, timeout=1)
+        await self._runners.close()
         self._runs.clear()
         self._threads.close()
         self._processes.close()
@@ -163,7 +163,7 @@ class Activities:
         line.active += 1
         executor = run.plan.definition.executor
         if executor == "async":
-            run.handle = self._loop.create_task(self._run_async(line, run))
+            self._runners.put(run)
             return
         timeout = run.task.timeout_microseconds
         if timeout is not None:
@@ -174,10 +174,15 @@ class Activities:
             future = self._processes.submit(run.plan.definition, run.task.input, self._codec.payload_bytes_max)
             future.add_done_callback(lambda done: self._tell(line, run, self._of_process(run, done)))
 
-    async def _run_async(self, line: _Line, run: Run) -> None:
+    async def _run_async(self, run: Run) -> None:
         event: HistoryEvent | None = None
         plan = run.plan
         id = run.task.event_id
+        line = self._lines["async"]
+        if run.is_abandoned:
+            self._end(line, run, None)
+            return
+        run.handle = asyncio.current_task()
         try:
             if run.task.timeout_microseconds is None:
                 result = await plan.definition.fn(*plan.arguments(run))
@@ -226,8 +231,8 @@ class Activities:
 
     def _time_out(self, run: Run) -> None:
         """The attempt has failed; the function runs on, its place is taken until it ends, and what it returns is nobody's."""
-        if self._runs.get(_key(run)) is run:
-            del self._runs[_key(run)]
+        if run in self._runs:
+            self._runs.discard(run)
             run.is_abandoned = True
             seconds = (run.task.timeout_microseconds or 0) / 1e6
             error = TimeoutError(f"activity '{run.task.name}' took longer than its timeout of {seconds:g} s")
@@ -247,8 +252,8 @@ class Activities:
             self._idle.set()
         if isinstance(run.handle, asyncio.TimerHandle):
             run.handle.cancel()
-        if self._runs.get(_key(run)) is run:
-            del self._runs[_key(run)]
+        if run in self._runs:
+            self._runs.discard(run)
             if event is not None:
                 self._finished(run, event)
 
@@ -257,10 +262,6 @@ class Activities:
             run = line.waiting.popleft()
             if not run.is_abandoned:
                 self._begin(line, run)
-
-
-def _key(run: Run) -> tuple[str, str, int]:
-    return (run.instance_id, run.execution_id, run.task.event_id)
 
 
 def _failed(task_id: int, error: BaseException) -> TaskFailed:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from replayflow.clock import Clock
 from replayflow.core.instance import Alarm
+from replayflow.engine.patience import until_it_answers
 from replayflow.store.base import Wake
 
 SLEEPERS_KNOWN_MAX = 4_000
@@ -89,7 +91,7 @@ class Alarms:
     async def _read_on(self, after: tuple[int, int] | None) -> None:
         """The next sleepers are known. Those that are due already are woken page by page, so that no more than a page is held."""
         while True:
-            wakes = await self._read(after, SLEEPERS_KNOWN_MAX)
+            wakes = await until_it_answers(partial(self._read, after, SLEEPERS_KNOWN_MAX))
             now = self._clock.now()
             for wake in wakes:
                 if wake.at <= now:

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import partial
 
-from replayflow.errors import StoreCorruptError, StoreError
+from replayflow.engine.patience import until_it_answers
+from replayflow.errors import StoreCorruptError
 from replayflow.store.base import Delivery, InstanceFilter, Loaded, Store
 
 ARRIVALS_PER_READ = 1_000
 LOADED_TOGETHER_MAX = 200
-_RETRY_SECONDS = (0.1, 0.5, 2.0, 10.0)
 _logger = logging.getLogger("replayflow")
 
 
@@ -62,7 +63,7 @@ class Intake:
         while True:
             await self._has_arrived.wait()
             self._has_arrived.clear()
-            await self._again(self._read_new)
+            await until_it_answers(self._read_new)
 
     async def load_wanted(self) -> None:
         """Loads instances for ever."""
@@ -74,13 +75,13 @@ class Intake:
                 self.loading[id] = []
             if not self._wanted:
                 self._has_wanted.clear()
-            await self._again(lambda batch=batch: self._load(batch))  # type: ignore[misc]
+            await until_it_answers(partial(self._load, batch))
 
     async def want_parked(self) -> None:
         """Every parked instance is tried once: the code may be another today."""
         cursor: str | None = None
         while True:
-            page = await self._store.page(InstanceFilter(is_parked=True), 500, cursor)
+            page = await until_it_answers(partial(self._store.page, InstanceFilter(is_parked=True), 500, cursor))
             for record in page.records:
                 self.want(record.instance_id)
             cursor = page.cursor
@@ -118,18 +119,3 @@ class Intake:
             known = {delivery.number for delivery in loaded.inbox}
             loaded.inbox += [delivery for delivery in meanwhile if delivery.number not in known]
             self._restore(loaded)
-
-    async def _again(self, attempt: Callable[[], Awaitable[None]]) -> None:
-        """Tries until the store answers: a reader that is refused for a moment must not end the worker."""
-        tries = 0
-        while True:
-            try:
-                await attempt()
-            except StoreCorruptError:
-                raise
-            except StoreError as error:
-                _logger.warning("reading from %s failed, and is tried again: %s", self._store.url, error)
-                await asyncio.sleep(_RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)])
-                tries += 1
-            else:
-                return

@@ -14,6 +14,7 @@ from replayflow.core.commit import RowState, Start
 from replayflow.core.events import HistoryEvent, TaskScheduled
 from replayflow.core.instance import Instance, Status
 from replayflow.core.replay import Replay
+from replayflow.engine.activities import Run
 from replayflow.errors import FailureDetails
 from replayflow.store.base import Delivery, Loaded
 
@@ -59,6 +60,7 @@ class Live:
         "mailbox",
         "numbers",
         "orphans",
+        "ran",
         "row",
         "running",
         "sequence",
@@ -77,7 +79,8 @@ class Live:
         self.numbers: dict[int, tuple[int, str | None]] = {}
         self.discarded: list[int] = []
         self.orphans: list[tuple[str, TaskScheduled]] = []
-        self.running: set[int] = set()
+        self.ran: set[tuple[str, int]] = set()
+        self.running: dict[int, Run] = {}
         self.is_busy = False
         self.is_queued = False
         self.is_loading = False
@@ -97,7 +100,7 @@ class Live:
         """
         record = loaded.record
         if record.execution_id != self.execution_id:
-            self.running = set()
+            self.running = {}
             self.mailbox = []
         else:
             self.mailbox = [event for event in self.mailbox if id(event) not in self.numbers]
@@ -127,6 +130,26 @@ class Live:
         for piece in pieces:
             self.instance.apply_all(piece)
         return pieces
+
+    def successor(self, start: Start) -> Live:
+        """The execution that comes after this one, with the messages that are meant for it, and what this one still owes."""
+        heir = Live.of_start(start)
+        heir.sequence = self.sequence + 1  # the start itself has the number between
+        heir.orphans = self.orphans
+        heir.row.custom_status = self.row.custom_status
+        heir.row.orphans = self.row.orphans
+        heir.discarded = list(self.discarded)
+        for event in self.mailbox:
+            numbered = self.numbers.get(id(event))
+            if numbered is None:
+                continue  # a result that the old execution's code never gets to see
+            number, execution_id = numbered
+            if execution_id is None or execution_id == heir.execution_id:
+                heir.mailbox.append(event)
+                heir.numbers[id(event)] = numbered
+            else:
+                heir.discarded.append(number)
+        return heir
 
     def receive(self, delivery: Delivery) -> None:
         """The message is in the mailbox; one for another execution, or a mere nudge, waits to be struck from the inbox."""

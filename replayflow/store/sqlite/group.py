@@ -20,11 +20,12 @@ from replayflow.store.base import Create, Delivery, Operation, Outcome, Park, Po
 from replayflow.store.sqlite.statements import ROWS, SQL
 
 _PENDING, _SUSPENDED = Status.PENDING.value, Status.SUSPENDED.value
+_REMEMBERED_MAX = 50_000
 _STATUSES: dict[str, Status] = {status.value: status for status in Status}
 
 
 @dataclass(slots=True)
-class _Known:
+class Known:
     """An instance as the transaction has it so far."""
 
     key: int
@@ -37,15 +38,41 @@ class _Known:
     """Its row, where the transaction itself adds it and has not written it yet."""
 
 
+class Remembered:
+    """What the last transactions left of the instances that they touched, so that the next need not read it again.
+
+    It holds as long as nobody else has written: SQLite tells, and then, or when a transaction fails, all of it is forgotten.
+    """
+
+    def __init__(self) -> None:
+        self.instances: dict[str, Known] = {}
+        self._version: int | None = None
+
+    def check(self, connection: sqlite3.Connection) -> None:
+        """Called inside the transaction, when nobody else can write any more."""
+        version: int = connection.execute(SQL["database_changes"]).fetchone()[0]
+        if version != self._version or len(self.instances) > _REMEMBERED_MAX:
+            self._version = version
+            self.instances.clear()
+
+    def forget(self) -> None:
+        """Nothing is known any more."""
+        self.instances.clear()
+
+
 class Group:
     """The transaction's work: `Group(...).write(connection)` between BEGIN and COMMIT."""
 
-    def __init__(self, operations: Sequence[Operation], epoch: int | None, url: str) -> None:
+    def __init__(
+        self, operations: Sequence[Operation], epoch: int | None, url: str, remembered: Remembered | None = None
+    ) -> None:
+        self._remembered = remembered or Remembered()
         self._operations = operations
         self._epoch = epoch
         self._url = url
-        self._known: dict[str, _Known] = {}
+        self._known = self._remembered.instances
         self._instances: list[list[object]] = []
+        self._added: list[Known] = []
         self._pieces: list[tuple[object, ...]] = []
         self._states: dict[int, tuple[object, ...]] = {}
         self._consumed: list[int] = []
@@ -64,6 +91,7 @@ class Group:
             raise LeaseLostError(
                 f"the hub {self._url} has another owner by now (epoch {epoch}, ours was {self._epoch}): nothing was written"
             )
+        self._remembered.check(connection)
         before = (self._next_key, self._next_number)
         self._read_known()
         outcomes = [self._apply(operation) for operation in self._operations]
@@ -73,9 +101,13 @@ class Group:
         return outcomes
 
     def _read_known(self) -> None:
-        ids = json.dumps(list(dict.fromkeys(_touched(self._operations))))
+        known = self._known
+        wanted = {id for id in _touched(self._operations) if id not in known}
+        if not wanted:
+            return
+        ids = json.dumps(list(wanted))
         for id, key, execution_id, status, start_number, takes, last in self._connection.execute(SQL["known"], (ids,)):
-            self._known[id] = _Known(
+            self._known[id] = Known(
                 key, execution_id, _STATUSES[status], start_number, bool(takes), max(start_number, last or 0)
             )
 
@@ -84,8 +116,9 @@ class Group:
         if self._instances:
             ROWS["add_instances"].run(connection, self._instances)
             self._instances = []
-            for known in self._known.values():
+            for known in self._added:
                 known.row = None
+            self._added = []
         if self._pieces:
             ROWS["add_pieces"].run(connection, self._pieces)
             self._pieces = []
@@ -210,10 +243,10 @@ class Group:
 
     # ---- what they are made of
 
-    def _is_repeated(self, known: _Known, dedupe_key: str) -> bool:
+    def _is_repeated(self, known: Known, dedupe_key: str) -> bool:
         return self._connection.execute(SQL["is_repeated"], (known.key, dedupe_key)).fetchone() is not None
 
-    def _begin(self, start: Start, outcome: Outcome) -> _Known:
+    def _begin(self, start: Start, outcome: Outcome) -> Known:
         key = self._next_key
         self._next_key = key + 1
         tags = None if start.tags is None else json.dumps(start.tags)
@@ -222,11 +255,12 @@ class Group:
             *(start.wake_at, start.created_at, None, None, None, None, None, start.parent_id, tags),
         ]
         self._instances.append(row)
-        known = self._known[start.instance_id] = _Known(key, start.execution_id, Status.PENDING, 0, True, 0, row)
+        known = self._known[start.instance_id] = Known(key, start.execution_id, Status.PENDING, 0, True, 0, row)
+        self._added.append(known)
         outcome.started.append(start)
         return known
 
-    def _succeed(self, known: _Known, start: Start) -> None:
+    def _succeed(self, known: Known, start: Start) -> None:
         """The next execution begins under the same id; the last one's start takes its place in the history."""
         self._flush()
         connection = self._connection
@@ -242,7 +276,7 @@ class Group:
         known.execution_id, known.status, known.takes_messages = start.execution_id, Status.PENDING, True
         known.start_number = known.last_number = number
 
-    def _nudge(self, known: _Known, instance_id: str, outcome: Outcome) -> None:
+    def _nudge(self, known: Known, instance_id: str, outcome: Outcome) -> None:
         if self._epoch is None:
             self._deliver(known, Delivery(0, instance_id, None, is_control=True), outcome)
 
@@ -261,7 +295,7 @@ class Group:
                 outcome,
             )
 
-    def _deliver(self, known: _Known, delivery: Delivery, outcome: Outcome) -> None:
+    def _deliver(self, known: Known, delivery: Delivery, outcome: Outcome) -> None:
         delivery.number = self._next_number
         self._next_number += 1
         delivery.takes_messages = known.takes_messages

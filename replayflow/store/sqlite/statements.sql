@@ -74,8 +74,8 @@ WHERE key = ?
 
 -- name: records
 SELECT instance.id, execution_id, name, version, status, start, start_number, wake_at, created_at,
-       coalesce((SELECT at FROM history WHERE instance = key ORDER BY number DESC LIMIT 1), created_at),
-       completed_at, custom_status, output, failure, problem, orphans, parent_id, tags, key
+       coalesce((SELECT at FROM history WHERE history.instance = instance.key ORDER BY number DESC LIMIT 1), created_at),
+       completed_at, custom_status, output, failure, problem, orphans, parent_id, tags, instance.key
 FROM json_each(?) AS wanted JOIN instance ON instance.id = wanted.value
 
 -- name: record

@@ -30,7 +30,7 @@ from replayflow.store.base import (
 )
 from replayflow.store.sqlite import schema
 from replayflow.store.sqlite.connection import WriterThread, check_file, connect, in_transaction, of_sqlite_error
-from replayflow.store.sqlite.group import Group
+from replayflow.store.sqlite.group import Group, Remembered
 from replayflow.store.sqlite.lock import FileLock
 from replayflow.store.sqlite.statements import SQL
 
@@ -58,6 +58,7 @@ class SqliteStore:
         self._reader: aiosqlite.Connection | None = None
         self._reading = asyncio.Lock()
         self._epoch: int | None = None
+        self._remembered = Remembered()
 
     async def open(self) -> None:
         if self._writer is not None:
@@ -147,8 +148,14 @@ class SqliteStore:
     # ---- writing
 
     async def write(self, operations: Sequence[Operation], epoch: int | None = None) -> list[Outcome]:
-        group = Group(operations, epoch, self.url)
-        return await self._write(lambda connection: in_transaction(connection, group.write))
+        def work(connection: sqlite3.Connection) -> list[Outcome]:
+            try:
+                return in_transaction(connection, Group(operations, epoch, self.url, self._remembered).write)
+            except BaseException:
+                self._remembered.forget()
+                raise
+
+        return await self._write(work)
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         if self._writer is None:

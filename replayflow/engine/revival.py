@@ -1,0 +1,44 @@
+"""From the store back into memory: an instance is replayed by the code at hand, or it is said why it cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from replayflow.core.definitions import Environment
+from replayflow.core.events import ExecutionStarted, HistoryEvent
+from replayflow.core.replay import Replay
+from replayflow.engine.live import Ended, Live
+from replayflow.errors import NonDeterminismError
+
+
+def revive(live: Live, pieces: Sequence[Sequence[HistoryEvent]], environment: Environment) -> str | None:
+    """The instance's generator stands where it stood; or, returned as text, what is wrong with it (I9). Nothing is written either way."""
+    if live.instance.is_finished:
+        live.executor = Ended()
+        return None
+    started = live.instance.started or live.start[0]
+    assert isinstance(started, ExecutionStarted)  # noqa: S101 - every execution begins with it
+    definition = environment.orchestrators.get(started.name)
+    if definition is None:
+        return unknown("orchestrator", started.name, environment.orchestrators)
+    for task in live.instance.tasks.values():
+        if task.name not in environment.activities:
+            return unknown("activity", task.name, environment.activities)
+    if not pieces:
+        return None
+    replay = Replay(definition, started, environment)
+    try:
+        for piece in pieces:
+            replay.replay(piece)
+    except NonDeterminismError as mismatch:
+        return str(mismatch)
+    live.executor = replay
+    return None
+
+
+def unknown(what: str, name: str, known: Mapping[str, object]) -> str:
+    """The problem of an instance that needs a name which this worker does not have."""
+    return (
+        f"no {what} '{name}' is registered with this worker's app (it has: {', '.join(sorted(known)) or 'none'}); "
+        "the instance waits, and goes on when a worker that has it starts"
+    )

@@ -1,0 +1,107 @@
+"""Tasks that run async activities one after the other.
+
+A task of its own for each activity costs more than most activities do. A runner takes activities from the line until one of them really waits
+for something; at that moment the next runner is called to go on with the line, and the first belongs to its activity until that ends. So an
+activity that never waits costs a function call, one that waits costs a task, and both run in a real task: `asyncio.current_task()`, time
+limits, task groups and cancellation work as anywhere. Each activity has a context of its own: what it sets in a `ContextVar` does not reach
+the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context, copy_context
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+_IN_A_ROW_MAX = 100  # then the rest of the event loop gets its turn
+
+
+class Runners(Generic[T]):
+    """Runs `work(item)` for each item that is put in line, as many at a time as are put."""
+
+    def __init__(self, work: Callable[[T], Coroutine[Any, Any, None]]) -> None:
+        self._work = work
+        self._line: deque[T] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._idle: list[asyncio.Future[None]] = []
+        self._is_called = False
+        self._loop = asyncio.get_running_loop()
+
+    def put(self, item: T) -> None:
+        """The item is in line; a runner comes for it."""
+        self._line.append(item)
+        if not self._is_called:
+            self._call()
+
+    async def close(self) -> None:
+        """No runner is left; one whose activity does not let itself be cancelled is left behind."""
+        tasks = set(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=1)
+
+    def _call(self) -> None:
+        self._is_called = True
+        while self._idle:
+            future = self._idle.pop()
+            if not future.done():
+                future.set_result(None)
+                return
+        task = self._loop.create_task(self._run(), name="replayflow runner")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _suspended(self) -> None:
+        """The runner's activity waits: somebody else has to see to the line."""
+        self._is_called = False
+        if self._line:
+            self._call()
+
+    async def _run(self) -> None:
+        line = self._line
+        while True:
+            in_a_row = 0
+            while line:
+                in_a_row += 1
+                if in_a_row > _IN_A_ROW_MAX:
+                    in_a_row = 0
+                    await asyncio.sleep(0)
+                    continue
+                if not await _run_until_it_waits(self._work(line.popleft()), copy_context(), self._suspended):
+                    break  # another runner has the line now
+            else:
+                self._is_called = False
+            if asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                return  # its activity was cancelled and took no notice: the next one must not inherit that
+            if len(self._idle) >= _IN_A_ROW_MAX:
+                return
+            called: asyncio.Future[None] = self._loop.create_future()
+            self._idle.append(called)
+            await called
+
+
+@types.coroutine
+def _run_until_it_waits(
+    work: Coroutine[Any, Any, None], context: Context, suspended: Callable[[], None]
+) -> Generator[Any, Any, bool]:
+    """The work is done; whether without waiting for anything. `suspended` is called when it waits for the first time."""
+    try:
+        waits_for = context.run(work.send, None)
+    except StopIteration:
+        return True
+    suspended()
+    while True:
+        try:
+            try:
+                answer = yield waits_for
+            except BaseException as error:  # a cancellation, on its way to whom it is meant for
+                waits_for = context.run(work.throw, error)
+            else:
+                waits_for = context.run(work.send, answer)
+        except StopIteration:
+            return False

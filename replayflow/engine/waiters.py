@@ -1,0 +1,43 @@
+"""Who waits in this process for instances to end."""
+
+from __future__ import annotations
+
+import asyncio
+
+from replayflow.core.commit import RowState
+from replayflow.errors import ReplayflowError
+
+
+class Waiters:
+    def __init__(self) -> None:
+        self._waiting: dict[str, list[asyncio.Future[RowState]]] = {}
+
+    def add(self, instance_id: str) -> asyncio.Future[RowState]:
+        """A future of the row that the instance ends with, if that happens from now on; cancel it when it is not wanted any more."""
+        future: asyncio.Future[RowState] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(instance_id, []).append(future)
+        future.add_done_callback(lambda done: self._forget(instance_id, done))
+        return future
+
+    def ended(self, instance_id: str, row: RowState) -> None:
+        """Whoever waits for the instance is told."""
+        waiting = self._waiting.pop(instance_id, None)
+        if waiting is not None:
+            for future in waiting:
+                if not future.done():
+                    future.set_result(row)
+
+    def fail(self, error: ReplayflowError) -> None:
+        """Nobody will be told any more, and all are told so."""
+        waiting, self._waiting = self._waiting, {}
+        for futures in waiting.values():
+            for future in futures:
+                if not future.done():
+                    future.set_exception(error)
+
+    def _forget(self, instance_id: str, future: asyncio.Future[RowState]) -> None:
+        waiting = self._waiting.get(instance_id)
+        if waiting is not None and future in waiting:
+            waiting.remove(future)
+            if not waiting:
+                del self._waiting[instance_id]

@@ -1,0 +1,44 @@
+"""Which generators stay in memory: those that something happened to last, up to a bound."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from itertools import islice
+
+from replayflow.engine.live import Live
+
+_LOOKED_AT_MAX = 16
+
+
+class Warm:
+    """Calls `cool(live)` for the one that nothing has happened to for longest, where there are too many."""
+
+    def __init__(self, limit: int, cool: Callable[[Live], None]) -> None:
+        self._limit = limit
+        self._cool = cool
+        self._lives: OrderedDict[str, Live] = OrderedDict()
+
+    def touch(self, live: Live) -> None:
+        """Something happens to the instance."""
+        lives = self._lives
+        lives[live.id] = live
+        lives.move_to_end(live.id)
+        if len(lives) > self._limit:
+            self._make_room()
+
+    def drop(self, live: Live) -> None:
+        """The instance's generator is gone."""
+        if self._lives.get(live.id) is live:
+            del self._lives[live.id]
+
+    def _make_room(self) -> None:
+        # What is at work cannot go; it moves to the young end, so that a crowd of such is not looked at again and again.
+        for live in list(islice(self._lives.values(), _LOOKED_AT_MAX)):
+            if live.is_busy or live.is_queued or live.is_loading:
+                self._lives.move_to_end(live.id)
+                continue
+            del self._lives[live.id]
+            self._cool(live)
+            if len(self._lives) <= self._limit:
+                return

@@ -1,0 +1,51 @@
+"""The program that the crash tests kill: it serves a hub until it dies. Run as `python -m tests.engine.crash_app PATH`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import timedelta
+
+from replayflow import ActivityContext, App, Limits, Orchestration, OrchestrationContext, TaskHub, when_all
+
+app = App()
+
+
+@app.activity
+async def double(x: int) -> int:
+    await asyncio.sleep(0.001 * (x % 7))
+    return 2 * x
+
+
+@app.activity
+def in_thread(ctx: ActivityContext, x: int) -> str:
+    return f"{ctx.instance_id}:{x}"
+
+
+@app.orchestrator
+def child(ctx: OrchestrationContext, x: int) -> Orchestration[int]:
+    first = yield from ctx.call_activity(double, x)
+    yield from ctx.create_timer(timedelta(milliseconds=5))
+    second = yield from ctx.call_activity(double, first)
+    return second
+
+
+@app.orchestrator
+def batch(ctx: OrchestrationContext, width: int) -> Orchestration[dict[str, int | str]]:
+    results = yield from when_all([ctx.call_activity(double, i) for i in range(width)])
+    children = yield from when_all([ctx.call_sub_orchestrator(child, i) for i in range(3)])
+    yield from ctx.create_timer(timedelta(milliseconds=20))
+    said = yield from ctx.call_activity(in_thread, width)
+    more = yield from ctx.wait_for_external_event("more", type=int)
+    return {"sum": sum(results), "children": sum(children), "more": more, "said": said}
+
+
+async def main(path: str) -> None:
+    async with TaskHub(path, app, when_owned="wait", limits=Limits(grace=timedelta(seconds=1))) as hub:
+        sys.stdout.write("serving\n")
+        sys.stdout.flush()
+        await hub.serve()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))

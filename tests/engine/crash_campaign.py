@@ -1,0 +1,147 @@
+"""Kills a worker again and again while clients start and signal orchestrations, then audits every history.
+
+    python -m tests.engine.crash_campaign --kills 30
+
+1. What a client was told is accepted is there after every kill (I6): each instance ends, with the right result.
+2. In each history every task that was scheduled has its result exactly once (I4), and each event that was raised stands there exactly once (I5).
+3. The file passes SQLite's own check.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import closing, suppress
+from pathlib import Path
+
+from replayflow import Client, InstanceFinishedError
+from replayflow.core import events
+
+WIDTH = 60
+
+
+class Worker:
+    """The worker's process: killed and started anew."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.engine.crash_app", str(self.path)], stdout=subprocess.PIPE, text=True
+        )
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    def restart(self) -> None:
+        self.kill()
+        self.process = self._start()
+
+
+async def campaign(path: Path, kills: int, batches: int, seed: int) -> dict[str, int]:
+    """The figures of a campaign that found nothing wrong.
+
+    Raises:
+        AssertionError: a promise was broken; the message says which, and with what seed.
+    """
+    chance = random.Random(seed)
+    worker = Worker(path)
+    started: list[str] = []
+    raised: dict[str, int] = {}
+    try:
+        async with Client(path) as client:
+            for number in range(batches):
+                started.append(await _start(client, number))
+            for _ in range(kills):
+                await asyncio.sleep(chance.uniform(0.02, 1.0))
+                worker.restart()
+                started.append(await _start(client, len(started)))  # with nobody there to serve it, perhaps
+                for id in chance.sample(started, min(5, len(started))):
+                    if id not in raised:
+                        raised[id] = chance.randrange(1000)
+                        await client.get(id).raise_event("more", raised[id], dedupe_key="once")
+                        await client.get(id).raise_event("MORE", raised[id], dedupe_key="once")
+            for id in started:
+                if id not in raised:
+                    raised[id] = chance.randrange(1000)
+                    with suppress(InstanceFinishedError):
+                        await client.get(id).raise_event("more", raised[id], dedupe_key="once")
+            deadline = time.monotonic() + 120
+            for id in started:
+                result = await client.get(id).result(timeout=max(1, deadline - time.monotonic()))
+                expected = {
+                    "sum": WIDTH * (WIDTH - 1),
+                    "children": 4 * (0 + 1 + 2),
+                    "more": raised[id],
+                    "said": f"{id}:{WIDTH}",
+                }
+                assert result == expected, f"seed {seed}: {id} came to {result}, not {expected}"
+            figures = await audit(client, raised)
+    finally:
+        worker.kill()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",), f"seed {seed}: the file is damaged"
+        assert connection.execute("SELECT count(*) FROM inbox").fetchone() == (0,), f"seed {seed}: messages are left"
+    return figures | {"kills": kills, "instances": len(started)}
+
+
+async def _start(client: Client, number: int) -> str:
+    instance = await client.start("batch", WIDTH, instance_id=f"batch-{number}")
+    return instance.id
+
+
+async def audit(client: Client, raised: dict[str, int]) -> dict[str, int]:
+    """Every task has its result exactly once, every event was delivered exactly once."""
+    figures: Counter[str] = Counter()
+    async for state in client.list():
+        assert state.status == "COMPLETED", f"{state.id} is {state.status}: {state.problem or state.failure}"
+        asked: Counter[int] = Counter()
+        answered: Counter[int] = Counter()
+        arrived = 0
+        async for event in client.get(state.id).history():
+            figures["events"] += 1
+            match event:
+                case events.TaskScheduled() | events.SubOrchestrationInstanceCreated() | events.TimerCreated():
+                    asked[event.event_id] += 1
+                case events.TaskCompleted() | events.SubOrchestrationInstanceCompleted():
+                    answered[event.task_scheduled_id] += 1
+                    figures["activities"] += isinstance(event, events.TaskCompleted)
+                case events.TimerFired():
+                    answered[event.timer_id] += 1
+                case events.EventRaised():
+                    arrived += 1
+                case _:
+                    pass
+        assert asked == answered, f"{state.id}: asked {asked - answered}, answered {answered - asked}"
+        assert set(asked.values()) == {1}, f"{state.id}: an id was used twice"
+        assert arrived == (1 if state.id in raised else 0), f"{state.id}: {arrived} events"
+    return dict(figures)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--batches", type=int, default=40)
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    options = parser.parse_args()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        figures = asyncio.run(campaign(Path(folder) / "crash.db", options.kills, options.batches, options.seed))
+    print(f"nothing lost, nothing doubled: {figures}, seed {options.seed}, {time.monotonic() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
