@@ -1,11 +1,11 @@
 """The workloads that everything is measured by, run on replayflow: each prints one JSON line, in the form of the yardstick's.
 
-    python -m benchmarks.workloads chain 1000      N orchestrations x 5 sequential activities, all started at once
-    python -m benchmarks.workloads fan 100000      one orchestration, N activities, fan-in
-    python -m benchmarks.workloads latency 200     N times: one orchestration x 5 activities, one after the other
-    python -m benchmarks.workloads long 10000      one orchestration, N sequential activities
-    python -m benchmarks.workloads recover 1000    N orchestrations with 20 results behind them, finished by an event after a restart
-    python -m benchmarks.workloads dormant 100000  start-up beside N sleeping instances, and beside none
+python -m benchmarks.workloads chain 1000      N orchestrations x 5 sequential activities, all started at once
+python -m benchmarks.workloads fan 100000      one orchestration, N activities, fan-in
+python -m benchmarks.workloads latency 200     N times: one orchestration x 5 activities, one after the other
+python -m benchmarks.workloads long 10000      one orchestration, N sequential activities
+python -m benchmarks.workloads recover 1000    N orchestrations with 20 results behind them, finished by an event after a restart
+python -m benchmarks.workloads dormant 100000  start-up beside N sleeping instances, and beside none
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def _rss_mb() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-async def measure_open(n: int, path: Path) -> Figures:
+async def measure_open(_n: int, path: Path) -> Figures:
     """In a fresh process: what it costs to start beside what `dormant` has left."""
     before = _rss_mb()
     began = time.perf_counter()

@@ -208,6 +208,7 @@ class Client:
             name=name,
             version=started.version,
             event=events.encode([started]),
+            decoded=[started],
             created_at=now,
             wake_at=wake_at,
             tags=checked,
@@ -386,6 +387,14 @@ class Client:
 
     # ---- values
 
+    def _with_values(self, event: HistoryEvent) -> HistoryEvent:
+        """The event with its payloads decoded, as users see it."""
+        for name in ("input", "result", "custom_status"):
+            payload = getattr(event, name, None)
+            if isinstance(payload, bytes):
+                setattr(event, name, self._shown(payload, Any))
+        return event
+
     def _name(self, orchestrator: Any) -> tuple[str, str | None]:
         if self._app is not None:
             definition = self._app.orchestrator_named(orchestrator)
@@ -544,9 +553,12 @@ class Instance(Generic[T]):
         await self._client._post(self.id, ExecutionCancelRequested(self._reasoned(reason)), is_control=False)
 
     async def history(self, execution_id: str | None = None) -> AsyncIterator[HistoryEvent]:
-        """The events of the present execution, or of a past one of the instance, in order."""
+        """The events of the present execution, or of a past one of the instance, in order.
+
+        Inputs and results are values, as they come without an annotation: dataclasses and models as dicts, enums as their values.
+        """
         async for event in self._client._history(self.id, execution_id):
-            yield event
+            yield self._client._with_values(event)
 
     async def _open(self, verb: str) -> InstanceRecord:
         record = await self._client._record(self.id)

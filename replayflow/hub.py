@@ -97,6 +97,7 @@ class TaskHub:
                 finally:
                     self._running.cancel()
                     await asyncio.wait([self._running])
+                    engine.abandon()
                     if not self._running.cancelled():
                         self._running.exception()  # told through `engine.failure`; here it only counts as seen
         finally:

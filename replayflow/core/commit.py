@@ -7,9 +7,11 @@ values that cross the store's port; the events in them are encoded already.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from replayflow.codec import Payload
+from replayflow.core.events import HistoryEvent
 from replayflow.core.instance import Status
 
 
@@ -41,6 +43,8 @@ class Start:
     wake_at: int = 0
     parent_id: str | None = None
     tags: dict[str, str] | None = None
+    decoded: list[HistoryEvent] | None = None
+    """The events of `event` once more, where whoever made the start has them at hand; not stored."""
     if_taken: Message | None = None
     """Delivered instead, where an instance with that id exists: how a parent learns that its child's id is taken."""
 
@@ -74,7 +78,7 @@ class Commit:
     at: int
     chunk: bytes | None
     state: RowState | None = None
-    consumed: list[int] = field(default_factory=list)
-    starts: list[Start] = field(default_factory=list)
-    messages: list[Message] = field(default_factory=list)
+    consumed: Sequence[int] = ()
+    starts: Sequence[Start] = ()
+    messages: Sequence[Message] = ()
     next_start: Start | None = None

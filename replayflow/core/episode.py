@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Protocol
 
@@ -47,6 +46,7 @@ from replayflow.core.instance import CHILD_RETRY, TASK_RETRY, TIMER, Alarm, Inst
 from replayflow.errors import FailureDetails
 from replayflow.retry import next_attempt_at
 
+_RESULTS: frozenset[type[HistoryEvent]] = frozenset({TaskCompleted})
 ENDS = (ExecutionTerminated, ExecutionReplaced)
 CONTROL = (ExecutionTerminated, ExecutionSuspended, ExecutionResumed, ExecutionReplaced)
 
@@ -60,22 +60,29 @@ class Executor(Protocol):
     def predicate_of(self, task_id: int) -> Callable[[FailureDetails], bool] | None: ...
 
 
-@dataclass(slots=True)
 class Episode:
-    """What an episode came to: the commit, and what to do once it is durable."""
+    """What an episode came to: the commit, and what to do once it is durable.
 
-    commit: Commit | None
-    held: list[HistoryEvent]
-    """What was not taken because the instance is suspended."""
-    scheduled: list[TaskScheduled] = field(default_factory=list)
-    canceled: list[int] = field(default_factory=list)
-    alarms: list[Alarm] = field(default_factory=list)
+    `held` is what was not taken because the instance is suspended; `retried` are children that begin anew.
+    """
+
+    __slots__ = ("alarms", "canceled", "commit", "held", "messages", "retried", "scheduled", "starts")
+
+    def __init__(self) -> None:
+        self.commit: Commit | None = None
+        self.held: list[HistoryEvent] = []
+        self.scheduled: list[TaskScheduled] = []
+        self.canceled: list[int] = []
+        self.alarms: list[Alarm] = []
+        self.retried: list[SubOrchestrationRetried] = []
+        self.starts: list[Start] = []
+        self.messages: list[Message] = []
 
 
 def run(
     instance: Instance,
     executor: Executor,
-    inbox: Iterable[HistoryEvent],
+    inbox: Sequence[HistoryEvent],
     *,
     sequence: int,
     now: int,
@@ -92,16 +99,20 @@ def run(
     never earlier than the last.
     """
     now = max(now, instance.now)
-    episode = Episode(None, [])
+    episode = Episode()
     chunk: list[HistoryEvent] = [OrchestratorStarted(now)]
     instance.now = now
     executor.begin(now)
-    waiting = _in_order(inbox)
-    for event in start:
-        instance.apply(event)
-    if start and (not waiting or type(waiting[0]) not in ENDS):
-        _deliver_start(executor, start)
-    replaced = _take_in(instance, executor, waiting, episode, chunk, now, random)
+    replaced: ExecutionReplaced | None = None
+    if not start and instance.status is Status.RUNNING and _RESULTS.issuperset(map(type, inbox)):
+        _take_results(instance, executor, inbox, chunk)
+    else:
+        waiting = _in_order(inbox)
+        for event in start:
+            instance.apply(event)
+        if start and (not waiting or type(waiting[0]) not in ENDS):
+            _deliver_start(executor, start)
+        replaced = _take_in(instance, executor, waiting, episode, chunk, now, random)
     if len(chunk) == 1 and not start:
         return episode  # nothing was taken, so that there was nothing to decide
     started = instance.started
@@ -114,8 +125,9 @@ def run(
         if replaced is not None:
             commit.next_start = _replacement(replaced, now)
         if any(type(event) is ExecutionCompleted for event in chunk):
-            _finish(instance, episode, commit, chunk)
+            _finish(instance, episode, chunk)
             kept = [*orphans, *_owed(instance, episode, commit.execution_id)]
+    commit.starts, commit.messages = episode.starts, episode.messages
     commit.chunk = events.encode(chunk)
     commit.state = _changed(instance, row, now, kept)
     episode.commit = commit
@@ -145,6 +157,16 @@ def _in_order(inbox: Iterable[HistoryEvent]) -> deque[HistoryEvent]:
     return waiting
 
 
+def _take_results(instance: Instance, executor: Executor, inbox: Sequence[Any], chunk: list[HistoryEvent]) -> None:
+    """`_take_in` for what nearly every episode gets: results of activities, and nothing else."""
+    tasks, apply, deliver = instance.tasks, instance.apply, executor.deliver
+    for event in inbox:
+        if event.task_scheduled_id in tasks:
+            chunk.append(event)
+            apply(event)
+            deliver(event)
+
+
 def _take_in(
     instance: Instance,
     executor: Executor,
@@ -170,6 +192,8 @@ def _take_in(
                 episode.alarms.append(Alarm(admitted.retry_at_microseconds, TASK_RETRY, admitted.task_scheduled_id))
             case SubOrchestrationAttemptFailed():
                 episode.alarms.append(Alarm(admitted.retry_at_microseconds, CHILD_RETRY, admitted.task_scheduled_id))
+            case SubOrchestrationRetried():
+                episode.retried.append(admitted)
             case ExecutionResumed():
                 waiting.extendleft(reversed(episode.held))
                 episode.held = []
@@ -272,24 +296,27 @@ def _decide(
         match decided:
             case TaskScheduled():
                 episode.scheduled.append(decided)
+                chunk.append(decided)
+                instance.apply(decided)
+                continue
             case TimerCreated():
                 episode.alarms.append(Alarm(decided.fire_at_microseconds, TIMER, decided.event_id))
             case SubOrchestrationInstanceCreated():
-                commit.starts.append(_child_start(instance, decided, decided.instance_id, decided.execution_id, now))
+                episode.starts.append(_child_start(instance, decided, decided.instance_id, decided.execution_id, now))
             case EventSent():
-                commit.messages.append(_sent(decided))
+                episode.messages.append(_sent(decided))
             case TaskCanceled():
-                _cancel(instance, decided.task_scheduled_id, episode, commit)
+                _cancel(instance, decided.task_scheduled_id, episode)
             case _:
                 pass
         if type(action) is CompleteOrchestration and action.orchestration_status == Status.CONTINUED_AS_NEW:
             commit.next_start = _continuation(instance, action, now, new_execution_id(), chunk)
         chunk.append(decided)
         instance.apply(decided)
-    for event in chunk:
-        if type(event) is SubOrchestrationRetried and event.task_scheduled_id in instance.children:
-            created = instance.children[event.task_scheduled_id].created
-            commit.starts.append(_child_start(instance, created, event.instance_id, event.execution_id, now))
+    for event in episode.retried:
+        child = instance.children.get(event.task_scheduled_id)
+        if child is not None:
+            episode.starts.append(_child_start(instance, child.created, event.instance_id, event.execution_id, now))
 
 
 def retried(instance: Instance, task_id: int, new_execution_id: Callable[[], str]) -> SubOrchestrationRetried | None:
@@ -329,6 +356,7 @@ def _child_start(
         name=created.name,
         version=created.version,
         event=events.encode([child]),
+        decoded=[child],
         created_at=now,
         parent_id=parent.instance_id,
         tags=created.tags,
@@ -348,12 +376,12 @@ def _sent(event: EventSent) -> Message:
     )
 
 
-def _cancel(instance: Instance, task_id: int, episode: Episode, commit: Commit) -> None:
+def _cancel(instance: Instance, task_id: int, episode: Episode) -> None:
     child = instance.children.get(task_id)
     if child is None:
         episode.canceled.append(task_id)
     elif task_id not in instance.retrying_children:
-        commit.messages.append(
+        episode.messages.append(
             Message(
                 child.instance_id,
                 events.encode([ExecutionCancelRequested()]),
@@ -365,18 +393,18 @@ def _cancel(instance: Instance, task_id: int, episode: Episode, commit: Commit) 
 # ---- the end
 
 
-def _finish(instance: Instance, episode: Episode, commit: Commit, chunk: list[HistoryEvent]) -> None:
+def _finish(instance: Instance, episode: Episode, chunk: list[HistoryEvent]) -> None:
     started = instance.started
     assert started is not None  # noqa: S101 - what ends has started
     parent = started.parent_instance
     if parent is not None and instance.status is not Status.CONTINUED_AS_NEW:
-        commit.messages.append(_report(instance, started, parent))
+        episode.messages.append(_report(instance, started, parent))
     if instance.status is Status.TERMINATED:
-        _terminate_children(instance, commit, chunk)
+        _terminate_children(instance, episode, chunk)
         episode.canceled.extend(instance.tasks)
     elif instance.status is Status.CANCELED:
         for id in instance.children:
-            _cancel(instance, id, episode, commit)
+            _cancel(instance, id, episode)
         last = {task.event_id for task in episode.scheduled}
         episode.canceled.extend(id for id in instance.tasks if id not in last)
 
@@ -410,12 +438,12 @@ def _report(instance: Instance, started: ExecutionStarted, parent: ParentInstanc
     return Message(parent.instance_id, events.encode([report]), execution_id=parent.execution_id)
 
 
-def _terminate_children(instance: Instance, commit: Commit, chunk: list[HistoryEvent]) -> None:
+def _terminate_children(instance: Instance, episode: Episode, chunk: list[HistoryEvent]) -> None:
     asked = next((event for event in chunk if isinstance(event, ExecutionTerminated | ExecutionReplaced)), None)
     if asked is None or (isinstance(asked, ExecutionTerminated) and not asked.recurse):
         return
     for child in instance.children.values():
-        commit.messages.append(
+        episode.messages.append(
             Message(
                 child.instance_id,
                 events.encode([ExecutionTerminated(asked.input)]),
@@ -478,6 +506,15 @@ def _changed(
     instance: Instance, row: RowState, now: int, orphans: Sequence[tuple[str, TaskScheduled]]
 ) -> RowState | None:
     """The instance's row as it has to become; None where it is that already."""
+    status = instance.status
+    if (
+        status is Status.RUNNING
+        and row.status is Status.RUNNING
+        and row.wake_at == 0
+        and len(instance.tasks) > len(instance.retrying)
+        and row.custom_status == instance.custom_status
+    ):
+        return None  # at work before, and at work now: what nearly every episode comes to
     finished = instance.is_finished
     wake_at = instance.wake_at()
     if orphans:

@@ -11,7 +11,7 @@ An event is stored as one msgpack array, `[kind, field, ...]`; a chunk of histor
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from operator import attrgetter
@@ -342,7 +342,14 @@ _READERS: dict[int, Callable[[list[Any]], HistoryEvent]] = {}
 def encode(events: Iterable[HistoryEvent]) -> bytes:
     """The events as they are stored: one array after another."""
     rows = _ROWS
-    return _join(map(_packers.pack, [rows[type(event)](event) for event in events]))
+    packer = _packers.packer
+    pack = packer.pack
+    try:
+        for event in events:
+            pack(rows[type(event)](event))
+        return packer.bytes()
+    finally:
+        packer.reset()
 
 
 def decode(chunk: bytes) -> list[HistoryEvent]:
@@ -374,6 +381,24 @@ def decode(chunk: bytes) -> list[HistoryEvent]:
     if not is_whole:
         raise StoreCorruptError(f"a stored piece of history is cut off after event {len(events)}")
     return events
+
+
+def decode_pieces(pieces: Sequence[bytes]) -> list[list[HistoryEvent]]:
+    """The events of stored pieces of history, piece by piece; quicker than one after the other.
+
+    Raises:
+        StoreCorruptError: one of them is no piece that an episode wrote.
+    """
+    found: list[list[HistoryEvent]] = []
+    for event in decode(b"".join(pieces)):
+        if type(event) is OrchestratorStarted:
+            found.append([])
+        elif not found:
+            break
+        found[-1].append(event)
+    if len(found) != len(pieces):
+        raise StoreCorruptError(f"{len(pieces)} stored pieces of history read back as {len(found)} episodes")
+    return found
 
 
 def describe(event: HistoryEvent) -> str:
@@ -437,7 +462,6 @@ _CONVERTERS: dict[str, Callable[[Any], object]] = {
     "parent_instance": _parent,
     "retry": _retry,
 }
-_join = b"".join
 _NIL = b"\xc0"
 
 
@@ -445,7 +469,7 @@ class _PerThread(threading.local):
     """A packer is one thread's alone; several hubs may run in as many threads."""
 
     def __init__(self) -> None:
-        self.pack = msgpack.Packer(default=_as_row, unicode_errors="surrogatepass").pack
+        self.packer = msgpack.Packer(default=_as_row, unicode_errors="surrogatepass", autoreset=False)
 
 
 _packers = _PerThread()

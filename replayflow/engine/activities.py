@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -18,7 +19,7 @@ from replayflow.core import episode
 from replayflow.core.context import ActivityContext
 from replayflow.core.definitions import ActivityDefinition, Executor
 from replayflow.core.events import HistoryEvent, TaskCompleted, TaskFailed, TaskScheduled
-from replayflow.engine.processes import ProcessPool
+from replayflow.engine.processes import ProcessDied, ProcessPool
 from replayflow.engine.runners import Runners
 from replayflow.engine.threads import ThreadPool
 from replayflow.errors import FailureDetails, RetryAfter
@@ -89,7 +90,7 @@ class Activities:
         self._runs: set[Run] = set()
         self._runners: Runners[Run] = Runners(self._run_async)
         self._threads = ThreadPool()
-        self._processes = ProcessPool(limits["process"])
+        self._processes = ProcessPool()
         self._loop = asyncio.get_running_loop()
         self._is_stopping = False
         self._idle = asyncio.Event()
@@ -155,7 +156,7 @@ class Activities:
         await self._runners.close()
         self._runs.clear()
         self._threads.close()
-        self._processes.close()
+        await self._processes.close()
 
     # ---- one run
 
@@ -189,12 +190,14 @@ class Activities:
             else:
                 result = await self._within(run, plan)
             event = TaskCompleted(id, self._codec.encode(result, plan.result_of))
-        except (Exception, SystemExit) as error:
-            event = _failed(id, error)
-        except asyncio.CancelledError as error:
+        except (asyncio.CancelledError, GeneratorExit) as error:
             if run.is_abandoned or self._is_stopping:
                 raise
             event = _failed(id, error)  # the activity cancelled itself
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # the runner serves others, whatever this activity raises
+            event = _failed(id, error)
         finally:
             self._end(line, run, event)
 
@@ -223,7 +226,10 @@ class Activities:
     def _of_process(self, run: Run, done: Any) -> HistoryEvent:
         try:
             succeeded, payload = done.result()
-        except BaseException as error:  # a process that died, or a pool that closed
+        except BrokenProcessPool:
+            died = f"the process of activity '{run.task.name}' died before the activity had ended"
+            return _failed(run.task.event_id, ProcessDied(died))
+        except BaseException as error:  # a pool that closed, or a result that did not get across
             return _failed(run.task.event_id, error)
         if succeeded:
             return TaskCompleted(run.task.event_id, payload)

@@ -21,10 +21,17 @@ OPERATIONS_PER_GROUP_MAX = 1_000
 
 
 class Committer:
-    def __init__(self, store: Store, epoch: int, failed: Callable[[ReplayflowError], None]) -> None:
+    """Calls `failed(error)` for each group that fails, and `recovered()` for the first that does not after such."""
+
+    def __init__(
+        self, store: Store, epoch: int, failed: Callable[[ReplayflowError], None], recovered: Callable[[], None]
+    ) -> None:
         self._store = store
         self._epoch = epoch
         self._failed = failed
+        self._recovered = recovered
+        self._is_failing = False
+        self._under_way: Sequence[Settle] = ()
         self._operations: list[Operation] = []
         self._settles: list[Settle] = []
         self._ready = asyncio.Event()
@@ -43,12 +50,20 @@ class Committer:
         """Everything that was added, and what followed from it, has been written."""
         await self._drained.wait()
 
+    def abandon(self, error: ReplayflowError) -> None:
+        """Nothing is written any more; whoever still waits for an operation is told the error. Of the last group nobody knows what became."""
+        waiting = [*self._under_way, *self._settles]
+        self._operations, self._settles, self._under_way = [], [], ()
+        for settle in waiting:
+            settle(None, error)
+
     async def run(self) -> None:
         """Writes for ever."""
         while True:
             await self._ready.wait()
-            operations, settles = self._take()
-            await self._write(operations, settles)
+            operations, self._under_way = self._take()
+            await self._write(operations, self._under_way)
+            self._under_way = ()
             if not self._operations:
                 self._ready.clear()
                 self._drained.set()
@@ -73,10 +88,14 @@ class Committer:
             wrapped.__cause__ = error
             self._fail(wrapped, settles)
         else:
+            if self._is_failing:
+                self._is_failing = False
+                self._recovered()
             for settle, outcome in zip(settles, outcomes, strict=True):
                 settle(outcome, None)
 
     def _fail(self, error: ReplayflowError, settles: Sequence[Settle]) -> None:
+        self._is_failing = True
         self._failed(error)
         for settle in settles:
             settle(None, error)

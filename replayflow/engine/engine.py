@@ -42,12 +42,20 @@ from replayflow.engine.patience import PASSING, Backoff
 from replayflow.engine.revival import revive, unknown
 from replayflow.engine.waiters import Waiters
 from replayflow.engine.warm import Warm
-from replayflow.errors import ReplayflowError, StoreCorruptError
+from replayflow.errors import (
+    InvalidArgumentError,
+    LeaseLostError,
+    PayloadError,
+    ReplayflowError,
+    StoreCorruptError,
+    StoreUnavailableError,
+)
 from replayflow.registry import App
 from replayflow.store.base import Create, Delivery, Loaded, Operation, Outcome, Park, Post, Store
 
 _logger = logging.getLogger("replayflow")
 _EPISODES_PER_TURN = 200
+_LOOK_SECONDS = 0.005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +70,13 @@ class Limits:
     process_activities: int = 2
     warm_instances: int = 20_000
     grace: timedelta = timedelta(seconds=10)
+
+    def __post_init__(self) -> None:
+        for name in ("async_activities", "thread_activities", "process_activities", "warm_instances"):
+            if getattr(self, name) < 1:
+                raise InvalidArgumentError(f"Limits: {name} is {getattr(self, name)}; it is 1 or more")
+        if self.grace < timedelta(0):
+            raise InvalidArgumentError(f"Limits: grace is {self.grace}; a duration cannot be negative")
 
 
 class Engine:
@@ -86,13 +101,14 @@ class Engine:
         self._ready: deque[Live] = deque()
         self._is_pumping = False
         self._is_stopping = False
+        self._is_over = False
         self._loop = asyncio.get_running_loop()
         self._waiters = Waiters()
         self._backoff = Backoff()
         self.failure: ReplayflowError | None = None
         self._has_failed = asyncio.Event()
         self._warm = Warm(limits.warm_instances, self._cool)
-        self._committer = Committer(store, epoch, self._group_failed)
+        self._committer = Committer(store, epoch, self._group_failed, self._backoff.succeeded)
         self._intake = Intake(store, self._route, self._restore, self._missing)
         self._alarms = Alarms(self._clock, self._ring, self._look_at, store.wakes)
         self._activities = Activities(
@@ -108,10 +124,10 @@ class Engine:
     # ---- life
 
     async def run(self) -> None:
-        """Works until cancelled.
+        """Works until cancelled. Whoever waits for something of the engine when it ends is told so.
 
         Raises:
-            StoreError: the store is lost to this worker: another owns it, or it is damaged.
+            ReplayflowError: the store is lost to this worker (another owns it, or it is damaged), or the engine itself is at fault.
         """
         unsubscribe = self._store.subscribe(self._intake.look)
         garbage.work_begins()
@@ -123,15 +139,15 @@ class Engine:
                 services.create_task(self._intake.want_parked())
                 services.create_task(self._alarms.run())
                 services.create_task(self._watch())
-        except* ReplayflowError as group:
+        except* Exception as group:
             error: BaseException = group
             while isinstance(error, BaseExceptionGroup):
                 error = error.exceptions[0]
-            assert isinstance(error, ReplayflowError)  # noqa: S101 - the group has no others
             self._fail(error)
         finally:
             garbage.work_ends()
             unsubscribe()
+            self.abandon()
         if self.failure is not None:
             raise self.failure
 
@@ -146,29 +162,45 @@ class Engine:
         What did not end runs again when the next worker starts.
         """
         self._is_stopping = True
-        await self._activities.stop(0 if self.failure is not None else self._limits.grace.total_seconds())
-        await self._settle_down()
-        for live in list(self._lives.values()):
-            self._close(live)
-        self._lives.clear()
+        try:
+            await self._activities.stop(0 if self.failure is not None else self._limits.grace.total_seconds())
+            await self._settle_down()
+        finally:
+            for live in list(self._lives.values()):
+                self._close(live)
+            self._lives.clear()
+
+    def abandon(self) -> None:
+        """Nobody is served any more, and whoever waits for something is told so."""
+        self._is_over = True
+        self._committer.abandon(self._why_over())
+        self._waiters.fail(self._why_over())
 
     async def _settle_down(self) -> None:
         """What is ready has run, and all of it is written, as long as the store takes it."""
         try:
             async with asyncio.timeout(max(1.0, self._limits.grace.total_seconds())):
-                while self.failure is None and not self._backoff.seconds:
+                while self.failure is None:
                     await self._committer.drain()
-                    if not self._ready and not self._is_pumping:
+                    if not self._ready and not self._is_pumping and self._intake.is_idle:
                         return
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(0 if self._intake.is_idle else _LOOK_SECONDS)
         except TimeoutError:
             _logger.warning("stopped with commits under way; what they held is done again")
 
-    def _fail(self, error: ReplayflowError) -> None:
+    def _fail(self, error: BaseException) -> None:
         if self.failure is None:
+            if not isinstance(error, ReplayflowError):
+                _logger.error("the engine has come upon an error of its own, and stops", exc_info=error)
+                fault = ReplayflowError(f"the engine stopped at an error of its own: {type(error).__name__}: {error}")
+                fault.__cause__ = error
+                error = fault
             self.failure = error
             self._has_failed.set()
             self._waiters.fail(error)
+
+    def _why_over(self) -> ReplayflowError:
+        return self.failure or StoreUnavailableError(f"{self._store.url} is not open: the hub was closed meanwhile")
 
     # ---- what clients in this process ask for
 
@@ -178,8 +210,8 @@ class Engine:
         Raises:
             ReplayflowError: the store failed, and nothing was written.
         """
-        if self.failure is not None:
-            raise self.failure
+        if self.failure is not None or self._is_over:
+            raise self._why_over()
         done: asyncio.Future[Outcome] = self._loop.create_future()
 
         def settle(outcome: Outcome | None, error: ReplayflowError | None) -> None:
@@ -192,7 +224,7 @@ class Engine:
             elif error is not None:
                 done.set_exception(error)
 
-        if isinstance(operation, Create) and self._can_begin_at_once(operation.start):
+        if isinstance(operation, Create) and self._can_begin_at_once(operation):
             self._create_and_begin(operation, settle)
         else:
             self._committer.add(operation, settle)
@@ -201,8 +233,8 @@ class Engine:
     def expect_end(self, instance_id: str) -> asyncio.Future[RowState]:
         """A future of the row that the instance ends with, if that happens from now on; cancel it when it is not wanted any more."""
         future = self._waiters.add(instance_id)
-        if self.failure is not None:
-            future.set_exception(self.failure)
+        if self.failure is not None or self._is_over:
+            future.set_exception(self._why_over())
         return future
 
     def is_at_work(self, instance_id: str) -> bool:
@@ -210,9 +242,11 @@ class Engine:
         live = self._lives.get(instance_id)
         return live is not None and not live.row.status.is_finished
 
-    def _can_begin_at_once(self, start: Start) -> bool:
+    def _can_begin_at_once(self, create: Create) -> bool:
+        start = create.start
         return (
-            start.wake_at <= self._clock.now()
+            create.on_existing in ("error", "return")  # a replacement continues a history, which has to be looked at
+            and start.wake_at <= self._clock.now()
             and start.name in self._environment.orchestrators
             and start.instance_id not in self._lives
             and not self._is_stopping
@@ -225,8 +259,12 @@ class Engine:
         step = self._episode(live)
         assert step is not None  # noqa: S101 - a first episode always has its start to write
 
+        was_wanted = False
+
         def created(outcome: Outcome | None, error: ReplayflowError | None) -> None:
+            nonlocal was_wanted
             if outcome is not None and outcome.started and live.id not in self._lives:
+                was_wanted = self._intake.unwant(live.id)
                 self._lives[live.id] = live
                 self._warm.touch(live)
                 outcome.started = []
@@ -235,6 +273,8 @@ class Engine:
         def begun(outcome: Outcome | None, error: ReplayflowError | None) -> None:
             if self._lives.get(live.id) is live:
                 step.settle(outcome, error)
+                if was_wanted:
+                    self._reload_if_in(live)
             else:
                 self._close(live)
 
@@ -262,9 +302,15 @@ class Engine:
 
     def _reload(self, live: Live) -> None:
         """The instance is read anew: its generator is gone, or nothing that is in memory of it holds any more."""
-        if not live.is_loading:
+        if live.is_busy:
+            live.must_reload = True  # what is read before the commit is written would be out of date
+        elif not live.is_loading:
             live.is_loading = True
             self._intake.want(live.id)
+
+    def _reload_if_in(self, live: Live) -> None:
+        if self._lives.get(live.id) is live:
+            self._reload(live)
 
     def _missing(self, instance_id: str) -> None:
         live = self._lives.get(instance_id)
@@ -274,7 +320,11 @@ class Engine:
     def _restore(self, loaded: Loaded) -> None:
         """The instance is in memory as the store has it, replayed, with everything going that has to go."""
         record = loaded.record
-        live = self._lives.get(record.instance_id) or Live(record.instance_id, record.execution_id)
+        live = self._lives.get(record.instance_id)
+        if live is None:
+            live = Live(record.instance_id, record.execution_id)
+        elif not live.is_loading:
+            return  # in memory since before the reading began: it knows better
         live.is_loading = False
         self._forget(live)
         try:
@@ -288,7 +338,9 @@ class Engine:
             return
         self._lives[live.id] = live
         problem = revive(live, pieces, self._environment)
-        if problem is not None:
+        if problem is not None and any(isinstance(event, episode.ENDS) for event in live.mailbox):
+            live.executor = Ended()  # to be ended it needs no code
+        elif problem is not None:
             if record.problem == problem.encode():
                 self._set_aside(live)
             else:
@@ -296,9 +348,12 @@ class Engine:
             return
         if record.problem is not None:
             self._committer.add(Park(live.id, live.execution_id, None), _ignore)
-            _logger.warning("instance '%s' fits the code again, and goes on", live.id)
+            if problem is None:
+                _logger.warning("instance '%s' fits the code again, and goes on", live.id)
         self._warm.touch(live)
-        if live.start and (live.row.wake_at or 0) > self._clock.now():
+        if problem is not None:
+            self._go_on(live)
+        elif live.start and (live.row.wake_at or 0) > self._clock.now():
             self._await_start(live)
         else:
             self._set_going(live)
@@ -313,9 +368,10 @@ class Engine:
                     self._start_activity(live, live.execution_id, task)
             for alarm in instance.alarms():
                 self._alarms.set(live.id, alarm)
+        live.orphans = [(owner, task) for owner, task in live.orphans if (owner, task.event_id) not in live.ran]
         for execution_id, task in live.orphans:
             if task.name in self._environment.activities:
-                self._start_activity(live, execution_id, task)
+                self._start_orphan(live, execution_id, task)
         self._go_on(live)
 
     def _await_start(self, live: Live) -> None:
@@ -344,13 +400,21 @@ class Engine:
 
     def _pump(self) -> None:
         """Runs an episode of each instance that is ready; the rest of the loop gets its turn after a while."""
-        for _ in range(min(len(self._ready), _EPISODES_PER_TURN)):
-            live = self._ready.popleft()
-            live.is_queued = False
-            if self._lives.get(live.id) is live and not live.is_loading:
-                step = self._episode(live)
-                if step is not None:
-                    self._committer.add(step.operation, step.settle)
+        try:
+            for _ in range(min(len(self._ready), _EPISODES_PER_TURN)):
+                live = self._ready.popleft()
+                live.is_queued = False
+                if self._lives.get(live.id) is live and not live.is_loading:
+                    step = self._episode(live)
+                    if step is not None:
+                        self._committer.add(step.operation, step.settle)
+        except BaseException as error:
+            # A KeyboardInterrupt of the user's, or a fault of ours: what the instance has decided is in doubt, and nothing else may be built on it.
+            self._fail(error)
+            self._ready.clear()
+            self._is_pumping = False
+            if not isinstance(error, Exception):
+                raise
         if self._ready:
             self._loop.call_soon(self._pump)
         else:
@@ -359,7 +423,7 @@ class Engine:
     def _episode(self, live: Live) -> _Step | _Parking | None:
         """What the instance's mailbox comes to: an operation to write, and what follows it; None where there is nothing to write."""
         start, mailbox, discarded = live.start, live.mailbox, live.discarded
-        if start:
+        if start and live.executor is None:
             started = start[0]
             assert isinstance(started, ExecutionStarted)  # noqa: S101 - every execution begins with it
             definition = self._environment.orchestrators.get(started.name)
@@ -422,12 +486,10 @@ class Engine:
 
     def _committed(self, live: Live, commit: Commit, done: Episode, outcome: Outcome) -> None:
         """The commit is durable; now it becomes visible."""
-        if self._backoff.seconds:
-            self._backoff.succeeded()
         if commit.chunk is not None:
             live.sequence += 1
         if commit.consumed:
-            self._intake.held.difference_update(commit.consumed)
+            self._intake.consumed(commit.consumed)
         state = commit.state
         if state is not None:
             live.row = state
@@ -455,8 +517,12 @@ class Engine:
         if state.orphans is not None:
             live.orphans = [o for o in episode.decode_orphans(state.orphans) if (o[0], o[1].event_id) not in live.ran]
             for execution_id, task in live.orphans:
-                if execution_id == live.execution_id and task.event_id not in live.running:
-                    self._start_activity(live, execution_id, task)
+                if execution_id != live.execution_id:
+                    continue
+                if task.event_id in live.running:
+                    live.owing.add((execution_id, task.event_id))
+                else:
+                    self._start_orphan(live, execution_id, task)
         if commit.next_start is not None:
             self._succeed(live, commit.next_start)
         else:
@@ -478,7 +544,11 @@ class Engine:
         if self._lives.get(live.id) is not live:
             return
         live.mailbox = loose + live.mailbox
-        _logger.warning("a commit of instance '%s' was not written, and is done again: %s", live.id, error)
+        if isinstance(error, InvalidArgumentError | PayloadError):  # it would be refused again, and again
+            self._park(live, f"what it decided cannot be stored: {error}")
+            return
+        if isinstance(error, LeaseLostError):  # a failure of the whole group is reported once, not for each instance
+            _logger.warning("a commit of instance '%s' was not written, and is done again: %s", live.id, error)
         live.is_loading = True
         self._later(lambda: self._intake.want(live.id))
 
@@ -497,12 +567,20 @@ class Engine:
         for start in outcome.started:
             present = self._lives.get(start.instance_id)
             if present is not None:
-                self._reload(present)
+                if present.execution_id != start.execution_id:
+                    self._reload(present)
             elif start.wake_at > self._clock.now():
                 self._alarms.sleep(start.instance_id, start.wake_at)
             elif not self._is_stopping:
-                live = self._lives[start.instance_id] = Live.of_start(start)
-                self._enqueue(live)
+                live = Live.of_start(start)
+                if live.is_first:
+                    self._lives[live.id] = live
+                    if self._intake.unwant(live.id):
+                        self._reload(live)
+                    else:
+                        self._enqueue(live)
+                else:
+                    self._look_at(live.id)
         for delivery in outcome.deliveries:
             self._route(delivery)
         for message in outcome.dropped:
@@ -515,7 +593,8 @@ class Engine:
         """The next episode, if there is news; an ended instance that owes nothing any more is forgotten."""
         if live.row.orphans is not None and not live.orphans and not live.is_busy and not live.is_queued:
             self._pay_off(live)
-        self._enqueue(live)
+        if live.mailbox or live.start or live.discarded:
+            self._enqueue(live)
         if live.instance.is_finished and live.is_idle:
             self._set_aside(live)
 
@@ -527,6 +606,13 @@ class Engine:
         definition = self._environment.activities[task.name]
         live.running[id] = self._activities.start(live.id, execution_id, task, definition, attempt)
 
+    def _start_orphan(self, live: Live, execution_id: str, task: TaskScheduled) -> None:
+        """What an ended execution still owes runs, once in this worker; its id may be that of a task of the present execution."""
+        key = (execution_id, task.event_id)
+        if key not in live.owing:
+            live.owing.add(key)
+            self._activities.start(live.id, execution_id, task, self._environment.activities[task.name], 1)
+
     def _has_run(self, run: Run, event: HistoryEvent) -> None:
         """An activity has ended: its result goes into the mailbox, or, where nobody is in, into the inbox."""
         live = self._lives.get(run.instance_id)
@@ -537,13 +623,16 @@ class Engine:
             live.mailbox.append(event)
             self._enqueue(live)
         else:
-            self._orphan_has_run(live, run)
+            self._orphan_has_run(live, run, event)
 
-    def _orphan_has_run(self, live: Live, run: Run) -> None:
+    def _orphan_has_run(self, live: Live, run: Run, event: HistoryEvent) -> None:
         """An activity of an execution that has ended has had its run, and nobody is left to be told."""
         key = (run.execution_id, run.task.event_id)
         if live.running.get(run.task.event_id) is run:
             del live.running[run.task.event_id]
+            if live.is_busy or live.is_loading:
+                live.mailbox.append(event)  # the end is not durable; where it never is, somebody wants to know
+        live.owing.discard(key)
         live.ran.add(key)
         live.orphans = [(owner, task) for owner, task in live.orphans if (owner, task.event_id) != key]
         self._go_on(live)
@@ -561,7 +650,7 @@ class Engine:
         )
         commit = Commit(live.id, live.execution_id, live.sequence, self._clock.now(), None, state=state)
         live.is_busy = True
-        step = _Step(self, live, commit, Episode(None, []), [])
+        step = _Step(self, live, commit, Episode(), [])
         self._committer.add(commit, step.settle)
 
     def _ring(self, instance_id: str, alarm: Alarm) -> None:
@@ -635,7 +724,7 @@ class Engine:
 class _Step:
     """An episode on its way to the disk."""
 
-    __slots__ = ("_done", "_engine", "_live", "_loose", "operation")
+    __slots__ = ("_done", "_engine", "_live", "_loose", "_reading", "operation")
 
     def __init__(self, engine: Engine, live: Live, commit: Commit, done: Episode, loose: list[HistoryEvent]) -> None:
         self._engine = engine
@@ -643,15 +732,21 @@ class _Step:
         self.operation: Commit = commit
         self._done = done
         self._loose = loose
+        self._reading = live.reading
 
     def settle(self, outcome: Outcome | None, error: ReplayflowError | None) -> None:
         live = self._live
+        if live.reading != self._reading:
+            return  # the instance was read again meanwhile: what became of this step is in what was read, or will be refused
         live.is_busy = False
         refused = error if outcome is None else outcome.error
         if refused is None and outcome is not None:
             self._engine._committed(live, self.operation, self._done, outcome)
         elif refused is not None:
             self._engine._not_committed(live, self.operation, self._loose, refused)
+        if live.must_reload and not live.is_busy:
+            live.must_reload = False
+            self._engine._reload_if_in(live)
 
 
 class _Parking:

@@ -1,16 +1,16 @@
 """What comes from the store: messages that others have left, and instances that have to be in memory.
 
 1. Each message is routed once: by whoever commits it here, or by reading on from the last number seen. Numbers in memory are `held`; a
-message that is met
-   again is passed over.
+   message that is met again is passed over, also one that was consumed while the reading of it was under way.
 2. Instances are loaded many at a time, in the order in which they were asked for. One that is asked for while it loads gets what came meanwhile.
+3. What was read of an instance is used only if nothing has happened to it in memory since the reading began.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from replayflow.engine.patience import until_it_answers
@@ -37,6 +37,7 @@ class Intake:
         self._restore = restore
         self._missing = missing
         self.held: set[int] = set()
+        self._consumed_meanwhile: set[int] | None = None
         self._last = 0
         self._wanted: dict[str, None] = {}
         self.loading: dict[str, list[Delivery]] = {}
@@ -53,8 +54,24 @@ class Intake:
             self._wanted[instance_id] = None
             self._has_wanted.set()
 
+    def unwant(self, instance_id: str) -> bool:
+        """The instance has come into memory by itself: what is being read of it may be out of date, and is dropped.
+
+        Returns whether it was asked for. Whoever asked may have counted on the reading for a message, so that the instance has to be read once more.
+        """
+        was_wanted = instance_id in self._wanted
+        self._wanted.pop(instance_id, None)
+        return self.loading.pop(instance_id, None) is not None or was_wanted
+
+    def consumed(self, numbers: Sequence[int]) -> None:
+        """The messages are history: they are in no inbox any more."""
+        self.held.difference_update(numbers)
+        if self._consumed_meanwhile is not None:
+            self._consumed_meanwhile.update(numbers)
+
     @property
     def is_idle(self) -> bool:
+        """Whether no instance is on its way into memory."""
         return not self._wanted and not self.loading
 
     async def read_arrivals(self) -> None:
@@ -76,6 +93,7 @@ class Intake:
             if not self._wanted:
                 self._has_wanted.clear()
             await until_it_answers(partial(self._load, batch))
+            await asyncio.sleep(0)  # a store in memory answers without waiting, and others want their turn
 
     async def want_parked(self) -> None:
         """Every parked instance is tried once: the code may be another today."""
@@ -90,10 +108,14 @@ class Intake:
 
     async def _read_new(self) -> None:
         while True:
-            found = await self._store.arrived(self._last, ARRIVALS_PER_READ)
+            consumed = self._consumed_meanwhile = set()
+            try:
+                found = await self._store.arrived(self._last, ARRIVALS_PER_READ)
+            finally:
+                self._consumed_meanwhile = None
             for delivery in found:
                 self._last = delivery.number
-                if delivery.number not in self.held:
+                if delivery.number not in self.held and delivery.number not in consumed:
                     self._route(delivery)
             if len(found) < ARRIVALS_PER_READ:
                 return
@@ -111,11 +133,14 @@ class Intake:
                 await self._load([id])
             return
         for id in batch:
-            meanwhile = self.loading.pop(id, [])
+            meanwhile = self.loading.pop(id, None)
+            if meanwhile is None:
+                continue  # it has come into memory by itself
             loaded = found.get(id)
             if loaded is None:
                 self._missing(id)
                 continue
-            known = {delivery.number for delivery in loaded.inbox}
-            loaded.inbox += [delivery for delivery in meanwhile if delivery.number not in known]
+            if meanwhile:
+                by_number = {delivery.number: delivery for delivery in [*meanwhile, *loaded.inbox]}
+                loaded.inbox = [by_number[number] for number in sorted(by_number)]
             self._restore(loaded)

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from replayflow.core import episode, events
 from replayflow.core.actions import Action
 from replayflow.core.commit import RowState, Start
-from replayflow.core.events import HistoryEvent, TaskScheduled
+from replayflow.core.events import ExecutionStarted, HistoryEvent, TaskScheduled
 from replayflow.core.instance import Instance, Status
 from replayflow.core.replay import Replay
 from replayflow.engine.activities import Run
@@ -58,9 +58,12 @@ class Live:
         "is_loading",
         "is_queued",
         "mailbox",
+        "must_reload",
         "numbers",
         "orphans",
+        "owing",
         "ran",
+        "reading",
         "row",
         "running",
         "sequence",
@@ -79,8 +82,11 @@ class Live:
         self.numbers: dict[int, tuple[int, str | None]] = {}
         self.discarded: list[int] = []
         self.orphans: list[tuple[str, TaskScheduled]] = []
+        self.owing: set[tuple[str, int]] = set()
         self.ran: set[tuple[str, int]] = set()
         self.running: dict[int, Run] = {}
+        self.reading = 0
+        self.must_reload = False
         self.is_busy = False
         self.is_queued = False
         self.is_loading = False
@@ -89,9 +95,15 @@ class Live:
     def of_start(cls, start: Start) -> Live:
         """A new execution that nothing has happened to but its creation."""
         live = cls(start.instance_id, start.execution_id)
-        live.start = events.decode(start.event)
+        live.start = start.decoded or events.decode(start.event)
         live.row = RowState(Status.PENDING, start.wake_at)
         return live
+
+    @property
+    def is_first(self) -> bool:
+        """Whether the execution that is about to start continues no history of its instance: one that does has to be looked at first."""
+        started = self.start[0]
+        return isinstance(started, ExecutionStarted) and started.is_first
 
     def restore(self, loaded: Loaded) -> list[list[HistoryEvent]]:
         """The instance is as the store has it, but for its executor; returns the pieces that one has to replay, the start in the first.
@@ -99,6 +111,8 @@ class Live:
         What ran stays running, and results that only memory has stay in the mailbox.
         """
         record = loaded.record
+        self.reading += 1
+        self.is_busy = False
         if record.execution_id != self.execution_id:
             self.running = {}
             self.mailbox = []
@@ -119,7 +133,7 @@ class Live:
         self.orphans = [] if record.orphans is None else episode.decode_orphans(record.orphans)
         self.sequence = record.start_number + 1 + len(loaded.pieces)
         start = events.decode(record.start)
-        pieces = [events.decode(piece) for piece in loaded.pieces]
+        pieces = events.decode_pieces(loaded.pieces)
         if pieces:
             first = pieces[0]
             pieces[0] = [first[0], *start, *first[1:]]
@@ -136,6 +150,8 @@ class Live:
         heir = Live.of_start(start)
         heir.sequence = self.sequence + 1  # the start itself has the number between
         heir.orphans = self.orphans
+        heir.owing = self.owing
+        heir.ran = self.ran
         heir.row.custom_status = self.row.custom_status
         heir.row.orphans = self.row.orphans
         heir.discarded = list(self.discarded)

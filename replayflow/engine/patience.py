@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -17,21 +18,28 @@ _logger = logging.getLogger("replayflow")
 
 
 class Backoff:
-    """When to try a store again that refuses: later each time, at once after a success. Each kind of refusal is reported once until then."""
+    """When to try a store again that refuses: later each time, at once after a success. Each kind of refusal is reported once until then.
+
+    Refusals within one pause are one: many that come together do not make the next pause any longer.
+    """
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self._until = 0.0
         self._reported: set[type[ReplayflowError]] = set()
 
     def failed(self, error: ReplayflowError) -> None:
-        self.seconds = min(max(self.seconds * 2, _FIRST_SECONDS), _LAST_SECONDS)
+        now = time.monotonic()
+        if now >= self._until:
+            self.seconds = min(max(self.seconds * 2, _FIRST_SECONDS), _LAST_SECONDS)
+            self._until = now + self.seconds
         if type(error) not in self._reported:
             self._reported.add(type(error))
             _logger.error("the store refuses, and is tried again until it does not: %s", error)
 
     def succeeded(self) -> None:
         if self.seconds:
-            self.seconds = 0.0
+            self.seconds = self._until = 0.0
             self._reported.clear()
             _logger.warning("the store works again")
 

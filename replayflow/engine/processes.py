@@ -5,6 +5,7 @@ Only plain values cross: where the function is, and payloads. A child ends with 
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
 import signal
@@ -22,15 +23,22 @@ from replayflow.errors import FailureDetails
 from replayflow.registry import input_type_of
 
 
-class ProcessPool:
-    """A pool that is made when the first activity needs it, and made anew when one of its processes has died."""
+class ProcessDied(Exception):
+    """The process that ran an activity is gone: it was killed, or ended itself."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._pool: ProcessPoolExecutor | None = None
+
+class ProcessPool:
+    """As many processes as there was ever work for at one time, each in a pool of its own: one that dies takes no other's activity with it."""
+
+    def __init__(self) -> None:
+        self._pools: set[ProcessPoolExecutor] = set()
+        self._idle: list[ProcessPoolExecutor] = []
 
     def submit(self, definition: ActivityDefinition, payload: Payload, payload_bytes_max: int) -> Future[Any]:
-        """The activity runs in one of the processes; the future has `(True, result payload)` or `(False, failure)`, encoded."""
+        """The activity runs in one of the processes; the future has `(True, result payload)` or `(False, failure)`, encoded.
+
+        Whoever submits keeps the number of activities within bounds.
+        """
         arguments = (
             definition.fn.__module__,
             definition.fn.__qualname__,
@@ -38,26 +46,47 @@ class ProcessPool:
             payload,
             payload_bytes_max,
         )
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(self._limit, mp_context=get_context("spawn"), initializer=_begin_child)
-        try:
-            return self._pool.submit(_run_in_child, *arguments)
-        except BrokenProcessPool:
-            self._pool.shutdown(wait=False)
-            self._pool = ProcessPoolExecutor(self._limit, mp_context=get_context("spawn"), initializer=_begin_child)
-            return self._pool.submit(_run_in_child, *arguments)
+        while self._idle:
+            pool = self._idle.pop()
+            try:
+                return self._watched(pool, pool.submit(_run_in_child, *arguments))
+            except BrokenProcessPool:  # its process was killed while it had nothing to do
+                self._drop(pool)
+        pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_begin_child)
+        self._pools.add(pool)
+        return self._watched(pool, pool.submit(_run_in_child, *arguments))
 
-    def close(self) -> None:
-        """No process of the pool is left; one that is still at work is ended, and its activity runs again some day."""
-        pool, self._pool = self._pool, None
-        if pool is None:
+    async def close(self) -> None:
+        """No process is left; one that is still at work is ended, and its activity runs again some day."""
+        pools, self._pools = list(self._pools), set()
+        self._idle.clear()
+        if not pools:
             return
-        processes = list(
-            (pool._processes or {}).values()
-        )  # the standard pool has no public way to end them before 3.14
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.terminate()
+        for pool in pools:
+            # The standard pool has no public way to end its processes before 3.14.
+            for process in list((pool._processes or {}).values()):
+                process.kill()
+        await asyncio.to_thread(_shut_down, pools)
+
+    def _watched(self, pool: ProcessPoolExecutor, future: Future[Any]) -> Future[Any]:
+        def ended(done: Future[Any]) -> None:  # in the pool's own thread
+            if done.cancelled() or isinstance(done.exception(), BrokenProcessPool):
+                self._drop(pool)
+            else:
+                self._idle.append(pool)
+
+        future.add_done_callback(ended)
+        return future
+
+    def _drop(self, pool: ProcessPoolExecutor) -> None:
+        if pool in self._pools:  # else it is being closed
+            self._pools.discard(pool)
+            pool.shutdown(wait=False)
+
+
+def _shut_down(pools: list[ProcessPoolExecutor]) -> None:
+    for pool in pools:
+        pool.shutdown(cancel_futures=True)
 
 
 def _begin_child() -> None:

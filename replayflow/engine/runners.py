@@ -3,8 +3,8 @@
 A task of its own for each activity costs more than most activities do. A runner takes activities from the line until one of them really waits
 for something; at that moment the next runner is called to go on with the line, and the first belongs to its activity until that ends. So an
 activity that never waits costs a function call, one that waits costs a task, and both run in a real task: `asyncio.current_task()`, time
-limits, task groups and cancellation work as anywhere. Each activity has a context of its own: what it sets in a `ContextVar` does not reach
-the next.
+limits, task groups and cancellation work as anywhere. Each activity has a context of its own, a copy of the one in which
+the runners were made: what it, or a client, sets in a `ContextVar` does not reach the next.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Runners(Generic[T]):
         self._idle: list[asyncio.Future[None]] = []
         self._is_called = False
         self._loop = asyncio.get_running_loop()
+        self._context = copy_context()
 
     def put(self, item: T) -> None:
         """The item is in line; a runner comes for it."""
@@ -52,7 +53,7 @@ class Runners(Generic[T]):
             if not future.done():
                 future.set_result(None)
                 return
-        task = self._loop.create_task(self._run(), name="replayflow runner")
+        task = self._loop.create_task(self._run(), name="replayflow runner", context=self._context.copy())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -64,6 +65,8 @@ class Runners(Generic[T]):
 
     async def _run(self) -> None:
         line = self._line
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - runners are tasks
         while True:
             in_a_row = 0
             while line:
@@ -72,11 +75,15 @@ class Runners(Generic[T]):
                     in_a_row = 0
                     await asyncio.sleep(0)
                     continue
-                if not await _run_until_it_waits(self._work(line.popleft()), copy_context(), self._suspended):
+                work = self._work(line.popleft())
+                if not await _run_until_it_waits(work, self._context.copy(), self._suspended):
                     break  # another runner has the line now
+                if task.cancelling():
+                    self._suspended()
+                    break
             else:
                 self._is_called = False
-            if asyncio.current_task().cancelling():  # type: ignore[union-attr]
+            if task.cancelling():
                 return  # its activity was cancelled and took no notice: the next one must not inherit that
             if len(self._idle) >= _IN_A_ROW_MAX:
                 return
@@ -94,6 +101,9 @@ def _run_until_it_waits(
         waits_for = context.run(work.send, None)
     except StopIteration:
         return True
+    except BaseException:
+        suspended()  # this runner is lost; the line must not wait for it
+        raise
     suspended()
     while True:
         try:

@@ -25,16 +25,18 @@ class Warm:
         lives[live.id] = live
         lives.move_to_end(live.id)
         if len(lives) > self._limit:
-            self._make_room()
+            self._make_room(live)
 
     def drop(self, live: Live) -> None:
         """The instance's generator is gone."""
         if self._lives.get(live.id) is live:
             del self._lives[live.id]
 
-    def _make_room(self) -> None:
+    def _make_room(self, touched: Live) -> None:
         # What is at work cannot go; it moves to the young end, so that a crowd of such is not looked at again and again.
         for live in list(islice(self._lives.values(), _LOOKED_AT_MAX)):
+            if live is touched:
+                return  # the youngest stays, or it would be read again at once
             if live.is_busy or live.is_queued or live.is_loading:
                 self._lives.move_to_end(live.id)
                 continue

@@ -12,6 +12,7 @@ from replayflow.store.memory import MemoryStore
 from replayflow.store.sqlite import SqliteStore
 
 DEFAULT_STORE = "replayflow.db"
+_SQLITE = "sqlite:///"  # all that follows is the path, a `?` or a `#` too
 
 
 def store_at(url: str | Path | Store | None) -> Store:
@@ -30,10 +31,9 @@ def store_at(url: str | Path | Store | None) -> Store:
         return url
     if "://" not in url:
         return SqliteStore(url)
-    parts = urlsplit(url)
-    if parts.scheme == "sqlite" and not parts.netloc and parts.path not in ("", "/"):
-        return SqliteStore(parts.path[1:])  # as elsewhere: sqlite:///relative, sqlite:////absolute
-    if parts.scheme == "memory":
+    if url.startswith(_SQLITE) and url != _SQLITE:
+        return SqliteStore(url[len(_SQLITE) :])  # as elsewhere: sqlite:///relative, sqlite:////absolute
+    if urlsplit(url).scheme == "memory":
         return MemoryStore()
     raise StoreUnavailableError(
         f"no store is known for '{url}': write a path, sqlite:///path (four slashes where the path is absolute), or memory://"

@@ -16,6 +16,9 @@ instance's history or state but to replace one that has finished.
 the inbox until a commit lists it as consumed. One for an instance that is unknown, has finished, or is in another execution than the message asks for
 is refused.
 
+**Text and size.** An operation that cannot be stored is refused alone: text that is no Unicode (a lone surrogate), and an id or a tag with a NUL
+character, with `InvalidArgumentError`; a value larger than the store can hold with `PayloadTooLargeError`. Reading by such text finds nothing.
+
 **Pieces of history.** An execution begins with its start event, which the instance's row holds; the pieces that follow are numbered on from
 it. When an
 execution gives way to the next, its start takes its place in the history, and the next one's numbers go on from there.
@@ -30,9 +33,10 @@ from typing import Literal, Protocol, TypeAlias
 from replayflow.codec import Payload
 from replayflow.core.commit import Commit, Message, Start
 from replayflow.core.instance import Status
-from replayflow.errors import ReplayflowError
+from replayflow.errors import InvalidArgumentError, ReplayflowError
 
 OnExisting = Literal["error", "return", "replace_finished", "terminate_and_replace"]
+_CURSOR_DIGITS_MAX = 18  # so that every position fits 64 bits
 
 
 # ---- what is written -------------------------------------------------------------------------------------------
@@ -122,6 +126,7 @@ class InstanceRecord:
     wake_at: int | None
     created_at: int
     updated_at: int
+    """When the last piece was added, and not before `created_at`."""
     completed_at: int | None = None
     custom_status: Payload = None
     output: Payload = None
@@ -182,6 +187,17 @@ class Owner:
         return f"process {self.process_id} on {self.host}"
 
 
+def position_of(cursor: str) -> int:
+    """The position that a page's cursor stands for.
+
+    Raises:
+        InvalidArgumentError: it is none.
+    """
+    if not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= _CURSOR_DIGITS_MAX):
+        raise InvalidArgumentError(f"cursor is {cursor!r:.80}; pass what the page before gave as its `cursor`")
+    return int(cursor)
+
+
 class Store(Protocol):
     """The port. Every method may raise `StoreError`; none leaves anything half-done."""
 
@@ -199,14 +215,15 @@ class Store(Protocol):
         ...
 
     async def close(self) -> None:
-        """Nothing is open any more; a hub that was acquired is released. Safe to call twice."""
+        """Nothing is open any more; a hub that was acquired is released. Safe to call twice; until it is opened again, every other use is a
+        `StoreUnavailableError`."""
         ...
 
     async def acquire(self, owner: Owner) -> int:
         """This store object owns the hub, under the epoch returned. A crash of the process releases it at once.
 
         Raises:
-            HubOwnedError: another one owns it; the message names it.
+            HubOwnedError: another one owns it, or this one does already; the message names it.
         """
         ...
 
@@ -224,7 +241,7 @@ class Store(Protocol):
         ...
 
     async def load(self, instance_ids: Sequence[str]) -> list[Loaded]:
-        """The instances with their present history and inbox; those that do not exist are left out."""
+        """The instances with their present history and inbox, in the order asked for, each once; those that do not exist are left out."""
         ...
 
     async def get(self, instance_id: str) -> InstanceRecord | None:
@@ -232,7 +249,11 @@ class Store(Protocol):
         ...
 
     async def page(self, wanted: InstanceFilter, limit: int, cursor: str | None = None) -> Page:
-        """At most `limit` instances in the order of their creation, from where `cursor` says."""
+        """At most `limit` instances, one at least, in the order in which their ids were first created, from where `cursor` says.
+
+        Raises:
+            InvalidArgumentError: the cursor is none that a page gave.
+        """
         ...
 
     async def history(self, instance_id: str, execution_id: str | None = None) -> list[bytes]:
@@ -248,7 +269,8 @@ class Store(Protocol):
         ...
 
     def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
-        """`changed` is called, in the event loop, within 100 ms after somebody else has written; it is a hint, and may come for nothing.
+        """`changed` is called, in the event loop, within 100 ms after somebody has written through another store object; it is a hint, and may
+        come for nothing.
 
         Returns what ends the subscription.
         """

@@ -17,7 +17,9 @@ from replayflow.errors import (
     InstanceExistsError,
     InstanceFinishedError,
     InstanceNotFoundError,
+    InvalidArgumentError,
     LeaseLostError,
+    StoreUnavailableError,
 )
 from replayflow.store.base import (
     Create,
@@ -32,6 +34,7 @@ from replayflow.store.base import (
     Park,
     Post,
     Wake,
+    position_of,
 )
 
 
@@ -58,12 +61,16 @@ class _Kept:
         )
 
     @property
+    def takes_messages(self) -> bool:
+        return self.record.status is not Status.SUSPENDED and self.record.problem is None
+
+    @property
     def next_number(self) -> int:
         return max([self.record.start_number, *self.pieces]) + 1
 
 
 class MemoryStore:
-    """A hub that lives as long as this object: for tests, and for work that nobody will miss."""
+    """A hub that lives as long as this object, whether open or not: for tests, and for work that nobody will miss."""
 
     def __init__(self) -> None:
         self.url = "memory://"
@@ -73,14 +80,21 @@ class MemoryStore:
         self._epoch = 0
         self._owner: Owner | None = None
         self._subscribers: list[Callable[[], None]] = []
+        self._is_open = False
 
     async def open(self) -> None:
-        pass
+        self._is_open = True
 
     async def close(self) -> None:
         await self.release()
+        self._is_open = False
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise StoreUnavailableError(f"{self.url} is not open")
 
     async def acquire(self, owner: Owner) -> int:
+        self._check_open()
         if self._owner is not None:
             raise HubOwnedError(f"the hub {self.url} is owned by {self._owner}")
         self._owner = owner
@@ -91,6 +105,7 @@ class MemoryStore:
         self._owner = None
 
     def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
+        self._check_open()
         self._subscribers.append(changed)
 
         def unsubscribe() -> None:
@@ -102,6 +117,7 @@ class MemoryStore:
     # ---- writing
 
     async def write(self, operations: Sequence[Operation], epoch: int | None = None) -> list[Outcome]:
+        self._check_open()
         if epoch is not None and epoch != self._epoch:
             raise LeaseLostError(f"the hub {self.url} has another owner by now: epoch {self._epoch}, not {epoch}")
         group = _Group(self._instances, self._keys, self._numbers, nudges=epoch is None)
@@ -114,22 +130,25 @@ class MemoryStore:
     # ---- reading
 
     async def load(self, instance_ids: Sequence[str]) -> list[Loaded]:
-        found = [self._instances[id] for id in instance_ids if id in self._instances]
+        self._check_open()
+        found = [self._instances[id] for id in dict.fromkeys(instance_ids) if id in self._instances]
         return [
             Loaded(
                 replace(kept.record),
                 [kept.pieces[n] for n in sorted(kept.pieces) if n > kept.record.start_number],
-                [replace(kept.inbox[n]) for n in sorted(kept.inbox)],
+                [replace(kept.inbox[n], takes_messages=kept.takes_messages) for n in sorted(kept.inbox)],
             )
             for kept in found
         ]
 
     async def get(self, instance_id: str) -> InstanceRecord | None:
+        self._check_open()
         kept = self._instances.get(instance_id)
         return None if kept is None else replace(kept.record)
 
     async def page(self, wanted: InstanceFilter, limit: int, cursor: str | None = None) -> Page:
-        after = 0 if cursor is None else int(cursor)
+        self._check_open()
+        after = 0 if cursor is None else position_of(cursor)
         fitting = sorted(
             (kept for kept in self._instances.values() if kept.key > after and _fits(kept.record, wanted)),
             key=lambda kept: kept.key,
@@ -138,6 +157,7 @@ class MemoryStore:
         return Page([replace(kept.record) for kept in shown], str(shown[-1].key) if len(fitting) > limit else None)
 
     async def history(self, instance_id: str, execution_id: str | None = None) -> list[bytes]:
+        self._check_open()
         kept = self._instances.get(instance_id)
         if kept is None:
             return []
@@ -151,6 +171,7 @@ class MemoryStore:
         return [kept.pieces[n] for n in sorted(kept.pieces) if first <= n < end]
 
     async def wakes(self, after: tuple[int, int] | None, limit: int) -> list[Wake]:
+        self._check_open()
         found = [
             Wake(kept.record.wake_at, id, (kept.record.wake_at, kept.key))
             for id, kept in self._instances.items()
@@ -159,10 +180,12 @@ class MemoryStore:
         return sorted((w for w in found if after is None or w.position > after), key=lambda w: w.position)[:limit]
 
     async def arrived(self, after: int, limit: int) -> list[Delivery]:
+        self._check_open()
         found: list[Delivery] = []
         for kept in self._instances.values():
-            takes = kept.record.status is not Status.SUSPENDED and kept.record.problem is None
-            found += [replace(d, takes_messages=takes) for number, d in kept.inbox.items() if number > after]
+            found += [
+                replace(d, takes_messages=kept.takes_messages) for number, d in kept.inbox.items() if number > after
+            ]
         return sorted(found, key=lambda delivery: delivery.number)[:limit]
 
 
@@ -199,6 +222,10 @@ class _Group:
         start = create.start
         kept = self._find(start.instance_id)
         outcome = Outcome()
+        begins = kept is None or (kept.record.status.is_finished and create.on_existing not in ("error", "return"))
+        if begins and (unstorable := _unstorable(start)) is not None:
+            outcome.error = unstorable
+            return outcome
         if kept is None:
             self._begin(start, outcome)
             self._nudge(start.instance_id, outcome)
@@ -224,7 +251,9 @@ class _Group:
         if kept is not None and post.dedupe_key is not None and post.dedupe_key in kept.dedupe_keys:
             return outcome
         if kept is None:
-            outcome.error = InstanceNotFoundError(f"no instance '{message.instance_id}' is in {'this hub'}")
+            outcome.error = InstanceNotFoundError(f"no instance '{message.instance_id}' is in the hub memory://")
+        elif post.dedupe_key is not None and not _is_unicode(post.dedupe_key):
+            outcome.error = InvalidArgumentError(f"dedupe_key {post.dedupe_key!a:.300} is no Unicode text")
         elif kept.record.status.is_finished:
             outcome.error = InstanceFinishedError(
                 f"instance '{message.instance_id}' has finished, with status {kept.record.status}, and takes no messages"
@@ -243,9 +272,14 @@ class _Group:
                 f"instance '{commit.instance_id}' has moved on: piece {commit.sequence} of execution {commit.execution_id} does not continue it"
             )
             return outcome
+        begun = commit.starts if commit.next_start is None else [commit.next_start, *commit.starts]
+        unstorable = next(filter(None, map(_unstorable, begun)), None)
+        if unstorable is not None:
+            outcome.error = unstorable
+            return outcome
         if commit.chunk is not None:
             kept.pieces[commit.sequence] = commit.chunk
-            kept.record.updated_at = commit.at
+            kept.record.updated_at = max(commit.at, kept.record.created_at)
         if commit.state is not None:
             _show(kept.record, commit.state)
         for number in commit.consumed:
@@ -308,7 +342,7 @@ class _Group:
             start_number=max(kept.pieces) + 1,
             wake_at=start.wake_at,
             created_at=record.created_at if continues else start.created_at,
-            updated_at=start.created_at,
+            updated_at=record.updated_at if continues else max(record.updated_at, start.created_at),
             custom_status=record.custom_status if continues else None,
             orphans=record.orphans,
             parent_id=record.parent_id if continues else start.parent_id,
@@ -337,9 +371,29 @@ class _Group:
     def _deliver(self, delivery: Delivery, outcome: Outcome) -> None:
         kept = self._find(delivery.instance_id)
         assert kept is not None  # noqa: S101 - the caller has looked
-        delivery.takes_messages = kept.record.status is not Status.SUSPENDED and kept.record.problem is None
+        delivery.takes_messages = kept.takes_messages
         kept.inbox[delivery.number] = delivery
         outcome.deliveries.append(delivery)
+
+
+def _unstorable(start: Start) -> InvalidArgumentError | None:
+    """Why the start cannot be kept: text that is no Unicode, or a NUL character in its id or its tags."""
+    tags = [text for tag in (start.tags or {}).items() for text in tag]
+    texts = [start.instance_id, start.execution_id, start.name, start.version, start.parent_id, *tags]
+    for text in texts:
+        if text is not None and not _is_unicode(text):
+            return InvalidArgumentError(f"instance {start.instance_id!a:.300}: {text!a:.80} is no Unicode text")
+    if any("\0" in text for text in [start.instance_id, *tags]):
+        return InvalidArgumentError(f"instance {start.instance_id!a:.300} has a NUL character in its id or its tags")
+    return None
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False  # a surrogate that stands alone
+    return True
 
 
 def _show(record: InstanceRecord, state: RowState) -> None:

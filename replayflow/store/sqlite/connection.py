@@ -32,15 +32,18 @@ from replayflow.store.sqlite.statements import SQL
 T = TypeVar("T")
 SQLITE_VERSION_MIN = (3, 35, 0)  # UPDATE ... FROM and RETURNING
 CACHED_STATEMENTS = 256
-_MAGIC = b"SQLite format 3\x00"
 
 
 def check_file(path: Path) -> None:
-    """The path can hold a hub: it is free, or an SQLite database. A new file is made readable by its owner alone.
+    """The path can hold a hub: it is free, or a file. A new file is made readable by its owner alone.
+
+    What is in an existing file only SQLite may look at: on POSIX systems, to open and close it here would drop all the locks that this process holds
+    on it, and the next process to close the hub would delete the write-ahead log under a worker that is writing to it.
 
     Raises:
-        StoreUnavailableError: the folder is missing, or the file cannot be opened.
-        NotAHubError: the file is something else.
+        StoreUnavailableError: the folder is missing, or the file cannot be made.
+        StoreReadOnlyError: the folder cannot be written.
+        NotAHubError: the path is a folder, or a device.
     """
     if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
         raise StoreUnavailableError(
@@ -56,15 +59,10 @@ def check_file(path: Path) -> None:
         raise StoreReadOnlyError(f"{path} cannot be made: the folder {path.parent} cannot be written") from error
     except OSError as error:
         raise of_os_error(error, f"{path} cannot be made") from error
-    try:
-        with path.open("rb") as file:
-            head = file.read(len(_MAGIC))
-    except IsADirectoryError as error:
-        raise NotAHubError(f"{path} is a folder; a task hub is a file") from error
-    except OSError as error:
-        raise StoreUnavailableError(f"{path} cannot be read: {error.strerror}") from error
-    if head and head != _MAGIC:
-        raise NotAHubError(f"{path} is no SQLite database, and so no task hub; it was left as it is")
+    if path.is_dir():
+        raise NotAHubError(f"{path} is a folder; a task hub is a file")
+    if path.exists() and not path.is_file():
+        raise NotAHubError(f"{path} is no regular file, and so no task hub")
 
 
 def connect(path: Path, busy_seconds: float, synchronous: str) -> sqlite3.Connection:

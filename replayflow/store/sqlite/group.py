@@ -15,13 +15,23 @@ from dataclasses import dataclass
 
 from replayflow.core.commit import Commit, Message, Start
 from replayflow.core.instance import Status
-from replayflow.errors import InstanceExistsError, InstanceFinishedError, InstanceNotFoundError, LeaseLostError
+from replayflow.errors import (
+    InstanceExistsError,
+    InstanceFinishedError,
+    InstanceNotFoundError,
+    InvalidArgumentError,
+    LeaseLostError,
+    PayloadTooLargeError,
+)
 from replayflow.store.base import Create, Delivery, Operation, Outcome, Park, Post
+from replayflow.store.sqlite.connection import in_transaction
 from replayflow.store.sqlite.statements import ROWS, SQL
 
-_PENDING, _SUSPENDED = Status.PENDING.value, Status.SUSPENDED.value
+_PENDING = Status.PENDING.value
 _REMEMBERED_MAX = 50_000
 _STATUSES: dict[str, Status] = {status.value: status for status in Status}
+# Text that is no Unicode or has a NUL where it must not, a number beyond 64 bits, a value beyond SQLite's limit.
+_UNSTORABLE = (ValueError, OverflowError, sqlite3.DataError)
 
 
 @dataclass(slots=True)
@@ -32,10 +42,14 @@ class Known:
     execution_id: str
     status: Status
     start_number: int
-    takes_messages: bool
+    is_parked: bool
     last_number: int
     row: list[object] | None = None
     """Its row, where the transaction itself adds it and has not written it yet."""
+
+    @property
+    def takes_messages(self) -> bool:
+        return self.status is not Status.SUSPENDED and not self.is_parked
 
 
 class Remembered:
@@ -58,6 +72,45 @@ class Remembered:
     def forget(self) -> None:
         """Nothing is known any more."""
         self.instances.clear()
+
+
+def write_group(
+    connection: sqlite3.Connection,
+    operations: Sequence[Operation],
+    epoch: int | None,
+    url: str,
+    remembered: Remembered,
+) -> list[Outcome]:
+    """The operations as one transaction; an outcome for each.
+
+    Raises:
+        LeaseLostError: the hub's epoch is another; nothing was written.
+    """
+    try:
+        return in_transaction(connection, Group(operations, epoch, url, remembered).write)
+    except BaseException as error:
+        remembered.forget()
+        if not isinstance(error, _UNSTORABLE):
+            raise
+        # Nothing was written. SQLite does not say whose value it was: again, so that only the operation that has it is refused.
+        return in_transaction(connection, lambda connection: _one_by_one(connection, operations, epoch, url))
+
+
+def _one_by_one(
+    connection: sqlite3.Connection, operations: Sequence[Operation], epoch: int | None, url: str
+) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    for operation in operations:
+        connection.execute("SAVEPOINT operation")
+        try:
+            outcomes += Group([operation], epoch, url).write(connection)
+        except _UNSTORABLE as error:
+            connection.execute("ROLLBACK TO operation")
+            id = next(_touched([operation]))
+            kind = PayloadTooLargeError if isinstance(error, sqlite3.DataError) else InvalidArgumentError
+            outcomes.append(Outcome(error=kind(f"instance {id!a:.300}: SQLite cannot store what came for it: {error}")))
+        connection.execute("RELEASE operation")
+    return outcomes
 
 
 class Group:
@@ -106,9 +159,9 @@ class Group:
         if not wanted:
             return
         ids = json.dumps(list(wanted))
-        for id, key, execution_id, status, start_number, takes, last in self._connection.execute(SQL["known"], (ids,)):
+        for id, key, execution_id, status, start_number, parked, last in self._connection.execute(SQL["known"], (ids,)):
             self._known[id] = Known(
-                key, execution_id, _STATUSES[status], start_number, bool(takes), max(start_number, last or 0)
+                key, execution_id, _STATUSES[status], start_number, bool(parked), max(start_number, last or 0)
             )
 
     def _flush(self) -> None:
@@ -159,7 +212,6 @@ class Group:
         state = commit.state
         if state is not None:
             known.status = state.status
-            known.takes_messages = state.status is not Status.SUSPENDED
             shown = (
                 state.status.value,
                 state.wake_at,
@@ -236,7 +288,7 @@ class Group:
             return outcome
         self._flush()
         self._connection.execute(SQL["park"], (park.problem, known.key))
-        known.takes_messages = park.problem is None and known.status is not Status.SUSPENDED
+        known.is_parked = park.problem is not None
         for message in park.messages:
             self._send(message, outcome)
         return outcome
@@ -247,15 +299,17 @@ class Group:
         return self._connection.execute(SQL["is_repeated"], (known.key, dedupe_key)).fetchone() is not None
 
     def _begin(self, start: Start, outcome: Outcome) -> Known:
+        if "\0" in start.instance_id:
+            raise ValueError("a NUL character in an id")
         key = self._next_key
         self._next_key = key + 1
-        tags = None if start.tags is None else json.dumps(start.tags)
+        tags = None if start.tags is None else _tags(start.tags)
         row: list[object] = [
             *(key, start.instance_id, start.execution_id, start.name, start.version, _PENDING, start.event, 0),
             *(start.wake_at, start.created_at, None, None, None, None, None, start.parent_id, tags),
         ]
         self._instances.append(row)
-        known = self._known[start.instance_id] = Known(key, start.execution_id, Status.PENDING, 0, True, 0, row)
+        known = self._known[start.instance_id] = Known(key, start.execution_id, Status.PENDING, 0, False, 0, row)
         self._added.append(known)
         outcome.started.append(start)
         return known
@@ -267,13 +321,13 @@ class Group:
         connection.execute(SQL["move_start_into_history"], (known.key,))
         connection.execute(SQL["note_past_execution"], (known.key,))
         number = known.last_number + 1
-        tags = None if start.tags is None else json.dumps(start.tags)
+        tags = None if start.tags is None else _tags(start.tags)
         shown = (start.execution_id, start.name, start.version, start.event, number, start.wake_at, tags)
         if known.status is Status.CONTINUED_AS_NEW:
             connection.execute(SQL["begin_continued"], (*shown, known.key))
         else:
             connection.execute(SQL["begin_replacing"], (*shown, start.created_at, start.parent_id, known.key))
-        known.execution_id, known.status, known.takes_messages = start.execution_id, Status.PENDING, True
+        known.execution_id, known.status, known.is_parked = start.execution_id, Status.PENDING, False
         known.start_number = known.last_number = number
 
     def _nudge(self, known: Known, instance_id: str, outcome: Outcome) -> None:
@@ -305,6 +359,12 @@ class Group:
         outcome.deliveries.append(delivery)
 
 
+def _tags(tags: dict[str, str]) -> str:
+    if any("\0" in text for tag in tags.items() for text in tag):
+        raise ValueError("a NUL character in a tag")
+    return json.dumps(tags, ensure_ascii=False)
+
+
 def _touched(operations: Sequence[Operation]) -> Iterator[str]:
     """The ids of all instances that the operations name."""
     for operation in operations:
@@ -313,6 +373,8 @@ def _touched(operations: Sequence[Operation]) -> Iterator[str]:
                 yield operation.instance_id
                 for start in operation.starts:
                     yield start.instance_id
+                    if start.if_taken is not None:
+                        yield start.if_taken.instance_id
                 for message in operation.messages:
                     yield message.instance_id
             case Create():
@@ -321,3 +383,5 @@ def _touched(operations: Sequence[Operation]) -> Iterator[str]:
                 yield operation.message.instance_id
             case Park():
                 yield operation.instance_id
+                for message in operation.messages:
+                    yield message.instance_id

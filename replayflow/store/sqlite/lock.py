@@ -21,14 +21,19 @@ class FileLock:
         self._file: int | None = None
 
     def acquire(self) -> bool:
-        """Whether the lock is ours now; does not wait."""
+        """Whether the lock has become ours; false where somebody has it, this object too. Does not wait."""
         if self._file is not None:
-            return True
+            return False
         try:
             file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise of_os_error(error, f"the lock file {self.path} cannot be opened") from error
-        if not _lock(file):
+        try:
+            is_free = _lock(file)
+        except OSError as error:
+            os.close(file)
+            raise of_os_error(error, f"the file {self.path} cannot be locked") from error
+        if not is_free:
             os.close(file)
             return False
         self._file = file
@@ -61,7 +66,7 @@ else:
     def _lock(file: int) -> bool:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             return False
         return True
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from replayflow.errors import NewerSchemaError, NotAHubError
 from replayflow.store.sqlite.connection import in_transaction
+from replayflow.store.sqlite.statements import SQL
 
 APPLICATION_ID = 0x52464C57  # "RFLW"
 
@@ -31,18 +32,16 @@ def check(connection: sqlite3.Connection, path: Path) -> int:
     Raises:
         NotAHubError, NewerSchemaError: the file is not for this code.
     """
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    application: int = connection.execute("PRAGMA application_id").fetchone()[0]
+    # One statement, and so one moment: between two, another process may turn the empty file into a hub.
+    version, application, tables = connection.execute(SQL["format"]).fetchone()
     latest = migrations()[-1][0]
-    if application != APPLICATION_ID:
-        tables: int = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-        if application or version or tables:
-            raise NotAHubError(f"{path} is an SQLite database of something else, not a task hub; it was left as it is")
+    if application != APPLICATION_ID and (application or version or tables):
+        raise NotAHubError(f"{path} is an SQLite database of something else, not a task hub; it was left as it is")
     if version > latest:
         raise NewerSchemaError(
             f"{path} was written by a newer replayflow: its format is {version}, this version knows up to {latest}; upgrade replayflow"
         )
-    return version
+    return int(version)
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:

@@ -15,7 +15,7 @@ UPDATE hub SET next_key = ?, next_number = ?
 
 -- name: known
 SELECT instance.id, instance.key, instance.execution_id, instance.status, instance.start_number,
-       instance.problem IS NULL AND instance.status <> 'SUSPENDED',
+       instance.problem IS NOT NULL,
        (SELECT max(number) FROM history WHERE history.instance = instance.key)
 FROM json_each(?) AS wanted JOIN instance ON instance.id = wanted.value
 
@@ -74,19 +74,19 @@ WHERE key = ?
 
 -- name: records
 SELECT instance.id, execution_id, name, version, status, start, start_number, wake_at, created_at,
-       coalesce((SELECT at FROM history WHERE history.instance = instance.key ORDER BY number DESC LIMIT 1), created_at),
+       max(created_at, coalesce((SELECT at FROM history WHERE history.instance = instance.key ORDER BY number DESC LIMIT 1), created_at)),
        completed_at, custom_status, output, failure, problem, orphans, parent_id, tags, instance.key
 FROM json_each(?) AS wanted JOIN instance ON instance.id = wanted.value
 
 -- name: record
 SELECT id, execution_id, name, version, status, start, start_number, wake_at, created_at,
-       coalesce((SELECT at FROM history WHERE instance = key ORDER BY number DESC LIMIT 1), created_at),
+       max(created_at, coalesce((SELECT at FROM history WHERE instance = key ORDER BY number DESC LIMIT 1), created_at)),
        completed_at, custom_status, output, failure, problem, orphans, parent_id, tags, key
 FROM instance WHERE id = ?
 
 -- name: page
 SELECT id, execution_id, name, version, status, start, start_number, wake_at, created_at,
-       coalesce((SELECT at FROM history WHERE instance = key ORDER BY number DESC LIMIT 1), created_at),
+       max(created_at, coalesce((SELECT at FROM history WHERE instance = key ORDER BY number DESC LIMIT 1), created_at)),
        completed_at, custom_status, output, failure, problem, orphans, parent_id, tags, key
 FROM instance
 WHERE key > :after
@@ -105,7 +105,7 @@ ORDER BY key LIMIT :limit
 
 -- name: parked_page
 SELECT id, execution_id, name, version, status, start, start_number, wake_at, created_at,
-       coalesce((SELECT at FROM history WHERE instance = key ORDER BY number DESC LIMIT 1), created_at),
+       max(created_at, coalesce((SELECT at FROM history WHERE instance = key ORDER BY number DESC LIMIT 1), created_at)),
        completed_at, custom_status, output, failure, problem, orphans, parent_id, tags, key
 FROM instance WHERE problem IS NOT NULL AND key > ? ORDER BY key LIMIT ?
 
@@ -133,7 +133,14 @@ FROM inbox JOIN instance ON instance.key = inbox.instance
 WHERE number > ? ORDER BY number LIMIT ?
 
 -- name: wakes
-SELECT wake_at, key, id FROM instance WHERE wake_at IS NOT NULL AND (wake_at, key) > (?, ?) ORDER BY wake_at, key LIMIT ?
+-- Two searches that are merged: `(wake_at, key) > (?, ?)` would walk over all of an equal time again for each page of it.
+SELECT wake_at, key, id FROM instance WHERE wake_at = ?1 AND key > ?2
+UNION ALL
+SELECT wake_at, key, id FROM instance WHERE wake_at > ?1
+ORDER BY 1, 2 LIMIT ?3
 
 -- name: database_changes
 PRAGMA data_version
+
+-- name: format
+SELECT user_version, application_id, (SELECT count(*) FROM sqlite_schema) FROM pragma_user_version, pragma_application_id

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
@@ -16,7 +17,7 @@ from typing import Any, Literal, TypeVar
 import aiosqlite
 
 from replayflow.core.instance import Status
-from replayflow.errors import HubOwnedError, StoreUnavailableError
+from replayflow.errors import HubOwnedError, StoreError, StoreUnavailableError
 from replayflow.store.base import (
     Delivery,
     InstanceFilter,
@@ -27,12 +28,14 @@ from replayflow.store.base import (
     Owner,
     Page,
     Wake,
+    position_of,
 )
 from replayflow.store.sqlite import schema
 from replayflow.store.sqlite.connection import WriterThread, check_file, connect, in_transaction, of_sqlite_error
-from replayflow.store.sqlite.group import Group, Remembered
+from replayflow.store.sqlite.group import Remembered, write_group
 from replayflow.store.sqlite.lock import FileLock
 from replayflow.store.sqlite.statements import SQL
+from replayflow.store.sqlite.together import Together
 
 T = TypeVar("T")
 POLL_SECONDS = 0.04  # so that a worker notices within 100 ms what a client in another process has written
@@ -53,7 +56,8 @@ class SqliteStore:
         self.url = f"sqlite:///{self.path}"
         self._busy_seconds = busy_seconds
         self._synchronous = synchronous
-        self._lock = FileLock(self.path.with_name(self.path.name + "-lock"))
+        # Beside the file itself: two ways to it (a link, a detour) must not be two locks.
+        self._lock = FileLock(Path(os.path.realpath(self.path) + "-lock"))
         self._writer: WriterThread | None = None
         self._reader: aiosqlite.Connection | None = None
         self._reading = asyncio.Lock()
@@ -66,6 +70,7 @@ class SqliteStore:
         check_file(self.path)
 
         def prepare() -> sqlite3.Connection:
+            self._refuse_what_is_no_hub()
             connection = connect(self.path, self._busy_seconds, self._synchronous)
             try:
                 schema.migrate(connection, self.path)
@@ -75,20 +80,25 @@ class SqliteStore:
             return connection
 
         try:
-            self._refuse_what_is_no_hub()
             connection = await asyncio.get_running_loop().run_in_executor(None, prepare)
+            self._reading = asyncio.Lock()  # one of this event loop
+            self._together = Together(self._records)
+            self._remembered = Remembered()  # another connection counts the changes of the file anew
             self._writer = WriterThread(connection, f"replayflow {self.path.name}", POLL_SECONDS)
             reader = self._reader = await aiosqlite.connect(
                 self.path, timeout=self._busy_seconds, isolation_level=None, cached_statements=64
             )
             await reader.execute("PRAGMA query_only = ON")
-        except sqlite3.Error as error:
+        except BaseException as error:  # a cancelled caller, too, must not leave half of it open
             await self.close()
-            raise of_sqlite_error(error, self.path) from error
+            if isinstance(error, sqlite3.Error):
+                raise of_sqlite_error(error, self.path) from error
+            raise
 
     def _refuse_what_is_no_hub(self) -> None:
         """Looks before anything is changed: to switch the journal mode of somebody's database would be a write."""
-        with closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        uri = f"{self.path.resolve().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, timeout=self._busy_seconds)) as connection:
             try:
                 schema.check(connection, self.path)
             except sqlite3.OperationalError as error:
@@ -98,12 +108,16 @@ class SqliteStore:
 
     async def close(self) -> None:
         reader, self._reader = self._reader, None
-        if reader is not None:
-            await reader.close()
-        if self._writer is not None:
+        try:
+            if reader is not None:
+                await reader.close()
             await self.release()
+        except (StoreError, sqlite3.Error):
+            pass  # the lock is free, and that alone counts: who had it last stays written in a file that nobody can write
+        finally:
             writer, self._writer = self._writer, None
-            await writer.close()
+            if writer is not None:
+                await writer.close()
 
     # ---- ownership
 
@@ -148,14 +162,8 @@ class SqliteStore:
     # ---- writing
 
     async def write(self, operations: Sequence[Operation], epoch: int | None = None) -> list[Outcome]:
-        def work(connection: sqlite3.Connection) -> list[Outcome]:
-            try:
-                return in_transaction(connection, Group(operations, epoch, self.url, self._remembered).write)
-            except BaseException:
-                self._remembered.forget()
-                raise
-
-        return await self._write(work)
+        remembered = self._remembered
+        return await self._write(lambda connection: write_group(connection, operations, epoch, self.url, remembered))
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         if self._writer is None:
@@ -174,23 +182,33 @@ class SqliteStore:
 
     async def load(self, instance_ids: Sequence[str]) -> list[Loaded]:
         async with self._snapshot() as read:
-            rows = await read(SQL["records"], (json.dumps(list(instance_ids)),))
+            # SQLite ends a JSON text at a NUL character; an id that is cut off there is another's.
+            wanted = [id for id in dict.fromkeys(instance_ids) if "\0" not in id]
+            rows = await read(SQL["records"], (json.dumps(wanted),))
             loaded = {row[-1]: Loaded(_record(row), [], []) for row in rows}
             starts = json.dumps([[key, one.record.start_number] for key, one in loaded.items()])
             for key, events in await read(SQL["pieces"], (starts,)):
                 loaded[key].pieces.append(events)
             for number, key, event, execution_id, is_control in await read(SQL["inboxes"], (json.dumps(list(loaded)),)):
-                one = loaded[key]
-                one.inbox.append(Delivery(number, one.record.instance_id, event, execution_id, bool(is_control)))
-        return list(loaded.values())
+                record = loaded[key].record
+                takes = record.problem is None and record.status is not Status.SUSPENDED
+                loaded[key].inbox.append(
+                    Delivery(number, record.instance_id, event, execution_id, bool(is_control), takes)
+                )
+        found = {one.record.instance_id: one for one in loaded.values()}
+        return [found[id] for id in wanted if id in found]
 
     async def get(self, instance_id: str) -> InstanceRecord | None:
-        for row in await self._read(SQL["record"], (instance_id,)):
-            return _record(row)
-        return None
+        if self._reader is None:
+            raise StoreUnavailableError(f"{self.path} is not open")
+        return await self._together.get(instance_id)
+
+    async def _records(self, instance_ids: Sequence[str]) -> dict[str, InstanceRecord]:
+        rows = await self._read(SQL["records"], (_json_of_ids(instance_ids),))
+        return {row[0]: _record(row) for row in rows}
 
     async def page(self, wanted: InstanceFilter, limit: int, cursor: str | None = None) -> Page:
-        after = 0 if cursor is None else int(cursor)
+        after = 0 if cursor is None else position_of(cursor)
         if wanted == InstanceFilter(is_parked=True):
             rows = await self._read(SQL["parked_page"], (after, limit + 1))
         else:
@@ -233,6 +251,8 @@ class SqliteStore:
             raise StoreUnavailableError(f"{self.path} is not open")
         try:
             return list(await self._reader.execute_fetchall(sql, parameters))
+        except UnicodeEncodeError:
+            return []  # no row has what cannot be stored
         except sqlite3.Error as error:
             raise of_sqlite_error(error, self.path) from error
 
@@ -240,12 +260,27 @@ class SqliteStore:
     async def _snapshot(self) -> AsyncIterator[Any]:
         """Several statements that see one moment of the file."""
         async with self._reading:
-            await self._fetch("BEGIN")
             try:
+                await self._fetch("BEGIN")
                 yield self._fetch
             finally:
+                # Also for a caller that was cancelled while BEGIN was under way: this waits in line behind it. Where there is no transaction
+                # (BEGIN was refused, an error has ended it) it does nothing, and so hides no error.
                 if self._reader is not None:
-                    await self._fetch("COMMIT")
+                    await self._reader.rollback()
+
+
+def _json_of_ids(instance_ids: Sequence[str]) -> str:
+    """The ids as SQLite's JSON functions take them. It ends a text at a NUL character, and what is cut off there would be another's id."""
+    return json.dumps([id for id in instance_ids if "\0" not in id and _is_unicode(id)])
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _record(row: Sequence[Any]) -> InstanceRecord:

@@ -1,0 +1,226 @@
+"""The commands that look: list, show, history, result. They change nothing, and create nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+from replayflow.cli import failures, output, values
+from replayflow.cli.access import open_client
+from replayflow.cli.options import store_options, tag_option
+from replayflow.cli.timeline import about, task_of
+from replayflow.client import Instance, InstancePage, InstanceState
+from replayflow.core.events import HistoryEvent
+from replayflow.core.instance import Status
+from replayflow.errors import InvalidStateError
+
+_STATUSES = [str(status) for status in Status if status is not Status.CONTINUED_AS_NEW]
+_WIDE_COLUMNS = 100
+
+
+# ---- list ------------------------------------------------------------------------------------------------------
+
+
+@click.command("list")
+@click.option(
+    "--status",
+    "statuses",
+    multiple=True,
+    type=click.Choice(_STATUSES, case_sensitive=False),
+    help="Many times for any of them.",
+)
+@click.option("--name", help="The orchestrator's name.")
+@click.option("--prefix", help="What the id begins with.")
+@tag_option("A tag that it has; many times for all of them.")
+@click.option("--parked", is_flag=True, help="Only those that are set aside because the code does not fit.")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="How many at most.")
+@click.option("--cursor", help="Where to read on: what the page before ended with.")
+@store_options
+def list_(
+    statuses: Sequence[str],
+    name: str | None,
+    prefix: str | None,
+    tags: dict[str, str],
+    parked: bool,
+    limit: int,
+    cursor: str | None,
+    store: str | None,
+    as_json: bool,
+) -> None:
+    """List instances, in the order of their creation."""
+
+    async def read() -> InstancePage:
+        async with open_client(store) as client:
+            return await client.list_page(
+                status=statuses or None,
+                name=name,
+                id_prefix=prefix,
+                tags=tags,
+                parked=parked or None,
+                limit=limit,
+                cursor=cursor,
+            )
+
+    page = asyncio.run(read())
+    if as_json:
+        output.document({"instances": [values.state(state) for state in page.states], "cursor": page.cursor})
+    elif page.states:
+        _draw(page)
+    else:
+        output.note("no instances")
+
+
+def _draw(page: InstancePage) -> None:
+    now = datetime.now(UTC)
+    to = output.console()
+    is_wide = to.width >= _WIDE_COLUMNS
+    headings = ["id", "name", "status", *(["created (UTC)"] if is_wide else []), "time", "custom status"]
+    rows: Iterator[list[str | Text]] = (
+        [
+            state.id,
+            state.name,
+            output.status(state),
+            *([values.moment(state.created_at)] if is_wide else []),
+            _time(state, now),
+            values.one_line(values.plain(state.custom_status)),
+        ]
+        for state in page.states
+    )
+    output.table(to, headings, rows, whole=1)
+    if page.cursor is not None:
+        output.note(f"there are more: --cursor {page.cursor}")
+
+
+def _time(state: InstanceState, now: datetime) -> str:
+    length = values.duration(values.lifetime(state, now))
+    return f"took {length}" if state.status.is_finished else f"for {length}"
+
+
+# ---- show ------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("id")
+@store_options
+def show(id: str, store: str | None, as_json: bool) -> None:
+    """Show all that is known of an instance."""
+
+    async def read() -> InstanceState:
+        async with open_client(store) as client:
+            return await client.get(id).status()
+
+    state = asyncio.run(read())
+    if as_json:
+        output.document(values.state(state))
+        return
+    output.pairs(output.console(), [(label, text) for label, text in _lines(state) if text])
+    if state.failure is not None:
+        click.echo("failure")
+        click.echo("\n".join(f"  {line}" for line in failures.failure_lines(state.failure)))
+
+
+def _lines(state: InstanceState) -> Iterator[tuple[str, Any]]:
+    took = values.duration(values.lifetime(state, datetime.now(UTC)))
+    yield "id", state.id
+    yield "name", state.name
+    yield "version", state.version
+    yield "status", output.status(state)
+    yield "problem", state.problem
+    yield "custom status", _block(state.custom_status)
+    yield "input", _block(state.input)
+    yield "output", _block(state.output)
+    yield "tags", ", ".join(f"{key}={value}" for key, value in sorted(state.tags.items()))
+    yield "parent", state.parent_instance_id
+    yield "execution", state.execution_id
+    yield "created", f"{values.moment(state.created_at)} UTC"
+    yield "updated", f"{values.moment(state.updated_at)} UTC"
+    if state.completed_at is not None:
+        yield "completed", f"{values.moment(state.completed_at)} UTC, took {took}"
+
+
+def _block(value: object) -> str:
+    shown = values.plain(value)
+    if shown is None:
+        return ""
+    text = json.dumps(shown, ensure_ascii=False)
+    return text if len(text) <= 60 else json.dumps(shown, ensure_ascii=False, indent=2)
+
+
+# ---- history ---------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("id")
+@click.option("--execution", metavar="ID", help="A past execution of the instance.  [default: the present one]")
+@click.option("--limit", type=click.IntRange(min=1), help="How many events at most.  [default: all]")
+@click.option("--cursor", type=click.IntRange(min=0), default=0, help="The number of the event to read on after.")
+@store_options
+def history(id: str, execution: str | None, limit: int | None, cursor: int, store: str | None, as_json: bool) -> None:
+    """Show what has happened in an instance, event by event."""
+
+    async def read() -> list[HistoryEvent]:
+        async with open_client(store) as client:
+            return [event async for event in client.get(id).history(execution)]
+
+    every = list(enumerate(asyncio.run(read()), 1))
+    page = list(islice(every, cursor, None if limit is None else cursor + limit))
+    more = page[-1][0] if page and page[-1][0] < len(every) else None
+    if as_json:
+        output.document({"events": [values.event(number, event) for number, event in page], "cursor": more})
+        return
+    scheduled = {event.event_id: event for _, event in every if event.event_id > 0}
+    rows = [
+        (
+            str(number),
+            event.timestamp.strftime("%H:%M:%S.%f")[:-3],
+            type(event).__name__,
+            task_of(event),
+            *about(event, scheduled),
+        )
+        for number, event in page
+    ]
+    output.table(output.console(), ("#", "time (UTC)", "event", "task", "about", "line", "value"), rows, whole=4)
+    if more is not None:
+        output.note(f"there are more: --cursor {more}")
+
+
+# ---- result ----------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("id")
+@click.option("--wait", metavar="SECONDS", type=click.FloatRange(min=0), help="How long to wait for its end.")
+@store_options
+def result(id: str, wait: float | None, store: str | None, as_json: bool) -> None:  # noqa: ARG001 - JSON in any case
+    """Print the result of an instance as JSON.
+
+    Exits with 1 where it failed, was terminated or cancelled; with 5 where it has not finished, and with 124 where it
+    has not within the time that --wait gives.
+    """
+
+    async def read() -> Any:
+        async with open_client(store) as client:
+            instance = client.get(id)
+            if wait is None:
+                await _require_end(instance)
+            return await instance.result(wait)
+
+    output.document(values.plain(asyncio.run(read())))
+
+
+async def _require_end(instance: Instance[Any]) -> None:
+    state = await instance.status()
+    if not state.status.is_finished:
+        parked = "" if state.problem is None else f", parked: {state.problem}"
+        raise InvalidStateError(
+            f"instance '{instance.id}' has no result yet, it is {state.status}{parked}; --wait SECONDS waits for its end"
+        )

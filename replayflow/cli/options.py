@@ -1,0 +1,168 @@
+"""Options that several commands share, and what their texts mean."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from replayflow.cli.values import JsonText
+from replayflow.errors import InvalidArgumentError
+
+F = TypeVar("F", bound=Callable[..., Any])
+STDIN = "-"
+
+
+def store_options(command: F) -> F:
+    """`--store` and `--json`, as `store` and `as_json`: on every command that talks to a store."""
+    return _all(
+        command,
+        click.option(
+            "--store",
+            metavar="URL",
+            envvar="REPLAYFLOW_STORE",
+            show_envvar=True,
+            help="The store: a path or sqlite:///path.  [default: replayflow.db]",
+        ),
+        json_option,
+    )
+
+
+def json_option(command: F) -> F:
+    """`--json`, as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; errors as JSON, too.")(
+        command
+    )
+
+
+def input_options(command: F) -> F:
+    """`--input` and `--input-file`, as `input` and `input_file`; `given_input` reads them."""
+    return _all(
+        command,
+        click.option("--input", metavar="JSON", help="The input; - reads it from stdin."),
+        click.option("--input-file", metavar="PATH", help="A file that has the input as JSON."),
+    )
+
+
+def grace_option(command: F) -> F:
+    """`--grace`, as `grace`: a timedelta."""
+    return click.option(
+        "--grace",
+        metavar="SECONDS",
+        type=click.FloatRange(min=0),
+        default=10.0,
+        show_default=True,
+        callback=lambda _context, _option, value: timedelta(seconds=value),
+        help="How long running activities get to end when the worker stops.",
+    )(command)
+
+
+def tag_option(what: str) -> Callable[[F], F]:
+    """`--tag KEY=VALUE`, many times, as `tags`: a dict."""
+    return click.option(
+        "--tag", "tags", metavar="KEY=VALUE", multiple=True, callback=lambda _c, _o, texts: tags(texts), help=what
+    )
+
+
+def given_input(text: str | None, file: str | None) -> JsonText | None:
+    """The input that the options give; None where they give none.
+
+    Raises:
+        InvalidArgumentError: it is not JSON, or cannot be read, or is given twice.
+    """
+    if text is not None and file is not None:
+        raise InvalidArgumentError("--input and --input-file are both given; one of them says what the input is")
+    if text == STDIN:
+        return _json(_stdin(), "the text on stdin")
+    if file is not None:
+        return _json(_content(file), f"the content of {file}")
+    return None if text is None else json_text(text, "--input")
+
+
+def json_text(text: str, option: str) -> JsonText:
+    """The JSON that an option has.
+
+    Raises:
+        InvalidArgumentError: it is not JSON; the message shows how to quote it.
+    """
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if text.lstrip()[:1] in ("{", "[", '"'):
+            hint = f"""{error}; in a shell, keep it together with single quotes: {option} '{{"id": "o-1"}}'"""
+        else:
+            hint = f"a text is quoted twice, once for the shell and once for JSON: {option} {shlex.quote(json.dumps(text, ensure_ascii=False))}"
+        raise InvalidArgumentError(f"{option} is not JSON: {text!r:.80}: {hint}") from None
+    return JsonText(text)
+
+
+def tags(texts: Iterable[str]) -> dict[str, str]:
+    """The tags of `KEY=VALUE` texts.
+
+    Raises:
+        InvalidArgumentError: one has no `=`.
+    """
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise InvalidArgumentError(f"--tag is {text!r:.80}; write it as --tag key=value")
+        found[key] = value
+    return found
+
+
+def start_at(text: str | None) -> datetime | timedelta | None:
+    """The time that `--at` gives: `+SECONDS` from now, or an ISO time with its zone.
+
+    Raises:
+        InvalidArgumentError: it is neither.
+    """
+    if text is None:
+        return None
+    try:
+        if text.startswith("+"):
+            return timedelta(seconds=float(text))
+        moment = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        raise InvalidArgumentError(
+            f"--at is {text!r:.80}; write +SECONDS from now, or an ISO time with its zone: 2030-01-31T08:00:00+01:00"
+        ) from None
+    if moment.tzinfo is None:
+        raise InvalidArgumentError(f"--at is {text!r}, which has no time zone: write {text}Z for UTC, or {text}+01:00")
+    return moment
+
+
+def _all(command: F, *decorators: Callable[[F], F]) -> F:
+    for decorator in reversed(decorators):
+        command = decorator(command)
+    return command
+
+
+def _stdin() -> str:
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidArgumentError(f"the text on stdin is not UTF-8: {error}") from None
+
+
+def _content(file: str) -> str:
+    try:
+        return Path(file).read_text("utf-8-sig")
+    except OSError as error:
+        raise InvalidArgumentError(f"--input-file {file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InvalidArgumentError(f"--input-file {file} is not UTF-8: {error}") from None
+
+
+def _json(text: str, where: str) -> JsonText:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgumentError(f"{where} is not JSON: {error}") from None
+    return JsonText(text)

@@ -1,0 +1,108 @@
+"""What goes to stdout: JSON documents for scripts, tables for people; and notes for people on stderr.
+
+rich is imported where a table is drawn, and nowhere else: `--json` and completion do not wait for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+from replayflow.client import InstanceState
+from replayflow.core.instance import Status
+
+_PIPE_COLUMNS = 200
+_COLORS = {
+    Status.PENDING: "cyan",
+    Status.RUNNING: "blue",
+    Status.SUSPENDED: "yellow",
+    Status.COMPLETED: "green",
+    Status.FAILED: "red",
+    Status.TERMINATED: "magenta",
+    Status.CANCELED: "magenta",
+    Status.CONTINUED_AS_NEW: "cyan",
+}
+
+
+def document(value: Any, to: TextIO | None = None) -> None:
+    """One JSON document is on stdout, or where `to` says; indented where a person looks at it."""
+    stream = to or sys.stdout
+    is_utf = "utf" in (getattr(stream, "encoding", None) or "").lower()
+    click.echo(json.dumps(value, ensure_ascii=not is_utf, indent=2 if stream.isatty() else None), file=stream)
+
+
+def note(text: str) -> None:
+    """A line for people is on stderr."""
+    click.echo(text, err=True)
+
+
+def done(as_json: bool, text: str, **fields: Any) -> None:
+    """A request was accepted: the text for people, the fields for scripts."""
+    if as_json:
+        document(fields)
+    else:
+        click.echo(text)
+
+
+def console() -> Console:
+    """A console on stdout. A pipe is wide, unless $COLUMNS says how wide: what is filtered must not be cut."""
+    from rich.console import Console
+
+    is_narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(
+        file=sys.stdout, width=None if is_narrow else _PIPE_COLUMNS, markup=False, highlight=False, emoji=False
+    )
+
+
+def table(to: Console, headings: Sequence[str], rows: Iterable[Sequence[str | Text]], whole: int) -> None:
+    """The rows as a table. The first `whole` columns are not broken, the last one is cut where it does not fit, those between are folded."""
+    from rich.table import Table
+
+    cells = [[cell(value) for value in row] for row in rows]
+    for row in cells:
+        row[-1].no_wrap, row[-1].overflow = True, "ellipsis"
+    drawn = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
+    for number, heading in enumerate(headings):
+        widest = max((row[number].cell_len for row in cells), default=0)
+        drawn.add_column(heading, no_wrap=number < whole and widest <= to.width // 2, overflow="fold")
+    for row in cells:
+        drawn.add_row(*row)
+    to.print(drawn)
+
+
+def pairs(to: Console, rows: Iterable[tuple[str, str | Text]]) -> None:
+    """The rows as labels and texts, in full."""
+    from rich.table import Table
+
+    drawn = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
+    drawn.add_column(no_wrap=True, style="bold")
+    drawn.add_column(overflow="fold")
+    for label, text in rows:
+        drawn.add_row(label, cell(text))
+    to.print(drawn)
+
+
+def cell(value: str | Text) -> Text:
+    """The text as it is: nothing in it is markup."""
+    from rich.text import Text
+
+    return Text(value) if isinstance(value, str) else value
+
+
+def status(state: InstanceState) -> Text:
+    """The status in its colour, with a mark when the instance is parked."""
+    from rich.text import Text
+
+    text = Text(str(state.status), style=_COLORS[state.status])
+    if state.problem is not None:
+        text.append(" parked", style="bold red")
+    return text

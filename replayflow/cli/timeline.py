@@ -1,0 +1,56 @@
+"""A history for people: what each event is about, in a few words, the line of code that decided it, and its value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from replayflow.cli import values
+from replayflow.core import events
+from replayflow.core.events import HistoryEvent
+
+
+def task_of(event: HistoryEvent) -> str:
+    """The id of the task that the event begins or ends; nothing where it is about none."""
+    id = getattr(event, "task_scheduled_id", getattr(event, "timer_id", event.event_id))
+    return str(id) if id > 0 else ""
+
+
+def about(event: HistoryEvent, scheduled: Mapping[int, HistoryEvent]) -> tuple[str, str, str]:
+    """What the event is about, the source line, and its value in one line."""
+    return _subject(event, scheduled), _line(event), _value(event)
+
+
+def _subject(event: HistoryEvent, scheduled: Mapping[int, HistoryEvent]) -> str:
+    match event:
+        case events.ExecutionCompleted():
+            return event.orchestration_status
+        case events.TaskAttemptFailed() | events.SubOrchestrationAttemptFailed():
+            return f"{_name(event.task_scheduled_id, scheduled)}, attempt {event.attempt}"
+        case events.SubOrchestrationRetried():
+            return f"{_name(event.task_scheduled_id, scheduled)}, attempt {event.attempt}: {event.instance_id}"
+        case events.SubOrchestrationInstanceCreated() | events.EventSent():
+            return f"{event.name}: {event.instance_id}"
+    name = getattr(event, "name", None)
+    if isinstance(name, str):
+        return name
+    return _name(getattr(event, "task_scheduled_id", -1), scheduled)
+
+
+def _name(task_id: int, scheduled: Mapping[int, HistoryEvent]) -> str:
+    return str(getattr(scheduled.get(task_id), "name", ""))
+
+
+def _line(event: HistoryEvent) -> str:
+    return str(getattr(event, "site", "")).rpartition("/")[2]
+
+
+def _value(event: HistoryEvent) -> str:
+    failure = getattr(event, "failure_details", None)
+    if failure is not None:
+        return values.one_line(str(failure))
+    if isinstance(event, events.TimerCreated | events.TimerFired):
+        return f"{values.moment(event.fire_at)} UTC"
+    for field in ("input", "result", "custom_status"):
+        if getattr(event, field, None) is not None:
+            return values.one_line(values.plain(getattr(event, field)))
+    return ""

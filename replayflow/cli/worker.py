@@ -1,0 +1,105 @@
+"""worker: serves an app on a hub until it is told to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Literal
+
+import click
+
+from replayflow.cli import output
+from replayflow.cli.failures import Interrupted
+from replayflow.cli.options import grace_option, store_options
+from replayflow.cli.signals import run_until_signal
+from replayflow.cli.target import load_app
+from replayflow.engine import Limits
+from replayflow.errors import HubOwnedError
+from replayflow.hub import TaskHub
+from replayflow.registry import App
+from replayflow.store import store_at
+
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+@click.command()
+@click.argument("target", metavar="MODULE:APP")
+@click.option(
+    "--when-owned",
+    type=click.Choice(["error", "wait"]),
+    default="error",
+    show_default=True,
+    help="What to do where another worker owns the store: give up, or take over when it ends.",
+)
+@grace_option
+@store_options
+def worker(
+    target: str, when_owned: Literal["error", "wait"], grace: timedelta, store: str | None, as_json: bool
+) -> None:
+    """Run what is started on a store, until Ctrl-C or SIGTERM.
+
+    The first Ctrl-C lets running activities end, the second ends at once; nothing is lost either way. With --json a
+    document on stdout says what is served, once it is. What the code prints goes to stderr.
+    """
+    app = load_app(target)
+    _log_to_stderr()
+    stdout = sys.stdout
+
+    def announce() -> None:
+        served = _served(app, store)
+        if as_json:
+            output.document(served, stdout)
+        else:
+            _tell(target, served)
+
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            run_until_signal(_serve(app, store, when_owned, Limits(grace=grace), announce), lambda: _stopping(grace))
+    except Interrupted:
+        output.note("stopped")
+
+
+async def _serve(
+    app: App, store: str | None, when_owned: Literal["error", "wait"], limits: Limits, announce: Callable[[], None]
+) -> None:
+    try:
+        async with TaskHub(store, app, limits=limits) as hub:
+            announce()
+            await hub.serve()
+    except HubOwnedError as owned:
+        if when_owned == "error":
+            raise
+        output.note(f"waiting: {str(owned).partition(':')[0]}")
+        async with TaskHub(store, app, limits=limits, when_owned="wait") as hub:
+            announce()
+            await hub.serve()
+
+
+def _served(app: App, store: str | None) -> dict[str, Any]:
+    return {
+        "store": store_at(store).url,
+        "process_id": os.getpid(),
+        "orchestrators": sorted(app.orchestrators),
+        "activities": sorted(app.activities),
+    }
+
+
+def _tell(target: str, served: dict[str, Any]) -> None:
+    output.note(f"serving {target} on {served['store']}, process {served['process_id']}; Ctrl-C stops")
+    for what in ("orchestrators", "activities"):
+        output.note(f"  {what}: {', '.join(served[what]) or 'none'}")
+
+
+def _stopping(grace: timedelta) -> None:
+    output.note(f"stopping: running activities have {grace.total_seconds():g} s to end; again ends at once")
+
+
+def _log_to_stderr() -> None:
+    """Warnings of all, and what replayflow and its contexts' loggers say; where the user's module has set up logging, that holds."""
+    if not logging.getLogger().handlers:
+        logging.basicConfig(format=_LOG_FORMAT, level=logging.WARNING)
+        logging.getLogger("replayflow").setLevel(logging.INFO)

@@ -1,0 +1,1 @@
+"""Programs to read and to copy: one idea each, and the census, which is a whole job."""

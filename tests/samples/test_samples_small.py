@@ -1,0 +1,194 @@
+"""Every small sample does what it says, on every store, again and again, and after a kill."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from inspect import iscoroutinefunction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from replayflow import Client, Instance, Status, TaskHub, TaskScheduled
+from samples import approval, batch, hello_sequence, monitor, order_saga, sub_orchestrations
+
+CHECKOUT = Path(__file__).parent.parent.parent
+LAST_LINE = {
+    "hello_sequence": "Hello London!",
+    "order_saga": "order-2: not shipped, no carrier goes to Atlantis",
+    "approval": "a yacht: no answer in time",
+    "monitor": "the print job was done at look 8",
+}
+PATIENCE_SECONDS = 30
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return "memory://" if request.param == "memory" else str(tmp_path / "samples.db")
+
+
+async def activities_of(instance: Instance[Any]) -> list[str]:
+    return [event.name async for event in instance.history() if isinstance(event, TaskScheduled)]
+
+
+# ---- as programs -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "last_line"), LAST_LINE.items())
+def test_a_sample_run_twice_says_the_same(
+    name: str, last_line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main: Callable[[str], Any] = sys.modules[f"samples.{name}"].main
+    for _ in range(2):
+        if iscoroutinefunction(main):
+            asyncio.run(main(str(tmp_path / "twice.db")))
+        else:
+            main(str(tmp_path / "twice.db"))
+        assert capsys.readouterr().out.splitlines()[-1] == last_line
+
+
+@pytest.mark.parametrize(("name", "last_line"), LAST_LINE.items())
+async def test_a_killed_sample_goes_on(name: str, last_line: str, tmp_path: Path) -> None:
+    async with running(name, tmp_path / "killed.db") as first:
+        assert first.stdout is not None
+        assert await first.stdout.readline()
+    async with running(name, tmp_path / "killed.db") as second:
+        output, _ = await second.communicate()
+    assert second.returncode == 0
+    assert output.decode().splitlines()[-1] == last_line
+
+
+@asynccontextmanager
+async def running(name: str, store: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The sample in a process of its own, which is killed if it has not ended when the block does."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-u", "-m", f"samples.{name}", str(store)), cwd=CHECKOUT, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+# ---- one by one ------------------------------------------------------------------------------------------------
+
+
+async def test_hello_greets_in_order(store: str) -> None:
+    async with TaskHub(store, hello_sequence.app) as hub:
+        instance = await hub.client.start(hello_sequence.hello_sequence)
+        assert await instance.result(PATIENCE_SECONDS) == ["Hello Tokyo!", "Hello Seattle!", "Hello London!"]
+
+
+def a_folder(path: Path) -> Path:
+    (path / "deep").mkdir(parents=True)
+    (path / "one.txt").write_text("the same")
+    (path / "deep" / "two.txt").write_text("the same")
+    (path / "three.txt").write_text("something else")
+    return path
+
+
+async def test_the_batch_finds_copies(store: str, tmp_path: Path) -> None:
+    folder = a_folder(tmp_path / "files")
+    async with TaskHub(store, batch.app) as hub:
+        summary = await batch.summarize(hub, str(folder))
+    assert (summary.files, summary.bytes) == (3, 30)
+    assert summary.copies == [[str(folder / "deep" / "two.txt"), str(folder / "one.txt")]]
+
+
+async def test_a_second_batch_sees_what_has_changed(store: str, tmp_path: Path) -> None:
+    folder = a_folder(tmp_path / "files")
+    async with TaskHub(store, batch.app) as hub:
+        await batch.summarize(hub, str(folder))
+        (folder / "four.txt").write_text("new")
+        assert (await batch.summarize(hub, str(folder))).files == 4
+
+
+async def test_a_batch_that_was_left_unfinished_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(a_folder(tmp_path / "files"))
+    store = tmp_path / "batch.db"
+    async with Client(store, batch.app) as client:
+        await client.start(batch.batch, folder, instance_id=batch.id_of(folder))
+    await batch.main(folder, str(store))
+    assert capsys.readouterr().out.startswith("an earlier run has not finished; it goes on\n3 files, 30 bytes\n")
+
+
+@pytest.mark.parametrize(
+    ("destination", "is_shipped", "activities"),
+    [
+        ("Lisbon", True, ["reserve", "charge", "ship"]),
+        ("Atlantis", False, ["reserve", "charge", "ship", "refund", "release"]),
+    ],
+)
+async def test_the_saga_undoes_in_reverse_what_it_did(
+    destination: str, is_shipped: bool, activities: list[str], store: str
+) -> None:
+    order = order_saga.Order("o-1", "a compass", destination)
+    async with TaskHub(store, order_saga.app) as hub:
+        instance = await hub.client.start(order_saga.order_saga, order)
+        assert (await instance.result(PATIENCE_SECONDS)).shipped is is_shipped
+        assert await activities_of(instance) == activities
+
+
+@pytest.mark.parametrize(("approved", "text"), [(True, "a pen: approved by Ada"), (False, "a pen: refused by Ada")])
+async def test_an_answer_in_time_decides(approved: bool, text: str, store: str) -> None:
+    request = approval.Request("a pen", patience=timedelta(days=3))
+    async with TaskHub(store, approval.app) as hub:
+        instance = await hub.client.start(approval.approval, request)
+        await instance.raise_event("answer", approval.Answer(approved, "Ada"))
+        assert await instance.result(PATIENCE_SECONDS) == text
+
+
+async def test_without_an_answer_the_deadline_decides(store: str) -> None:
+    request = approval.Request("a pen", patience=timedelta(milliseconds=50))
+    async with TaskHub(store, approval.app) as hub:
+        instance = await hub.client.start(approval.approval, request)
+        assert await instance.result(PATIENCE_SECONDS) == "a pen: no answer in time"
+
+
+async def test_the_monitor_looks_until_the_job_is_done_and_keeps_a_short_history(store: str) -> None:
+    watch = monitor.Watch("the job", interval=timedelta(milliseconds=1))
+    async with TaskHub(store, monitor.app) as hub:
+        instance = await hub.client.start(monitor.monitor, watch)
+        assert await instance.result(PATIENCE_SECONDS) == "the job was done at look 8"
+        assert (await instance.status()).custom_status == "100 %"
+        assert await activities_of(instance) == ["percent_done"]
+
+
+async def test_the_monitor_gives_up_in_the_end(store: str) -> None:
+    watch = monitor.Watch("the job", interval=timedelta(milliseconds=1), looks_max=3)
+    async with TaskHub(store, monitor.app) as hub:
+        instance = await hub.client.start(monitor.monitor, watch)
+        assert await instance.result(PATIENCE_SECONDS) == "the job is at 30 % after 3 looks; giving up"
+
+
+async def test_children_are_instances_and_a_failed_one_gets_a_successor(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sub_orchestrations, "_refused", set[str]())
+    region = sub_orchestrations.Region("north", [sub_orchestrations.Cluster("web", 2)])
+    async with TaskHub(store, sub_orchestrations.app) as hub:
+        instance = await hub.client.start(sub_orchestrations.build_region, region, instance_id="north")
+        assert await instance.result(PATIENCE_SECONDS) == {"web": ["web-1", "web-2"]}
+        statuses = {state.id: state.status async for state in hub.client.list(id_prefix="north")}
+    assert statuses == {
+        "north": Status.COMPLETED,
+        "north:0001": Status.COMPLETED,
+        "north:0001:0001": Status.FAILED,
+        "north:0001:0001:2": Status.COMPLETED,
+        "north:0001:0002": Status.COMPLETED,
+    }
+
+
+async def test_the_region_is_shown_with_all_its_instances(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        await sub_orchestrations.main(str(tmp_path / "regions.db"))
+        shown = capsys.readouterr().out
+        assert "web: web-1, web-2, web-3\ndata: data-1, data-2\n" in shown
+        assert "build_region" in shown
