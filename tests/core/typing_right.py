@@ -1,0 +1,124 @@
+"""Uses that type checkers have to understand: each `assert_type` is checked by mypy and by pyright; nothing here is run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, assert_type
+
+from replayflow import (
+    ActivityContext,
+    App,
+    Client,
+    Instance,
+    Orchestration,
+    OrchestrationContext,
+    RetryPolicy,
+    Task,
+    race,
+    run,
+    when_all,
+    when_any,
+)
+
+app = App()
+
+
+@dataclass
+class Order:
+    id: str
+
+
+@app.activity
+async def in_loop(order: Order) -> int:
+    return len(order.id)
+
+
+@app.activity(name="plain", retry=RetryPolicy(max_attempts=2), timeout=timedelta(seconds=1))
+def in_thread(order: Order) -> str:
+    return order.id
+
+
+@app.activity
+def with_context(ctx: ActivityContext, order: Order) -> bytes:
+    return order.id.encode()
+
+
+@app.activity
+async def with_context_in_loop(ctx: ActivityContext, order: Order) -> float:
+    return ctx.attempt / 2
+
+
+@app.activity
+def without_input() -> list[int]:
+    return []
+
+
+@app.activity
+async def without_input_in_loop() -> set[int]:
+    return set()
+
+
+@app.activity
+def context_alone(ctx: ActivityContext) -> bool:
+    return ctx.cancelled
+
+
+@app.activity
+async def context_alone_in_loop(ctx: ActivityContext) -> Order:
+    return Order(ctx.instance_id)
+
+
+@app.orchestrator
+def child(ctx: OrchestrationContext, order: Order) -> Orchestration[dict[str, int]]:
+    number = yield from ctx.call_activity(in_loop, order)
+    return {order.id: number}
+
+
+@app.orchestrator(name="no input", version="2")
+def child_without_input(ctx: OrchestrationContext) -> Orchestration[int]:
+    yield ctx.create_timer(timedelta(1))
+    return 1
+
+
+@app.orchestrator
+def parent(ctx: OrchestrationContext, order: Order) -> Orchestration[str]:
+    assert_type(ctx.call_activity(in_loop, order), Task[int])
+    assert_type((yield from ctx.call_activity(in_loop, order)), int)
+    assert_type((yield from ctx.call_activity(in_thread, order, retry=RetryPolicy())), str)
+    assert_type((yield from ctx.call_activity(with_context, order, timeout=timedelta(1))), bytes)
+    assert_type((yield from ctx.call_activity(with_context_in_loop, order, tags={"a": "b"})), float)
+    assert_type((yield from ctx.call_activity(without_input)), list[int])
+    assert_type((yield from ctx.call_activity(without_input_in_loop)), set[int])
+    assert_type((yield from ctx.call_activity(context_alone)), bool)
+    assert_type((yield from ctx.call_activity(context_alone_in_loop)), Order)
+    assert_type((yield from ctx.call_activity("by name", order, result_type=int)), int)
+    assert_type((yield from ctx.call_activity("by name", order)), Any)
+    assert_type((yield from ctx.call_sub_orchestrator(child, order)), dict[str, int])
+    assert_type((yield from ctx.call_sub_orchestrator(child_without_input)), int)
+    assert_type((yield from ctx.call_sub_orchestrator("by name", order)), Any)
+    assert_type((yield from ctx.create_timer(timedelta(1))), None)
+    assert_type((yield from ctx.wait_for_external_event("e", type=int, timeout=timedelta(1))), int)
+    assert_type((yield from ctx.wait_for_external_event("e")), Any)
+    numbers = [ctx.call_activity(in_loop, order)]
+    assert_type((yield from when_all(numbers)), list[int])
+    assert_type((yield from when_any(numbers)), Task[int])
+    assert_type((yield from race(numbers)), int)
+    assert_type(numbers[0].result, int)
+    assert_type(numbers[0].exception, BaseException | None)
+    assert_type(numbers[0].cancel(), bool)
+    return order.id
+
+
+async def client_calls(client: Client, order: Order) -> None:
+    started = await client.start(parent, order, instance_id="x", on_existing="return")
+    assert_type(started, Instance[str])
+    assert_type(await started.result(timeout=1), str)
+    assert_type(await client.start(child_without_input), Instance[int])
+    assert_type(await client.start("by name", {"any": 1}), Instance[Any])
+    assert_type(client.get("x"), Instance[Any])
+
+
+def blocking_calls(order: Order) -> None:
+    assert_type(run(parent, order), str)
+    assert_type(run(child_without_input, store="x.db"), int)

@@ -1,0 +1,237 @@
+"""Both stores are given the same random operations, and must answer and show the same after each."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from replayflow.core.commit import Commit, Message, RowState, Start
+from replayflow.core.instance import Status
+from replayflow.errors import StoreError
+from replayflow.store import MemoryStore, SqliteStore, Store
+from replayflow.store.base import Create, InstanceFilter, OnExisting, Operation, Outcome, Park, Post
+from tests.store.builders import EVERYTHING, OWNER
+
+T = TypeVar("T")
+
+ids = st.sampled_from(["a", "b", "c", "ü'%", "A"])
+executions = st.sampled_from(["x1", "x2", "x3"])
+events = st.sampled_from([b"", b"one", b"two"])
+tags = st.none() | st.dictionaries(st.sampled_from(["k", "ü", "%"]), st.sampled_from(["v", "'", ""]), max_size=2)
+wakes = st.none() | st.integers(0, 3)
+bad_texts = st.sampled_from(["a\0", "\ud800"])
+messages = st.builds(Message, ids, events, st.none() | executions, st.booleans())
+choices: st.SearchStrategy[OnExisting] = st.sampled_from(
+    ["error", "return", "replace_finished", "terminate_and_replace"]
+)
+states = st.builds(
+    RowState,
+    st.sampled_from(list(Status)),
+    wakes,
+    st.none() | events,
+    st.none() | events,
+    st.none() | events,
+    st.none() | st.integers(0, 9),
+    st.none() | events,
+)
+filters = st.builds(
+    InstanceFilter,
+    st.none() | st.frozensets(st.sampled_from(list(Status))),
+    st.none() | st.sampled_from(["order", "ship"]),
+    st.none() | st.sampled_from(["a", "ü", "ü'%", "%", "\ud800"]),
+    st.lists(st.tuples(st.sampled_from(["k", "ü", "%"]), st.sampled_from(["v", "'", ""])), max_size=2).map(tuple),
+    st.none() | st.integers(0, 60),
+    st.none() | st.integers(0, 60),
+    st.none() | st.booleans(),
+)
+
+
+class TwoStores(RuleBasedStateMachine):
+    @initialize(with_client=st.booleans())
+    def open(self, with_client: bool) -> None:
+        self.runner = asyncio.Runner()
+        self.folder = Path(tempfile.mkdtemp(prefix="replayflow-"))
+        self.memory = MemoryStore()
+        self.sqlite = SqliteStore(self.folder / "hub.db", synchronous="NORMAL")
+        # What a client writes goes through a connection of its own: the worker's must notice.
+        self.client = SqliteStore(self.folder / "hub.db", synchronous="NORMAL") if with_client else self.sqlite
+        for store in (self.memory, self.sqlite, self.client):
+            self.run(store.open())
+        self.epochs: list[int] = []
+        self.executions = 3
+        self.clock = 0
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(work)
+
+    def teardown(self) -> None:
+        if hasattr(self, "runner"):
+            self.run(self.client.close())
+            self.run(self.sqlite.close())
+            self.runner.close()
+            shutil.rmtree(self.folder)
+
+    # ---- what is done to both
+
+    def both(self, ask: Any) -> Any:
+        answers: list[Any] = []
+        for store in (self.memory, self.sqlite):
+            try:
+                answers.append(self.run(ask(store)))
+            except StoreError as error:
+                answers.append(type(error))
+        assert answers[0] == answers[1]
+        return answers[0]
+
+    @rule()
+    def acquire(self) -> None:
+        epoch = self.both(lambda store: store.acquire(OWNER))
+        if isinstance(epoch, int):
+            self.epochs.append(epoch)
+
+    @rule()
+    def release(self) -> None:
+        self.both(lambda store: store.release())
+
+    @rule()
+    def reopen(self) -> None:
+        async def reopen(store: Store) -> None:
+            await store.close()
+            await store.open()
+
+        self.both(reopen)
+
+    @rule(data=st.data(), size=st.integers(0, 7))
+    def write(self, data: st.DataObject, size: int) -> None:
+        operations = [self.an_operation(data.draw) for _ in range(size)]
+        epoch = data.draw(st.sampled_from([None, None, 0, *self.epochs[-2:]]), label="epoch")
+        answers: list[Any] = []
+        for store in (self.memory, self.client if epoch is None else self.sqlite):
+            try:
+                answers.append([plain(outcome) for outcome in self.run(store.write(operations, epoch))])
+            except StoreError as error:
+                answers.append(type(error))
+        assert answers[0] == answers[1]
+
+    def an_operation(self, draw: Any) -> Operation:
+        match draw(st.sampled_from(["create", "post", "commit", "commit", "commit", "park"])):
+            case "create":
+                new = self.a_start(draw)
+                replacement = Message(new.instance_id, b"replaced", is_control=True)
+                return Create(new, draw(choices), replacement)
+            case "post":
+                return Post(draw(messages), draw(st.none() | st.sampled_from(["k", "K", "\ud800"])))
+            case "park":
+                id, execution = self.a_target(draw)
+                return Park(id, execution, draw(st.none() | events), draw(st.lists(messages, max_size=2)))
+            case _:
+                return self.a_commit(draw)
+
+    def a_target(self, draw: Any) -> tuple[str, str]:
+        id = draw(ids)
+        row = self.run(self.memory.get(id))
+        if row is None or draw(st.integers(0, 4)) == 0:
+            return id, draw(executions)
+        return id, row.execution_id
+
+    def a_start(self, draw: Any, id: str | None = None) -> Start:
+        self.executions += 1
+        self.clock += 1
+        name = draw(st.sampled_from(["order", "order", "ship", "\ud800"]))
+        parent = draw(st.none() | ids)
+        return Start(
+            draw(ids | ids | ids | bad_texts) if id is None else id,
+            f"x{self.executions}",
+            name,
+            None,
+            draw(events),
+            self.clock,
+            draw(wakes) or 0,
+            parent_id=parent,
+            tags=draw(tags),
+        )
+
+    def a_commit(self, draw: Any) -> Commit:
+        id, execution = self.a_target(draw)
+        loaded = self.run(self.memory.load([id]))
+        sequence = loaded[0].record.start_number + len(loaded[0].pieces) + 1 if loaded else 1
+        own = [delivery.number for one in loaded for delivery in one.inbox]
+        state = draw(st.none() | states)
+        ends = state is not None and state.status.is_finished
+        self.clock += 1
+        starts = []
+        for new in draw(st.lists(st.just(None), max_size=2)):
+            new = self.a_start(draw)
+            is_taken = bool(self.run(self.memory.load([new.instance_id])))
+            # Only what is begun has to be storable: a start that loses to a taken id is not looked at.
+            starts.append(replace(new, name="order" if is_taken else new.name, if_taken=draw(st.none() | messages)))
+        return Commit(
+            id,
+            execution,
+            sequence + draw(st.sampled_from([0, 0, 0, 0, 1, 2, -1])),
+            self.clock,
+            b"chunk" if ends else draw(st.none() | events),
+            state,
+            draw(st.lists(st.sampled_from(own), unique=True)) if own else [],
+            starts,
+            draw(st.lists(messages, max_size=2)),
+            self.a_start(draw, id) if ends and draw(st.booleans()) else None,
+        )
+
+    # ---- what both show
+
+    @rule(wanted=filters, limit=st.integers(1, 4))
+    def list(self, wanted: InstanceFilter, limit: int) -> None:
+        cursor: str | None = None
+        while True:
+            page = self.both(lambda store, cursor=cursor: store.page(wanted, limit, cursor))
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    @rule(after=st.none() | st.tuples(st.integers(0, 3), st.integers(-1, 6)), limit=st.integers(1, 4))
+    def wake(self, after: tuple[int, int] | None, limit: int) -> None:
+        self.both(lambda store: store.wakes(after, limit))
+
+    @rule(after=st.integers(0, 40), limit=st.integers(1, 4))
+    def arrive(self, after: int, limit: int) -> None:
+        self.both(lambda store: store.arrived(after, limit))
+
+    @invariant()
+    def they_show_the_same(self) -> None:
+        if not hasattr(self, "runner"):
+            return
+        page = self.both(lambda store: store.page(EVERYTHING, 100))
+        found = [row.instance_id for row in page.records]
+        self.both(lambda store: store.load([*found, "missing"]))
+        self.both(lambda store: store.arrived(0, 1_000))
+        self.both(lambda store: store.wakes(None, 1_000))
+        for one in found:
+            self.both(lambda store, one=one: store.get(one))
+            self.both(lambda store, one=one: store.history(one))
+            for execution in range(1, self.executions + 1, 3):
+                self.both(lambda store, one=one, execution=execution: store.history(one, f"x{execution}"))
+
+
+def plain(outcome: Outcome) -> tuple[object, ...]:
+    error = None if outcome.error is None else type(outcome.error)
+    return error, outcome.deliveries, outcome.started, outcome.dropped, outcome.has_existed
+
+
+TestTwoStores = TwoStores.TestCase
+TestTwoStores.settings = settings(
+    max_examples=40,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    derandomize=True,
+)
