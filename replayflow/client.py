@@ -12,7 +12,7 @@ import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from secrets import token_hex
 from types import TracebackType
@@ -38,6 +38,7 @@ from replayflow.core.instance import Status
 from replayflow.core.tasks import Orchestration
 from replayflow.errors import (
     FailureDetails,
+    InstanceFinishedError,
     InstanceNotFoundError,
     InvalidArgumentError,
     InvalidStateError,
@@ -52,6 +53,8 @@ from replayflow.store.base import Create, InstanceFilter, InstanceRecord, OnExis
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741
 _LOOK_SECONDS_MAX = 2.0
+_TIME_MIN = to_microseconds(datetime.min.replace(tzinfo=UTC))
+_TIME_MAX = to_microseconds(datetime.max.replace(tzinfo=UTC))
 PAGE_SIZE = 200
 
 
@@ -90,6 +93,7 @@ class Door(Protocol):
 
     async def submit(self, operation: Create | Post) -> Outcome: ...
     def expect_end(self, instance_id: str) -> asyncio.Future[RowState]: ...
+    def forget_end(self, instance_id: str, future: asyncio.Future[RowState]) -> None: ...
     def is_at_work(self, instance_id: str) -> bool: ...
 
 
@@ -356,9 +360,10 @@ class Client:
         except TimeoutError:
             raise TimeoutError(_still(await self._record(instance_id), timeout)) from None
         finally:
-            if ended.done() and not ended.cancelled():
-                ended.exception()
-            ended.cancel()
+            if not ended.done():
+                door.forget_end(instance_id, ended)
+            elif not ended.cancelled():
+                ended.exception()  # seen, whether or not it was waited for
 
     async def _history(self, instance_id: str, execution_id: str | None) -> AsyncIterator[HistoryEvent]:
         pieces = await self._store.history(instance_id, execution_id)
@@ -519,7 +524,7 @@ class Instance(Generic[T]):
         record = await self._open("suspend")
         if record.status is Status.SUSPENDED:
             raise InvalidStateError(f"instance '{self.id}' is suspended already")
-        await self._client._post(self.id, ExecutionSuspended(self._reasoned(reason)), is_control=True)
+        await self._ask("suspend", ExecutionSuspended(self._reasoned(reason)))
 
     async def resume(self, reason: str = "") -> None:
         """A suspended instance goes on.
@@ -532,7 +537,7 @@ class Instance(Generic[T]):
             raise InvalidStateError(
                 f"instance '{self.id}' is {record.status}: only a suspended instance can be resumed"
             )
-        await self._client._post(self.id, ExecutionResumed(self._reasoned(reason)), is_control=True)
+        await self._ask("resume", ExecutionResumed(self._reasoned(reason)))
 
     async def terminate(self, reason: str = "", recursive: bool = True) -> None:
         """The instance ends as soon as a worker sees the request, its running activities are cancelled, and with `recursive` its children end, too.
@@ -541,7 +546,7 @@ class Instance(Generic[T]):
             InvalidStateError: it has finished.
         """
         await self._open("terminate")
-        await self._client._post(self.id, ExecutionTerminated(self._reasoned(reason), recursive), is_control=True)
+        await self._ask("terminate", ExecutionTerminated(self._reasoned(reason), recursive))
 
     async def cancel(self, reason: str = "") -> None:
         """`OrchestrationCancelled` is raised at the orchestrator's current yield, so that it can undo what it did.
@@ -550,7 +555,7 @@ class Instance(Generic[T]):
             InvalidStateError: it has finished.
         """
         await self._open("cancel")
-        await self._client._post(self.id, ExecutionCancelRequested(self._reasoned(reason)), is_control=False)
+        await self._ask("cancel", ExecutionCancelRequested(self._reasoned(reason)), is_control=False)
 
     async def history(self, execution_id: str | None = None) -> AsyncIterator[HistoryEvent]:
         """The events of the present execution, or of a past one of the instance, in order.
@@ -567,6 +572,13 @@ class Instance(Generic[T]):
                 f"instance '{self.id}' has finished, with status {record.status}: there is nothing to {verb}"
             )
         return record
+
+    async def _ask(self, verb: str, request: HistoryEvent, *, is_control: bool = True) -> None:
+        """The request is durable. An instance that has ended since it was looked at refuses it like one that had ended before."""
+        try:
+            await self._client._post(self.id, request, is_control=is_control)
+        except InstanceFinishedError as error:
+            raise InvalidStateError(f"{error}: there is nothing to {verb}") from None
 
     async def _is_being_suspended(self) -> bool:
         for loaded in await self._client._store.load([self.id]):
@@ -624,7 +636,10 @@ def _moment(when: datetime | timedelta | None, now: int) -> int:
     if when is None:
         return 0
     if isinstance(when, timedelta):
-        return now + when // timedelta(microseconds=1)
+        at = now + when // timedelta(microseconds=1)
+        if not _TIME_MIN <= at <= _TIME_MAX:
+            raise InvalidArgumentError(f"start_at is {when} from now, which no calendar has")
+        return at
     return _aware(when, "start_at")
 
 

@@ -333,7 +333,7 @@ class ExecutionReplaced(Fact):
 
 KINDS: dict[int, type[HistoryEvent]] = {}
 _ROWS: dict[type[HistoryEvent], Callable[[Any], tuple[object, ...]]] = {}
-_READERS: dict[int, Callable[[list[Any]], HistoryEvent]] = {}
+_READERS: dict[int, tuple[Callable[..., HistoryEvent], list[tuple[int, Callable[[Any], object]]]]] = {}
 
 
 # ---- storing and reading ---------------------------------------------------------------------------------------
@@ -367,10 +367,14 @@ def decode(chunk: bytes) -> list[HistoryEvent]:
     events: list[HistoryEvent] = []
     try:
         for row in unpacker:
-            kind = row[0]
-            event = readers[kind](row)
+            kind = row.pop(0)
+            make, converters = readers[kind]
+            for place, convert in converters:
+                if place < len(row) and row[place] is not None:
+                    row[place] = convert(row[place])
+            event = make(*row)
             if kind == 14:
-                at = row[1]
+                at = row[0]
             event.at_microseconds = at
             events.append(event)
         # An unpacker that is in the middle of a value ends its loop, too; it takes one byte more into that value.
@@ -437,19 +441,17 @@ def _getter(cls: type, *first: str) -> Callable[[Any], tuple[object, ...]]:
     return attrgetter(*names)
 
 
-def _details(row: list[Any] | None) -> FailureDetails | None:
-    if row is None:
-        return None
+def _details(row: list[Any]) -> FailureDetails:
     kind, message, stack, inner, non_retryable, bases = row
-    return FailureDetails(kind, message, stack, _details(inner), non_retryable, tuple(bases))
+    return FailureDetails(kind, message, stack, None if inner is None else _details(inner), non_retryable, tuple(bases))
 
 
-def _parent(row: list[Any] | None) -> ParentInstance | None:
-    return None if row is None else ParentInstance(*row)
+def _parent(row: list[Any]) -> ParentInstance:
+    return ParentInstance(*row)
 
 
-def _retry(row: list[Any] | None) -> RetryValues | None:
-    return None if row is None else RetryValues.of_row(row)
+def _retry(row: list[Any]) -> RetryValues:
+    return RetryValues.of_row(row)
 
 
 _VALUE_ROWS: dict[type, Callable[[Any], tuple[object, ...]]] = {
@@ -475,21 +477,10 @@ class _PerThread(threading.local):
 _packers = _PerThread()
 
 
-def _reader(cls: type[HistoryEvent]) -> Callable[[list[Any]], HistoryEvent]:
-    converted = [(i, _CONVERTERS[f.name]) for i, f in enumerate(fields(cls), 1) if f.name in _CONVERTERS]  # type: ignore[arg-type]
-
-    make: Callable[..., HistoryEvent] = cls
-
-    def read_plain(row: list[Any]) -> HistoryEvent:
-        return make(*row[1:])
-
-    def read_converted(row: list[Any]) -> HistoryEvent:
-        for i, convert in converted:
-            if i < len(row):
-                row[i] = convert(row[i])
-        return make(*row[1:])
-
-    return read_converted if converted else read_plain
+def _converters(cls: type[HistoryEvent]) -> list[tuple[int, Callable[[Any], object]]]:
+    """Which fields are stored as rows of their own, by their place behind the kind, and what makes values of them."""
+    names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    return [(i, _CONVERTERS[name]) for i, name in enumerate(names) if name in _CONVERTERS]
 
 
 def _register() -> None:
@@ -497,7 +488,7 @@ def _register() -> None:
         for cls in branch.__subclasses__():
             KINDS[cls.kind] = cls
             _ROWS[cls] = _getter(cls, "kind")
-            _READERS[cls.kind] = _reader(cls)
+            _READERS[cls.kind] = (cls, _converters(cls))
 
 
 _register()

@@ -83,6 +83,7 @@ class Instance:
         "children",
         "custom_status",
         "failure",
+        "is_finished",
         "now",
         "output",
         "retrying",
@@ -97,6 +98,7 @@ class Instance:
     def __init__(self) -> None:
         self.started: ExecutionStarted | None = None
         self.status = Status.PENDING
+        self.is_finished = False
         self.now = 0
         self.tasks: dict[int, TaskScheduled] = {}
         self.timers: dict[int, int] = {}
@@ -122,10 +124,6 @@ class Instance:
         for event in past:
             self.apply(event)
         return self
-
-    @property
-    def is_finished(self) -> bool:
-        return self.status.is_finished
 
     def next_due(self) -> int | None:
         """When the next timer fires or the next retry begins, in microseconds; None where none is open.
@@ -168,6 +166,7 @@ class Instance:
 
     def _move(self, event: HistoryEvent, end: Status | None = None) -> None:
         self.status = TRANSITIONS.get((self.status, type(event), end), self.status)
+        self.is_finished = self.status.is_finished
 
     # ---- one method a kind
 

@@ -84,12 +84,13 @@ class Replay:
         recorded: list[HistoryEvent] = []
         ended: ExecutionCompleted | None = None
         custom_status: CustomStatusSet | None = None
+        arrived: list[HistoryEvent] = []
         for event in piece:
             if not event.is_decision:
-                continue
-            if isinstance(event, ExecutionCompleted):
+                arrived.append(event)
+            elif type(event) is ExecutionCompleted:
                 ended = event
-            elif isinstance(event, CustomStatusSet):
+            elif type(event) is CustomStatusSet:
                 custom_status = event
             else:
                 recorded.append(event)
@@ -97,12 +98,11 @@ class Replay:
             return
         decisions.replay_against(recorded)
         try:
-            for event in piece:
-                if not event.is_decision:
-                    if isinstance(event, OrchestratorStarted):
-                        decisions.now = event.now_microseconds
-                    else:
-                        self.deliver(event)
+            for event in arrived:
+                if type(event) is OrchestratorStarted:
+                    decisions.now = event.now_microseconds
+                else:
+                    self.deliver(event)
         except Diverged:
             pass  # not in the code itself but on an event's way to it: what a race or a time limit cancels is a decision, too
         decisions.end_of_piece(self._stand)
@@ -125,7 +125,15 @@ class Replay:
                 self._late += (event,)  # a request to the instance, not to this execution alone
             return
         match event:
-            case TaskCompleted() | SubOrchestrationInstanceCompleted():
+            case TaskCompleted():
+                task = self.decisions.open.pop(event.task_scheduled_id, None)
+                if task is None:
+                    return
+                settle(task, event.result)
+                if task is self._blocked_on:
+                    self._run()
+                    return
+            case SubOrchestrationInstanceCompleted():
                 task = self.decisions.open.pop(event.task_scheduled_id, None)
                 if task is None:
                     return

@@ -88,7 +88,7 @@ class Activities:
         self._lines: dict[Executor, _Line] = {executor: _Line(limit) for executor, limit in limits.items()}
         self._plans: dict[str, Plan] = {}
         self._runs: set[Run] = set()
-        self._runners: Runners[Run] = Runners(self._run_async)
+        self._runners: Runners[Run] = Runners(self._run_async, _waits_in)
         self._threads = ThreadPool()
         self._processes = ProcessPool()
         self._loop = asyncio.get_running_loop()
@@ -183,7 +183,6 @@ class Activities:
         if run.is_abandoned:
             self._end(line, run, None)
             return
-        run.handle = asyncio.current_task()
         try:
             if run.task.timeout_microseconds is None:
                 result = await plan.definition.fn(*plan.arguments(run))
@@ -268,6 +267,11 @@ class Activities:
             run = line.waiting.popleft()
             if not run.is_abandoned:
                 self._begin(line, run)
+
+
+def _waits_in(run: Run, task: asyncio.Task[None]) -> None:
+    """Who has to be cancelled to cancel the run. One that does not wait cannot be cancelled, and needs nobody."""
+    run.handle = task
 
 
 def _failed(task_id: int, error: BaseException) -> TaskFailed:

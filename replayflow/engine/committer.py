@@ -17,7 +17,7 @@ from replayflow.store.base import Operation, Outcome, Store
 Settle: TypeAlias = Callable[[Outcome | None, ReplayflowError | None], None]
 """Told what became of an operation: its outcome, or the error with which the whole group failed."""
 
-OPERATIONS_PER_GROUP_MAX = 1_000
+OPERATIONS_PER_GROUP_MAX = 1000
 
 
 class Committer:

@@ -136,6 +136,7 @@ class Engine:
                 services.create_task(self._committer.run())
                 services.create_task(self._intake.read_arrivals())
                 services.create_task(self._intake.load_wanted())
+                services.create_task(self._intake.load_wanted())
                 services.create_task(self._intake.want_parked())
                 services.create_task(self._alarms.run())
                 services.create_task(self._watch())
@@ -191,7 +192,8 @@ class Engine:
     def _fail(self, error: BaseException) -> None:
         if self.failure is None:
             if not isinstance(error, ReplayflowError):
-                _logger.error("the engine has come upon an error of its own, and stops", exc_info=error)
+                if isinstance(error, Exception):
+                    _logger.error("the engine has come upon an error of its own, and stops", exc_info=error)
                 fault = ReplayflowError(f"the engine stopped at an error of its own: {type(error).__name__}: {error}")
                 fault.__cause__ = error
                 error = fault
@@ -237,10 +239,16 @@ class Engine:
             future.set_exception(self._why_over())
         return future
 
+    def forget_end(self, instance_id: str, future: asyncio.Future[RowState]) -> None:
+        """Nobody waits for this future of `expect_end` any more."""
+        self._waiters.forget(instance_id, future)
+
     def is_at_work(self, instance_id: str) -> bool:
-        """Whether the instance is in memory and has not finished; where it is not, the store knows."""
+        """Whether the instance is in memory and has not finished, or on its way there; where it is not, the store knows."""
         live = self._lives.get(instance_id)
-        return live is not None and not live.row.status.is_finished
+        if live is None:
+            return self._intake.is_expected(instance_id)
+        return not live.row.status.is_finished
 
     def _can_begin_at_once(self, create: Create) -> bool:
         start = create.start
@@ -316,6 +324,7 @@ class Engine:
         live = self._lives.get(instance_id)
         if live is not None:
             self._set_aside(live)
+        self._waiters.missing(instance_id)
 
     def _restore(self, loaded: Loaded) -> None:
         """The instance is in memory as the store has it, replayed, with everything going that has to go."""
@@ -337,6 +346,8 @@ class Engine:
             self._missing(live.id)
             return
         self._lives[live.id] = live
+        if live.row.status.is_finished:
+            self._waiters.ended(live.id, live.row)
         problem = revive(live, pieces, self._environment)
         if problem is not None and any(isinstance(event, episode.ENDS) for event in live.mailbox):
             live.executor = Ended()  # to be ended it needs no code

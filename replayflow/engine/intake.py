@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 
 from replayflow.engine.patience import until_it_answers
 from replayflow.errors import StoreCorruptError
@@ -54,6 +55,10 @@ class Intake:
             self._wanted[instance_id] = None
             self._has_wanted.set()
 
+    def is_expected(self, instance_id: str) -> bool:
+        """Whether the instance is on its way into memory."""
+        return instance_id in self._wanted or instance_id in self.loading
+
     def unwant(self, instance_id: str) -> bool:
         """The instance has come into memory by itself: what is being read of it may be out of date, and is dropped.
 
@@ -83,16 +88,17 @@ class Intake:
             await until_it_answers(self._read_new)
 
     async def load_wanted(self) -> None:
-        """Loads instances for ever."""
+        """Loads instances for ever. Two may be at it: while the one replays what it has read, the store reads for the other."""
         while True:
             await self._has_wanted.wait()
-            batch = list(self._wanted)[:LOADED_TOGETHER_MAX]
+            batch: dict[str, list[Delivery]] = {id: [] for id in islice(self._wanted, LOADED_TOGETHER_MAX)}
+            self.loading.update(batch)
             for id in batch:
                 del self._wanted[id]
-                self.loading[id] = []
             if not self._wanted:
                 self._has_wanted.clear()
-            await until_it_answers(partial(self._load, batch))
+            if batch:
+                await until_it_answers(partial(self._load, batch))
             await asyncio.sleep(0)  # a store in memory answers without waiting, and others want their turn
 
     async def want_parked(self) -> None:
@@ -120,22 +126,23 @@ class Intake:
             if len(found) < ARRIVALS_PER_READ:
                 return
 
-    async def _load(self, batch: list[str]) -> None:
+    async def _load(self, batch: dict[str, list[Delivery]]) -> None:
         try:
-            found = {loaded.record.instance_id: loaded for loaded in await self._store.load(batch)}
+            found = {loaded.record.instance_id: loaded for loaded in await self._store.load(list(batch))}
         except StoreCorruptError:
             if len(batch) == 1:
-                _logger.exception("instance '%s' cannot be read, and is left as it is", batch[0])
-                self.loading.pop(batch[0], None)
-                self._missing(batch[0])
+                (id,) = batch
+                _logger.exception("instance '%s' cannot be read, and is left as it is", id)
+                self.loading.pop(id, None)
+                self._missing(id)
                 return
-            for id in batch:  # one bad history must not keep the others from running
-                await self._load([id])
+            for id, meanwhile in batch.items():  # one bad history must not keep the others from running
+                await self._load({id: meanwhile})
             return
-        for id in batch:
-            meanwhile = self.loading.pop(id, None)
-            if meanwhile is None:
-                continue  # it has come into memory by itself
+        for id, meanwhile in batch.items():
+            if self.loading.get(id) is not meanwhile:
+                continue  # it has come into memory by itself, and may be asked for anew by now
+            del self.loading[id]
             loaded = found.get(id)
             if loaded is None:
                 self._missing(id)

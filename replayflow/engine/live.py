@@ -49,6 +49,8 @@ class Live:
     """
 
     __slots__ = (
+        "_looked_at",
+        "_looked_in",
         "discarded",
         "execution_id",
         "executor",
@@ -90,6 +92,9 @@ class Live:
         self.is_busy = False
         self.is_queued = False
         self.is_loading = False
+        # While suspended: how much of which mailbox is known to be no news. A mailbox that is replaced is another list.
+        self._looked_in = self.mailbox
+        self._looked_at = 0
 
     @classmethod
     def of_start(cls, start: Start) -> Live:
@@ -193,7 +198,19 @@ class Live:
             return True
         if self.instance.status is not Status.SUSPENDED:
             return bool(self.mailbox)
-        return any(isinstance(event, episode.CONTROL) or id(event) not in self.numbers for event in self.mailbox)
+        return self._has_news_while_suspended()
+
+    def _has_news_while_suspended(self) -> bool:
+        """Whether a control event is in the mailbox, or what only memory has. Each is looked at once: many must not cost their square."""
+        mailbox = self.mailbox
+        if self._looked_in is not mailbox:
+            self._looked_in, self._looked_at = mailbox, 0
+        while self._looked_at < len(mailbox):
+            event = mailbox[self._looked_at]
+            if isinstance(event, episode.CONTROL) or id(event) not in self.numbers:
+                return True
+            self._looked_at += 1
+        return False
 
     @property
     def is_idle(self) -> bool:

@@ -14,6 +14,7 @@ import types
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -21,10 +22,13 @@ _IN_A_ROW_MAX = 100  # then the rest of the event loop gets its turn
 
 
 class Runners(Generic[T]):
-    """Runs `work(item)` for each item that is put in line, as many at a time as are put."""
+    """Runs `work(item)` for each item that is put in line, as many at a time as are put; `waits(item, task)` says in which task it waits."""
 
-    def __init__(self, work: Callable[[T], Coroutine[Any, Any, None]]) -> None:
+    def __init__(
+        self, work: Callable[[T], Coroutine[Any, Any, None]], waits: Callable[[T, asyncio.Task[None]], None]
+    ) -> None:
         self._work = work
+        self._waits = waits
         self._line: deque[T] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle: list[asyncio.Future[None]] = []
@@ -57,8 +61,9 @@ class Runners(Generic[T]):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _suspended(self) -> None:
+    def _suspended(self, item: T, task: asyncio.Task[None]) -> None:
         """The runner's activity waits: somebody else has to see to the line."""
+        self._waits(item, task)
         self._is_called = False
         if self._line:
             self._call()
@@ -75,11 +80,12 @@ class Runners(Generic[T]):
                     in_a_row = 0
                     await asyncio.sleep(0)
                     continue
-                work = self._work(line.popleft())
-                if not await _run_until_it_waits(work, self._context.copy(), self._suspended):
+                item = line.popleft()
+                suspended = partial(self._suspended, item, task)
+                if not await _run_until_it_waits(self._work(item), self._context.copy(), suspended):
                     break  # another runner has the line now
                 if task.cancelling():
-                    self._suspended()
+                    suspended()
                     break
             else:
                 self._is_called = False

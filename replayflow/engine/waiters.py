@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from replayflow.core.commit import RowState
-from replayflow.errors import ReplayflowError
+from replayflow.errors import InstanceNotFoundError, ReplayflowError
 
 
 class Waiters:
@@ -13,10 +13,13 @@ class Waiters:
         self._waiting: dict[str, list[asyncio.Future[RowState]]] = {}
 
     def add(self, instance_id: str) -> asyncio.Future[RowState]:
-        """A future of the row that the instance ends with, if that happens from now on; cancel it when it is not wanted any more."""
+        """A future of the row that the instance ends with, if that happens from now on; whoever gives it up says so with `forget`."""
         future: asyncio.Future[RowState] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(instance_id, []).append(future)
-        future.add_done_callback(lambda done: self._forget(instance_id, done))
+        waiting = self._waiting.get(instance_id)
+        if waiting is None:
+            self._waiting[instance_id] = [future]
+        else:
+            waiting.append(future)
         return future
 
     def ended(self, instance_id: str, row: RowState) -> None:
@@ -27,6 +30,12 @@ class Waiters:
                 if not future.done():
                     future.set_result(row)
 
+    def missing(self, instance_id: str) -> None:
+        """There is no such instance: whoever waits for it waits in vain."""
+        for future in self._waiting.pop(instance_id, ()):
+            if not future.done():
+                future.set_exception(InstanceNotFoundError(f"no instance '{instance_id}' can be read from the hub"))
+
     def fail(self, error: ReplayflowError) -> None:
         """Nobody will be told any more, and all are told so."""
         waiting, self._waiting = self._waiting, {}
@@ -35,7 +44,8 @@ class Waiters:
                 if not future.done():
                     future.set_exception(error)
 
-    def _forget(self, instance_id: str, future: asyncio.Future[RowState]) -> None:
+    def forget(self, instance_id: str, future: asyncio.Future[RowState]) -> None:
+        """Nobody waits for this future any more."""
         waiting = self._waiting.get(instance_id)
         if waiting is not None and future in waiting:
             waiting.remove(future)

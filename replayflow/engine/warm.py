@@ -16,6 +16,7 @@ class Warm:
 
     def __init__(self, limit: int, cool: Callable[[Live], None]) -> None:
         self._limit = limit
+        self._orderly = limit // 2  # with fewer there is no hurry to know who is the oldest
         self._cool = cool
         self._lives: OrderedDict[str, Live] = OrderedDict()
 
@@ -23,9 +24,10 @@ class Warm:
         """Something happens to the instance."""
         lives = self._lives
         lives[live.id] = live
-        lives.move_to_end(live.id)
-        if len(lives) > self._limit:
-            self._make_room(live)
+        if len(lives) > self._orderly:
+            lives.move_to_end(live.id)
+            if len(lives) > self._limit:
+                self._make_room(live)
 
     def drop(self, live: Live) -> None:
         """The instance's generator is gone."""

@@ -29,6 +29,7 @@ from replayflow.store.sqlite.statements import ROWS, SQL
 
 _PENDING = Status.PENDING.value
 _REMEMBERED_MAX = 50_000
+_ACCEPTED = Outcome()  # what nearly every commit comes to; nobody writes into it
 _STATUSES: dict[str, Status] = {status.value: status for status in Status}
 # Text that is no Unicode or has a NUL where it must not, a number beyond 64 bits, a value beyond SQLite's limit.
 _UNSTORABLE = (ValueError, OverflowError, sqlite3.DataError)
@@ -147,7 +148,10 @@ class Group:
         self._remembered.check(connection)
         before = (self._next_key, self._next_number)
         self._read_known()
-        outcomes = [self._apply(operation) for operation in self._operations]
+        outcomes = [
+            self._commit(operation) if type(operation) is Commit else self._apply(operation)
+            for operation in self._operations
+        ]
         self._flush()
         if before != (self._next_key, self._next_number):
             connection.execute(SQL["count_on"], (self._next_key, self._next_number))
@@ -199,13 +203,13 @@ class Group:
     # ---- operations
 
     def _commit(self, commit: Commit) -> Outcome:
-        outcome = Outcome()
         known = self._known.get(commit.instance_id)
         if known is None or known.execution_id != commit.execution_id or commit.sequence != known.last_number + 1:
-            outcome.error = LeaseLostError(
-                f"instance '{commit.instance_id}' has moved on: piece {commit.sequence} of execution {commit.execution_id} does not continue it"
+            return Outcome(
+                LeaseLostError(
+                    f"instance '{commit.instance_id}' has moved on: piece {commit.sequence} of execution {commit.execution_id} does not continue it"
+                )
             )
-            return outcome
         if commit.chunk is not None:
             self._pieces.append((known.key, commit.sequence, commit.at, commit.chunk))
             known.last_number = commit.sequence
@@ -230,6 +234,9 @@ class Group:
             self._consumed += commit.consumed
         if commit.next_start is not None:
             self._succeed(known, commit.next_start)
+        if not commit.starts and not commit.messages:
+            return _ACCEPTED
+        outcome = Outcome()
         for start in commit.starts:
             if start.instance_id not in self._known:
                 self._begin(start, outcome)
