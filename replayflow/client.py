@@ -1,8 +1,7 @@
 """The client: starts, signals and reads instances, from the worker's own process or from any other.
 
 A client writes into the store, or, inside a hub, through the hub's worker, which spares a transaction. What a call has accepted survives
-any crash (I6);
-what it refuses, it refuses before anything is written (I11).
+any crash (I6); what it refuses, it refuses before anything is written (I11).
 """
 
 from __future__ import annotations

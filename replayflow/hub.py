@@ -36,6 +36,8 @@ class TaskHub:
 
     `when_owned` says what to do where another process's worker owns the hub: "error" raises `HubOwnedError`, "wait" waits until it is free,
     "client" goes without a worker (`hub.is_worker` tells).
+
+    Where the code no longer fits an instance's history, the instance is parked; with `$REPLAYFLOW_ON_MISMATCH` set to `fail` it fails instead.
     """
 
     def __init__(
@@ -77,7 +79,15 @@ class TaskHub:
         try:
             epoch = await self._acquire()
             if epoch is not None:
-                self._engine = Engine(self._store, self._app, self._codec, epoch, self._limits, self._clock)
+                self._engine = Engine(
+                    self._store,
+                    self._app,
+                    self._codec,
+                    epoch,
+                    self._limits,
+                    self._clock,
+                    fails_on_mismatch=os.environ.get("REPLAYFLOW_ON_MISMATCH") == "fail",
+                )
                 self._running = asyncio.create_task(self._engine.run(), name="replayflow engine")
         except BaseException:
             await self._store.close()

@@ -1,8 +1,7 @@
 """The registry: names to functions. An `App` is what a worker serves and a client checks names against.
 
 A function is looked at once, when it is registered: what it takes, what it returns, whether it can be what it is registered as. What is
-wrong with it is
-said there, and not when an instance runs into it.
+wrong with it is said there, and not when an instance runs into it.
 """
 
 from __future__ import annotations

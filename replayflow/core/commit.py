@@ -1,8 +1,7 @@
 """What one episode makes durable: one value, written as a whole or not at all.
 
 A commit names the execution that it belongs to and the piece of history that it continues; a store refuses one that does not fit, alone.
-These are the
-values that cross the store's port; the events in them are encoded already.
+These are the values that cross the store's port; the events in them are encoded already.
 """
 
 from __future__ import annotations

@@ -134,6 +134,24 @@ def run(
     return episode
 
 
+def fail(instance: Instance, failure: FailureDetails, *, sequence: int, now: int, row: RowState) -> Episode:
+    """The execution has failed from outside its code; whoever waits for it learns so. For an instance whose code no longer fits its history."""
+    started = instance.started
+    assert started is not None  # noqa: S101 - what has a history has started
+    now = max(now, instance.now)
+    episode = Episode()
+    chunk: list[HistoryEvent] = [
+        OrchestratorStarted(now),
+        ExecutionCompleted(-1, Status.FAILED, failure_details=failure),
+    ]
+    instance.apply_all(chunk)
+    _finish(instance, episode, chunk)
+    commit = episode.commit = Commit(started.instance_id, started.execution_id, sequence, now, events.encode(chunk))
+    commit.starts, commit.messages = episode.starts, episode.messages
+    commit.state = _changed(instance, row, now, ())
+    return episode
+
+
 # ---- what comes in
 
 

@@ -1,8 +1,7 @@
 """Time: what has to happen when. One heap, one wake-up of the event loop, and a bound on what is kept of those who sleep.
 
 Instances in memory have their timers and retries here. Of those that sleep in the store only the next few thousand are known; `horizon` is
-the time up
-to which that knowledge is complete, and when it comes near the store is asked for more. So a million sleepers cost no memory.
+the time up to which that knowledge is complete, and when it comes near the store is asked for more. So a million sleepers cost no memory.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Group commit: whatever has come together while the last transaction was on its way goes into the next one.
 
 Nobody waits for a group to fill: an idle engine commits at once, a busy one commits more at a time. When a group fails nothing of it has
-happened, and
-each of its members is told so; a store that may recover (a full disk) is tried again with growing pauses, by those that come again.
+happened, and each of its members is told so; a store that may recover (a full disk) is tried again with growing pauses, by those that come
+again.
 """
 
 from __future__ import annotations

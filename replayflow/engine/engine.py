@@ -36,6 +36,7 @@ from replayflow.engine import garbage
 from replayflow.engine.activities import Activities, Run
 from replayflow.engine.alarms import Alarms
 from replayflow.engine.committer import Committer, Settle
+from replayflow.engine.deployment import try_sleepers
 from replayflow.engine.intake import Intake
 from replayflow.engine.live import Ended, Live
 from replayflow.engine.patience import PASSING, Backoff
@@ -43,8 +44,10 @@ from replayflow.engine.revival import revive, unknown
 from replayflow.engine.waiters import Waiters
 from replayflow.engine.warm import Warm
 from replayflow.errors import (
+    FailureDetails,
     InvalidArgumentError,
     LeaseLostError,
+    NonDeterminismError,
     PayloadError,
     ReplayflowError,
     StoreCorruptError,
@@ -91,8 +94,11 @@ class Engine:
         limits: Limits,
         clock: Clock | None = None,
         random: Random | None = None,
+        fails_on_mismatch: bool = False,
     ) -> None:
         self._store = store
+        self._epoch = epoch
+        self._fails_on_mismatch = fails_on_mismatch
         self._clock = clock or SystemClock()
         self._random = random or Random()  # noqa: S311 - jitter
         self._limits = limits
@@ -139,6 +145,9 @@ class Engine:
                 services.create_task(self._intake.load_wanted())
                 services.create_task(self._intake.want_parked())
                 services.create_task(self._alarms.run())
+                services.create_task(
+                    try_sleepers(self._store, self._epoch, self._environment, self._look_at, self._intake.all_read)
+                )
                 services.create_task(self._watch())
         except* Exception as group:
             error: BaseException = group
@@ -351,11 +360,14 @@ class Engine:
         problem = revive(live, pieces, self._environment)
         if problem is not None and any(isinstance(event, episode.ENDS) for event in live.mailbox):
             live.executor = Ended()  # to be ended it needs no code
+        elif isinstance(problem, NonDeterminismError) and self._fails_on_mismatch:
+            self._give_up(live, problem)
+            return
         elif problem is not None:
-            if record.problem == problem.encode():
+            if record.problem == str(problem).encode():
                 self._set_aside(live)
             else:
-                self._park(live, problem)
+                self._park(live, str(problem))
             return
         if record.problem is not None:
             self._committer.add(Park(live.id, live.execution_id, None), _ignore)
@@ -439,7 +451,7 @@ class Engine:
             assert isinstance(started, ExecutionStarted)  # noqa: S101 - every execution begins with it
             definition = self._environment.orchestrators.get(started.name)
             if definition is None:
-                return self._parking(live, unknown("orchestrator", started.name, self._environment.orchestrators))
+                return self._parking(live, str(unknown("orchestrator", started.name, self._environment.orchestrators)))
             live.executor = Replay(definition, started, self._environment)
         executor = live.executor
         assert executor is not None  # noqa: S101 - only instances with one are ready
@@ -458,7 +470,7 @@ class Engine:
         activities = self._environment.activities
         for task in done.scheduled:
             if task.name not in activities:
-                return self._parking(live, unknown("activity", task.name, activities))
+                return self._parking(live, str(unknown("activity", task.name, activities)))
         live.start, live.mailbox, live.discarded = [], [], []
         numbers, loose = discarded, mailbox
         if live.numbers:
@@ -681,6 +693,16 @@ class Engine:
         self._enqueue(live)
 
     # ---- parking, and leaving the memory
+
+    def _give_up(self, live: Live, mismatch: NonDeterminismError) -> None:
+        """The instance fails with the mismatch, for those who would rather have that than an instance that waits for the right code."""
+        done = episode.fail(
+            live.instance, FailureDetails.of(mismatch), sequence=live.sequence, now=self._clock.now(), row=live.row
+        )
+        assert done.commit is not None  # noqa: S101 - a failure is always written
+        live.executor = Ended()
+        live.is_busy = True
+        self._committer.add(done.commit, _Step(self, live, done.commit, done, []).settle)
 
     def _park(self, live: Live, problem: str) -> None:
         parking = self._parking(live, problem)

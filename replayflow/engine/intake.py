@@ -44,6 +44,8 @@ class Intake:
         self.loading: dict[str, list[Delivery]] = {}
         self._has_arrived = asyncio.Event()
         self._has_wanted = asyncio.Event()
+        self._all_read = asyncio.Event()
+        self._all_read.set()
 
     def look(self) -> None:
         """Somebody else has written: there may be messages."""
@@ -54,6 +56,11 @@ class Intake:
         if instance_id not in self.loading:
             self._wanted[instance_id] = None
             self._has_wanted.set()
+            self._all_read.clear()
+
+    async def all_read(self) -> None:
+        """Nothing that was asked for is on its way any more."""
+        await self._all_read.wait()
 
     def is_expected(self, instance_id: str) -> bool:
         """Whether the instance is on its way into memory."""
@@ -99,6 +106,8 @@ class Intake:
                 self._has_wanted.clear()
             if batch:
                 await until_it_answers(partial(self._load, batch))
+            if self.is_idle:
+                self._all_read.set()
             await asyncio.sleep(0)  # a store in memory answers without waiting, and others want their turn
 
     async def want_parked(self) -> None:

@@ -8,11 +8,11 @@ from replayflow.core.definitions import Environment
 from replayflow.core.events import ExecutionStarted, HistoryEvent
 from replayflow.core.replay import Replay
 from replayflow.engine.live import Ended, Live
-from replayflow.errors import NonDeterminismError
+from replayflow.errors import NonDeterminismError, UnknownNameError, UserError
 
 
-def revive(live: Live, pieces: Sequence[Sequence[HistoryEvent]], environment: Environment) -> str | None:
-    """The instance's generator stands where it stood; or, returned as text, what is wrong with it (I9). Nothing is written either way."""
+def revive(live: Live, pieces: Sequence[Sequence[HistoryEvent]], environment: Environment) -> UserError | None:
+    """The instance's generator stands where it stood; or, returned and not raised, what is wrong with it (I9). Nothing is written either way."""
     if live.instance.is_finished:
         live.executor = Ended()
         return None
@@ -31,14 +31,14 @@ def revive(live: Live, pieces: Sequence[Sequence[HistoryEvent]], environment: En
         for piece in pieces:
             replay.replay(piece)
     except NonDeterminismError as mismatch:
-        return str(mismatch)
+        return mismatch
     live.executor = replay
     return None
 
 
-def unknown(what: str, name: str, known: Mapping[str, object]) -> str:
+def unknown(what: str, name: str, known: Mapping[str, object]) -> UnknownNameError:
     """The problem of an instance that needs a name which this worker does not have."""
-    return (
+    return UnknownNameError(
         f"no {what} '{name}' is registered with this worker's app (it has: {', '.join(sorted(known)) or 'none'}); "
         "the instance waits, and goes on when a worker that has it starts"
     )

@@ -1,8 +1,7 @@
 """The store port: durable state as the engine and its clients see it. What a store promises is said here, and tested by one suite for all.
 
 A store holds *instances* (a row each: what status shows), their *history* (numbered pieces, append-only, I10), an *inbox* (messages that no
-history has
-yet), and who owns the hub.
+history has yet), and who owns the hub.
 
 **Writing.** All writing is `write(operations)`: one transaction for the whole group (group commit), or none of it. Within the group the operations
 are applied in order; each is accepted or refused on its own, with the reason, and a refused one changes nothing (it never drags its neighbours
@@ -20,13 +19,12 @@ is refused.
 character, with `InvalidArgumentError`; a value larger than the store can hold with `PayloadTooLargeError`. Reading by such text finds nothing.
 
 **Pieces of history.** An execution begins with its start event, which the instance's row holds; the pieces that follow are numbered on from
-it. When an
-execution gives way to the next, its start takes its place in the history, and the next one's numbers go on from there.
+it. When an execution gives way to the next, its start takes its place in the history, and the next one's numbers go on from there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
@@ -266,6 +264,18 @@ class Store(Protocol):
 
     async def arrived(self, after: int, limit: int) -> list[Delivery]:
         """The messages with a number above `after`, in order."""
+        ...
+
+    async def code(self) -> dict[str, str]:
+        """The digests of the orchestrators' code, by name, that were kept last."""
+        ...
+
+    async def keep_code(self, digests: Mapping[str, str], epoch: int) -> None:
+        """The digests are kept, beside those of other names. Only the owner may.
+
+        Raises:
+            LeaseLostError: the epoch is not the hub's; nothing was written.
+        """
         ...
 
     def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from replayflow.core.commit import Commit, Message, RowState, Start
@@ -81,6 +81,7 @@ class MemoryStore:
         self._owner: Owner | None = None
         self._subscribers: list[Callable[[], None]] = []
         self._is_open = False
+        self._code: dict[str, str] = {}
 
     async def open(self) -> None:
         self._is_open = True
@@ -127,7 +128,17 @@ class MemoryStore:
             asyncio.get_running_loop().call_soon(changed)
         return outcomes
 
+    async def keep_code(self, digests: Mapping[str, str], epoch: int) -> None:
+        self._check_open()
+        if epoch != self._epoch:
+            raise LeaseLostError(f"the hub {self.url} has another owner by now: epoch {self._epoch}, not {epoch}")
+        self._code.update(digests)
+
     # ---- reading
+
+    async def code(self) -> dict[str, str]:
+        self._check_open()
+        return dict(self._code)
 
     async def load(self, instance_ids: Sequence[str]) -> list[Loaded]:
         self._check_open()

@@ -15,7 +15,7 @@ import pytest
 
 from replayflow import App, Instance, OrchestrationContext, TaskHub
 from replayflow.core.events import OrchestratorStarted
-from tests.semantics.kit import LIMIT, Place, history, until
+from tests.semantics.kit import LIMIT, Place, failure_of, history, until
 
 
 def with_code(code: Callable[..., Any]) -> App:
@@ -77,6 +77,30 @@ async def until_parked(instance: Instance[Any]) -> str:
 
     found: str = await until(problem)
     return found
+
+
+async def test_a_sleeping_instance_is_tried_when_a_worker_starts_with_changed_code(place: Place) -> None:
+    async with place.hub(with_code(right)) as hub:
+        await begun(hub)
+    async with place.hub(with_code(swapped)) as hub:
+        assert "activity 'first' (task 1)" in await until_parked(hub.client.get("i"))
+    async with place.hub(with_code(right)) as hub:
+        instance = hub.client.get("i")
+        await until_freed(instance)
+        await instance.raise_event("go", "kept")
+        assert await instance.result(LIMIT) == [2, "kept", 3]
+
+
+async def test_a_mismatch_fails_the_instance_where_that_is_asked_for(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPLAYFLOW_ON_MISMATCH", "fail")
+    async with place.hub(with_code(right)) as hub:
+        await begun(hub)
+    async with place.hub(with_code(swapped)) as hub:
+        details = await failure_of(hub.client.get("i"))
+    assert details.type == "NonDeterminismError"
+    assert "activity 'first' (task 1)" in details.message
 
 
 async def until_freed(instance: Instance[Any]) -> None:

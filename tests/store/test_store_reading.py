@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from replayflow.core.instance import Status
-from replayflow.errors import HubOwnedError, InvalidArgumentError, StoreUnavailableError
+from replayflow.errors import HubOwnedError, InvalidArgumentError, LeaseLostError, StoreUnavailableError
 from replayflow.store import Store
 from replayflow.store.base import Create, InstanceFilter, Park, Wake
 from tests.store.builders import (
@@ -339,3 +339,18 @@ async def test_an_epoch_that_was_acquired_is_good_until_the_next(store: Store) -
     epoch = await store.acquire(OWNER)
     await accepted(store, create("a"), epoch=epoch)
     assert numbers((await accepted(store, post("a"), epoch=epoch))[0]) == [1]
+
+
+async def test_the_code_that_was_kept_is_what_is_read_beside_other_names(store: Store) -> None:
+    epoch = await store.acquire(OWNER)
+    assert await store.code() == {}
+    await store.keep_code({"a": "1", "b": "2"}, epoch)
+    await store.keep_code({"b": "3"}, epoch)
+    assert await store.code() == {"a": "1", "b": "3"}
+
+
+async def test_code_is_not_kept_under_another_epoch(store: Store) -> None:
+    epoch = await store.acquire(OWNER)
+    with pytest.raises(LeaseLostError):
+        await store.keep_code({"a": "1"}, epoch - 1)
+    assert await store.code() == {}

@@ -1,8 +1,8 @@
 """SQLite as the store uses it: opening a file, one thread that writes, and errors that say what to do.
 
 A transaction is one function that runs on the writer thread from BEGIN to COMMIT: one hop for a whole group, and no statement of another
-between two of
-its own. Durability is WAL with synchronous=FULL: a commit has reached the disk when the function returns. Reading goes through aiosqlite.
+between two of its own. Durability is WAL with synchronous=FULL: a commit has reached the disk when the function returns. Reading goes
+through aiosqlite.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """One group of operations as one SQLite transaction.
 
 What the operations touch is read with one statement; the operations are then applied in order to what was read, as the memory store does
-it; what they
-come to is written with a few statements of many rows. The order of writing (instances, history, states, inbox) lets an instance begin, move and
-end within one group.
+it; what they come to is written with a few statements of many rows. The order of writing (instances, history, states, inbox) lets an
+instance begin, move and end within one group.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The file's format: numbered migrations, applied as a whole or not at all.
 
 A hub bears our application id, and its `user_version` is the number of its last migration. A file that is neither empty nor a hub, or that
-is newer than
-this code, is refused before anything is written to it.
+is newer than this code, is refused before anything is written to it.
 """
 
 from __future__ import annotations

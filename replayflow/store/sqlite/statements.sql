@@ -139,6 +139,12 @@ UNION ALL
 SELECT wake_at, key, id FROM instance WHERE wake_at > ?1
 ORDER BY 1, 2 LIMIT ?3
 
+-- name: code
+SELECT name, digest FROM code
+
+-- name: keep_code
+INSERT INTO code (name, digest) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET digest = excluded.digest
+
 -- name: database_changes
 PRAGMA data_version
 

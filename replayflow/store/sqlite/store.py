@@ -9,7 +9,7 @@ import asyncio
 import json
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 import aiosqlite
 
 from replayflow.core.instance import Status
-from replayflow.errors import HubOwnedError, StoreError, StoreUnavailableError
+from replayflow.errors import HubOwnedError, LeaseLostError, StoreError, StoreUnavailableError
 from replayflow.store.base import (
     Delivery,
     InstanceFilter,
@@ -178,7 +178,19 @@ class SqliteStore:
             raise StoreUnavailableError(f"{self.path} is not open")
         return self._writer.subscribe(changed)
 
+    async def keep_code(self, digests: Mapping[str, str], epoch: int) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            present: int = connection.execute(SQL["hub"]).fetchone()[0]
+            if present != epoch:
+                raise LeaseLostError(f"the hub {self.url} has another owner by now (epoch {present}, ours was {epoch})")
+            connection.executemany(SQL["keep_code"], list(digests.items()))
+
+        await self._write(lambda connection: in_transaction(connection, work))
+
     # ---- reading
+
+    async def code(self) -> dict[str, str]:
+        return dict(await self._read(SQL["code"]))
 
     async def load(self, instance_ids: Sequence[str]) -> list[Loaded]:
         async with self._snapshot() as read:

@@ -67,3 +67,9 @@ CREATE TABLE dedupe (
     key      TEXT NOT NULL,
     PRIMARY KEY (instance, key)
 ) WITHOUT ROWID;
+
+-- The code that the hub's instances were last known to fit: orchestrators by name, each with a digest of its bytecode.
+CREATE TABLE code (
+    name   TEXT PRIMARY KEY,
+    digest TEXT NOT NULL
+) WITHOUT ROWID;
