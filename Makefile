@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 run: $(STAMP) ## the main job: a census of the standard library, killed in the middle and resumed
-	@$(BIN)/python -m samples.census --demonstrate
+	@$(BIN)/python -m samples.census_demonstration
 
 test: $(STAMP) ## the test suite
 	@$(BIN)/python -m pytest -n auto

@@ -1,7 +1,7 @@
 """The census: every source file of Python's standard library, parsed and measured in a batch that survives kill -9.
 
     python -m samples.census [ROOT] [--store PATH] [--fresh]      count, or go on counting where the last run was stopped
-    python -m samples.census --demonstrate                        kill a census in the middle, resume it, and audit its history
+    python -m samples.census_demonstration                        kill a census in the middle, resume it, and audit its history
 
 One file is one activity. Parsing is work for the processor, so the activities run in processes, one for each core. Chunks of sixteen files
 would save a quarter of the time, and a kill would then cost up to sixteen files for each process instead of one.
@@ -105,10 +105,6 @@ def main(arguments: list[str] | None = None) -> int:
     if not root.is_dir():
         print(f"census: {root} is no folder", file=sys.stderr)
         return 2
-    if options.demonstrate:
-        from samples.census_demonstration import demonstrate  # it imports this module
-
-        return demonstrate(root)
     try:
         asyncio.run(_count(root, options.store, is_fresh=options.fresh))
     except KeyboardInterrupt:
@@ -189,9 +185,6 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--store", default="census.db", help="where the census is kept (default: %(default)s)")
     parser.add_argument("--fresh", action="store_true", help="begin anew, whatever the store has")
-    parser.add_argument(
-        "--demonstrate", action="store_true", help="kill a census in the middle, resume it, and audit it"
-    )
     return parser.parse_args(arguments)
 
 

@@ -1,5 +1,7 @@
 """The census, killed with SIGKILL in the middle, resumed, and audited: by its history, by a log of what really ran, by counting again.
 
+    python -m samples.census_demonstration
+
 1. The worker is a process of its own. What is known of it comes through a client, from the durable history, never from the worker itself.
 2. Every execution of an activity leaves a line in a log outside the store, so that work that was done twice cannot hide.
 3. Each promise is checked and said in one line; one that is broken makes the exit code 1.
@@ -8,6 +10,7 @@
 import asyncio
 import os
 import sys
+import sysconfig
 import tempfile
 import time
 from collections import Counter
@@ -193,3 +196,7 @@ def _seconds(begun: float) -> str:
 
 def _say(text: str, end: str = "\n") -> None:
     print(text, end=end, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(demonstrate(Path(sysconfig.get_path("stdlib"))))
