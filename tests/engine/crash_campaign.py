@@ -63,8 +63,7 @@ async def campaign(path: Path, kills: int, batches: int, seed: int) -> dict[str,
     raised: dict[str, int] = {}
     try:
         async with Client(path) as client:
-            for number in range(batches):
-                started.append(await _start(client, number))
+            started += [await _start(client, number) for number in range(batches)]
             for _ in range(kills):
                 await asyncio.sleep(chance.uniform(0.02, 1.0))
                 worker.restart()
