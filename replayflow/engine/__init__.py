@@ -1,5 +1,6 @@
 """The engine runs work: one small service per loop, over a store that is the truth."""
 
-from replayflow.engine.engine import Engine, Limits
+from replayflow.engine.engine import Engine
+from replayflow.engine.limits import Limits
 
 __all__ = ["Engine", "Limits"]

@@ -1,85 +1,31 @@
-"""The engine: everything that a worker does, put together. Mailboxes -> episodes -> group commit -> what follows.
+"""The engine: the services of a worker, put together, started and stopped; and the door through which clients in its process come in.
 
-The order that all rests on:
-
-1. An episode runs in memory and yields one commit; nothing that it decided is visible to anybody yet.
-2. The commit is written, with others, in one transaction.
-3. Only then do its activities start, its messages travel, its waiters wake, its children begin (I3, "durable first, visible after").
-4. A commit that was refused, or whose group failed, never happened: the generator and all that it decided are thrown away, what it had
-   taken in stands in the inbox or goes back into the mailbox, and the instance is read again from the store (I7).
-
-One instance has at most one commit under way. While it is, what comes for the instance gathers in its mailbox, so that fan-in takes few
-episodes under load and no waiting when idle.
+Each service can die at any line: the store is the truth, and a wake-up is only a hint. What happens to instances is in `residents.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import timedelta
 from random import Random
-from secrets import token_hex
 
 from replayflow.clock import Clock, SystemClock
 from replayflow.codec import Codec
-from replayflow.core import episode, events
-from replayflow.core.commit import Commit, Message, RowState, Start
+from replayflow.core.commit import RowState
 from replayflow.core.definitions import Environment
-from replayflow.core.episode import Episode
-from replayflow.core.events import ExecutionStarted, HistoryEvent, TaskCompleted, TaskFailed, TaskScheduled, TimerFired
-from replayflow.core.instance import CHILD_RETRY, TASK_RETRY, TIMER, Alarm, Status
-from replayflow.core.replay import Replay
 from replayflow.engine import garbage
-from replayflow.engine.activities import Activities, Run
-from replayflow.engine.alarms import Alarms
-from replayflow.engine.committer import Committer, Settle
+from replayflow.engine.committer import Committer
 from replayflow.engine.deployment import try_sleepers
-from replayflow.engine.intake import Intake
-from replayflow.engine.live import Ended, Live
+from replayflow.engine.limits import Limits
 from replayflow.engine.patience import PASSING, Backoff
-from replayflow.engine.revival import revive, unknown
+from replayflow.engine.residents import Residents
 from replayflow.engine.waiters import Waiters
-from replayflow.engine.warm import Warm
-from replayflow.errors import (
-    FailureDetails,
-    InvalidArgumentError,
-    LeaseLostError,
-    NonDeterminismError,
-    PayloadError,
-    ReplayflowError,
-    StoreCorruptError,
-    StoreUnavailableError,
-)
+from replayflow.errors import ReplayflowError, StoreUnavailableError
 from replayflow.registry import App
-from replayflow.store.base import Create, Delivery, Loaded, Operation, Outcome, Park, Post, Store
+from replayflow.store.base import Create, Outcome, Post, Store
 
 _logger = logging.getLogger("replayflow")
-_EPISODES_PER_TURN = 200
 _LOOK_SECONDS = 0.005
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a worker may use. Counts are of things at work at one time; `grace` is how long running activities get when the worker stops.
-
-    `warm_instances` bounds the generators in memory: the one that nothing has happened to for longest is dropped, and replayed when it is needed.
-    """
-
-    async_activities: int = 1_000
-    thread_activities: int = 32
-    process_activities: int = 2
-    warm_instances: int = 20_000
-    grace: timedelta = timedelta(seconds=10)
-
-    def __post_init__(self) -> None:
-        for name in ("async_activities", "thread_activities", "process_activities", "warm_instances"):
-            if getattr(self, name) < 1:
-                raise InvalidArgumentError(f"Limits: {name} is {getattr(self, name)}; it is 1 or more")
-        if self.grace < timedelta(0):
-            raise InvalidArgumentError(f"Limits: grace is {self.grace}; a duration cannot be negative")
 
 
 class Engine:
@@ -98,33 +44,26 @@ class Engine:
     ) -> None:
         self._store = store
         self._epoch = epoch
-        self._fails_on_mismatch = fails_on_mismatch
-        self._clock = clock or SystemClock()
-        self._random = random or Random()  # noqa: S311 - jitter
         self._limits = limits
         self._environment = Environment(codec, app.activities, app.orchestrators)
-        self._lives: dict[str, Live] = {}
-        self._ready: deque[Live] = deque()
-        self._is_pumping = False
-        self._is_stopping = False
-        self._is_over = False
         self._loop = asyncio.get_running_loop()
         self._waiters = Waiters()
         self._backoff = Backoff()
         self.failure: ReplayflowError | None = None
+        self._is_over = False
         self._has_failed = asyncio.Event()
-        self._warm = Warm(limits.warm_instances, self._cool)
         self._committer = Committer(store, epoch, self._group_failed, self._backoff.succeeded)
-        self._intake = Intake(store, self._route, self._restore, self._missing)
-        self._alarms = Alarms(self._clock, self._ring, self._look_at, store.wakes)
-        self._activities = Activities(
-            codec,
-            {
-                "async": limits.async_activities,
-                "thread": limits.thread_activities,
-                "process": limits.process_activities,
-            },
-            self._has_run,
+        self._residents = Residents(
+            store,
+            self._environment,
+            self._committer,
+            self._waiters,
+            self._backoff,
+            limits,
+            clock or SystemClock(),
+            random or Random(),  # noqa: S311 - jitter
+            fails_on_mismatch,
+            self._fail,
         )
 
     # ---- life
@@ -135,18 +74,24 @@ class Engine:
         Raises:
             ReplayflowError: the store is lost to this worker (another owns it, or it is damaged), or the engine itself is at fault.
         """
-        unsubscribe = self._store.subscribe(self._intake.look)
+        unsubscribe = self._store.subscribe(self._residents.intake.look)
         garbage.work_begins()
         try:
             async with asyncio.TaskGroup() as services:
                 services.create_task(self._committer.run())
-                services.create_task(self._intake.read_arrivals())
-                services.create_task(self._intake.load_wanted())
-                services.create_task(self._intake.load_wanted())
-                services.create_task(self._intake.want_parked())
-                services.create_task(self._alarms.run())
+                services.create_task(self._residents.intake.read_arrivals())
+                services.create_task(self._residents.intake.load_wanted())
+                services.create_task(self._residents.intake.load_wanted())
+                services.create_task(self._residents.intake.want_parked())
+                services.create_task(self._residents.alarms.run())
                 services.create_task(
-                    try_sleepers(self._store, self._epoch, self._environment, self._look_at, self._intake.all_read)
+                    try_sleepers(
+                        self._store,
+                        self._epoch,
+                        self._environment,
+                        self._residents.look_at,
+                        self._residents.intake.all_read,
+                    )
                 )
                 services.create_task(self._watch())
         except* Exception as group:
@@ -171,14 +116,12 @@ class Engine:
 
         What did not end runs again when the next worker starts.
         """
-        self._is_stopping = True
+        self._residents.is_stopping = True
         try:
-            await self._activities.stop(0 if self.failure is not None else self._limits.grace.total_seconds())
+            await self._residents.activities.stop(0 if self.failure is not None else self._limits.grace.total_seconds())
             await self._settle_down()
         finally:
-            for live in list(self._lives.values()):
-                self._close(live)
-            self._lives.clear()
+            self._residents.close()
 
     def abandon(self) -> None:
         """Nobody is served any more, and whoever waits for something is told so."""
@@ -192,9 +135,9 @@ class Engine:
             async with asyncio.timeout(max(1.0, self._limits.grace.total_seconds())):
                 while self.failure is None:
                     await self._committer.drain()
-                    if not self._ready and not self._is_pumping and self._intake.is_idle:
+                    if self._residents.is_quiet:
                         return
-                    await asyncio.sleep(0 if self._intake.is_idle else _LOOK_SECONDS)
+                    await asyncio.sleep(0 if self._residents.intake.is_idle else _LOOK_SECONDS)
         except TimeoutError:
             _logger.warning("stopped with commits under way; what they held is done again")
 
@@ -207,8 +150,15 @@ class Engine:
                 fault.__cause__ = error
                 error = fault
             self.failure = error
+            self._residents.is_lost = True
             self._has_failed.set()
             self._waiters.fail(error)
+
+    def _group_failed(self, error: ReplayflowError) -> None:
+        if isinstance(error, PASSING):
+            self._backoff.failed(error)
+        else:
+            self._fail(error)
 
     def _why_over(self) -> ReplayflowError:
         return self.failure or StoreUnavailableError(f"{self._store.url} is not open: the hub was closed meanwhile")
@@ -227,7 +177,7 @@ class Engine:
 
         def settle(outcome: Outcome | None, error: ReplayflowError | None) -> None:
             if outcome is not None:
-                self._follow(outcome)
+                self._residents.follow(outcome)
             if done.done():
                 return
             if outcome is not None:
@@ -235,8 +185,8 @@ class Engine:
             elif error is not None:
                 done.set_exception(error)
 
-        if isinstance(operation, Create) and self._can_begin_at_once(operation):
-            self._create_and_begin(operation, settle)
+        if isinstance(operation, Create) and self._residents.can_begin_at_once(operation):
+            self._residents.create_and_begin(operation, settle)
         else:
             self._committer.add(operation, settle)
         return await done
@@ -254,553 +204,4 @@ class Engine:
 
     def is_at_work(self, instance_id: str) -> bool:
         """Whether the instance is in memory and has not finished, or on its way there; where it is not, the store knows."""
-        live = self._lives.get(instance_id)
-        if live is None:
-            return self._intake.is_expected(instance_id)
-        return not live.row.status.is_finished
-
-    def _can_begin_at_once(self, create: Create) -> bool:
-        start = create.start
-        return (
-            create.on_existing in ("error", "return")  # a replacement continues a history, which has to be looked at
-            and start.wake_at <= self._clock.now()
-            and start.name in self._environment.orchestrators
-            and start.instance_id not in self._lives
-            and not self._is_stopping
-            and not self._backoff.seconds
-        )
-
-    def _create_and_begin(self, create: Create, settle: Settle) -> None:
-        """Creation and first episode travel in one transaction; where the first is refused, so is the second, which continues nothing then."""
-        live = Live.of_start(create.start)
-        step = self._episode(live)
-        assert step is not None  # noqa: S101 - a first episode always has its start to write
-
-        was_wanted = False
-
-        def created(outcome: Outcome | None, error: ReplayflowError | None) -> None:
-            nonlocal was_wanted
-            if outcome is not None and outcome.started and live.id not in self._lives:
-                was_wanted = self._intake.unwant(live.id)
-                self._lives[live.id] = live
-                self._warm.touch(live)
-                outcome.started = []
-            settle(outcome, error)
-
-        def begun(outcome: Outcome | None, error: ReplayflowError | None) -> None:
-            if self._lives.get(live.id) is live:
-                step.settle(outcome, error)
-                if was_wanted:
-                    self._reload_if_in(live)
-            else:
-                self._close(live)
-
-        self._committer.add(create, created)
-        self._committer.add(step.operation, begun)
-
-    # ---- messages and instances come in
-
-    def _route(self, delivery: Delivery) -> None:
-        live = self._lives.get(delivery.instance_id)
-        if live is not None and not live.is_loading:
-            self._intake.held.add(delivery.number)
-            live.receive(delivery)
-            self._enqueue(live)
-            return
-        meanwhile = self._intake.loading.get(delivery.instance_id)
-        if meanwhile is not None:
-            meanwhile.append(delivery)
-        elif delivery.takes_messages or delivery.is_control:
-            self._look_at(delivery.instance_id)
-
-    def _look_at(self, instance_id: str) -> None:
-        if instance_id not in self._lives and not self._is_stopping:
-            self._intake.want(instance_id)
-
-    def _reload(self, live: Live) -> None:
-        """The instance is read anew: its generator is gone, or nothing that is in memory of it holds any more."""
-        if live.is_busy:
-            live.must_reload = True  # what is read before the commit is written would be out of date
-        elif not live.is_loading:
-            live.is_loading = True
-            self._intake.want(live.id)
-
-    def _reload_if_in(self, live: Live) -> None:
-        if self._lives.get(live.id) is live:
-            self._reload(live)
-
-    def _missing(self, instance_id: str) -> None:
-        live = self._lives.get(instance_id)
-        if live is not None:
-            self._set_aside(live)
-        self._waiters.missing(instance_id)
-
-    def _restore(self, loaded: Loaded) -> None:
-        """The instance is in memory as the store has it, replayed, with everything going that has to go."""
-        record = loaded.record
-        live = self._lives.get(record.instance_id)
-        if live is None:
-            live = Live(record.instance_id, record.execution_id)
-        elif not live.is_loading:
-            return  # in memory since before the reading began: it knows better
-        live.is_loading = False
-        self._forget(live)
-        try:
-            pieces = live.restore(loaded)
-            for delivery in loaded.inbox:
-                self._intake.held.add(delivery.number)
-                live.receive(delivery)
-        except StoreCorruptError:
-            _logger.exception("instance '%s' cannot be read, and is left as it is", live.id)
-            self._missing(live.id)
-            return
-        self._lives[live.id] = live
-        if live.row.status.is_finished:
-            self._waiters.ended(live.id, live.row)
-        problem = revive(live, pieces, self._environment)
-        if problem is not None and any(isinstance(event, episode.ENDS) for event in live.mailbox):
-            live.executor = Ended()  # to be ended it needs no code
-        elif isinstance(problem, NonDeterminismError) and self._fails_on_mismatch:
-            self._give_up(live, problem)
-            return
-        elif problem is not None:
-            if record.problem == str(problem).encode():
-                self._set_aside(live)
-            else:
-                self._park(live, str(problem))
-            return
-        if record.problem is not None:
-            self._committer.add(Park(live.id, live.execution_id, None), _ignore)
-            if problem is None:
-                _logger.warning("instance '%s' fits the code again, and goes on", live.id)
-        self._warm.touch(live)
-        if problem is not None:
-            self._go_on(live)
-        elif live.start and (live.row.wake_at or 0) > self._clock.now():
-            self._await_start(live)
-        else:
-            self._set_going(live)
-
-    def _set_going(self, live: Live) -> None:
-        """Activities that were at work run again, alarms are set, and what is in the mailbox is seen to."""
-        instance = live.instance
-        if not instance.is_finished:
-            answered = {e.task_scheduled_id for e in live.mailbox if isinstance(e, TaskCompleted | TaskFailed)}
-            for id, task in instance.tasks.items():
-                if id not in live.running and id not in answered and id not in instance.retrying:
-                    self._start_activity(live, live.execution_id, task)
-            for alarm in instance.alarms():
-                self._alarms.set(live.id, alarm)
-        live.orphans = [(owner, task) for owner, task in live.orphans if (owner, task.event_id) not in live.ran]
-        for execution_id, task in live.orphans:
-            if task.name in self._environment.activities:
-                self._start_orphan(live, execution_id, task)
-        self._go_on(live)
-
-    def _await_start(self, live: Live) -> None:
-        """A start that was set for later: only a request to end is heard before."""
-        if any(isinstance(event, episode.ENDS) for event in live.mailbox):
-            self._set_going(live)
-            return
-        self._alarms.sleep(live.id, live.row.wake_at or 0)
-        self._set_aside(live)
-
-    # ---- episodes
-
-    def _enqueue(self, live: Live) -> None:
-        """The instance gets an episode, if it has news and no commit under way."""
-        if live.is_busy or live.is_queued or live.is_loading or not live.has_news:
-            return
-        if live.executor is None and not live.start:
-            self._reload(live)
-            return
-        live.is_queued = True
-        self._ready.append(live)
-        self._warm.touch(live)
-        if not self._is_pumping:
-            self._is_pumping = True
-            self._loop.call_soon(self._pump)
-
-    def _pump(self) -> None:
-        """Runs an episode of each instance that is ready; the rest of the loop gets its turn after a while."""
-        try:
-            for _ in range(min(len(self._ready), _EPISODES_PER_TURN)):
-                live = self._ready.popleft()
-                live.is_queued = False
-                if self._lives.get(live.id) is live and not live.is_loading:
-                    step = self._episode(live)
-                    if step is not None:
-                        self._committer.add(step.operation, step.settle)
-        except BaseException as error:
-            # A KeyboardInterrupt of the user's, or a fault of ours: what the instance has decided is in doubt, and nothing else may be built on it.
-            self._fail(error)
-            self._ready.clear()
-            self._is_pumping = False
-            if not isinstance(error, Exception):
-                raise
-        if self._ready:
-            self._loop.call_soon(self._pump)
-        else:
-            self._is_pumping = False
-
-    def _episode(self, live: Live) -> _Step | _Parking | None:
-        """What the instance's mailbox comes to: an operation to write, and what follows it; None where there is nothing to write."""
-        start, mailbox, discarded = live.start, live.mailbox, live.discarded
-        if start and live.executor is None:
-            started = start[0]
-            assert isinstance(started, ExecutionStarted)  # noqa: S101 - every execution begins with it
-            definition = self._environment.orchestrators.get(started.name)
-            if definition is None:
-                return self._parking(live, str(unknown("orchestrator", started.name, self._environment.orchestrators)))
-            live.executor = Replay(definition, started, self._environment)
-        executor = live.executor
-        assert executor is not None  # noqa: S101 - only instances with one are ready
-        done = episode.run(
-            live.instance,
-            executor,
-            mailbox,
-            sequence=live.sequence,
-            now=self._clock.now(),
-            random=self._random,
-            new_execution_id=_new_execution_id,
-            row=live.row,
-            start=start,
-            orphans=live.orphans,
-        )
-        activities = self._environment.activities
-        for task in done.scheduled:
-            if task.name not in activities:
-                return self._parking(live, str(unknown("activity", task.name, activities)))
-        live.start, live.mailbox, live.discarded = [], [], []
-        numbers, loose = discarded, mailbox
-        if live.numbers:
-            loose = [event for event in mailbox if id(event) not in live.numbers]
-            held = {id(event) for event in done.held}
-            numbers = [*discarded, *live.numbers_of([event for event in mailbox if id(event) not in held])]
-        if done.held:
-            self._keep_held(live, done.held)
-        commit = done.commit
-        if commit is None:
-            if not numbers:
-                return None
-            commit = Commit(live.id, live.execution_id, live.sequence, self._clock.now(), None)
-        commit.consumed = numbers
-        live.is_busy = True
-        return _Step(self, live, commit, done, loose)
-
-    def _keep_held(self, live: Live, held: list[HistoryEvent]) -> None:
-        """What came while the instance is suspended waits; results that only memory has go into the inbox, and come back with a number (I5)."""
-        for event in held:
-            if id(event) in live.numbers:
-                live.mailbox.append(event)
-            else:
-                self._post(Message(live.id, events.encode([event]), execution_id=live.execution_id))
-
-    def _post(self, message: Message) -> None:
-        def settle(outcome: Outcome | None, error: ReplayflowError | None) -> None:
-            if outcome is not None:
-                self._follow(outcome)
-            elif error is not None:
-                self._later(lambda: self._post(message))
-
-        self._committer.add(Post(message), settle)
-
-    # ---- what follows from a commit
-
-    def _committed(self, live: Live, commit: Commit, done: Episode, outcome: Outcome) -> None:
-        """The commit is durable; now it becomes visible."""
-        if commit.chunk is not None:
-            live.sequence += 1
-        if commit.consumed:
-            self._intake.consumed(commit.consumed)
-        state = commit.state
-        if state is not None:
-            live.row = state
-        for task_id in done.canceled:
-            run = live.running.pop(task_id, None)
-            if run is not None:
-                self._activities.cancel(run)
-        if state is not None and state.status.is_finished:
-            self._ended(live, commit, state)
-        else:
-            for task in done.scheduled:
-                self._start_activity(live, live.execution_id, task)
-            for alarm in done.alarms:
-                self._alarms.set(live.id, alarm)
-        if outcome.deliveries or outcome.started or outcome.dropped:
-            self._follow(outcome)
-        if self._lives.get(live.id) is live:
-            self._go_on(live)
-
-    def _ended(self, live: Live, commit: Commit, state: RowState) -> None:
-        """The execution is over: what it asked for last still runs, its successor begins, and whoever waits is told."""
-        self._close(live)
-        self._warm.drop(live)
-        live.executor = Ended()
-        if state.orphans is not None:
-            live.orphans = [o for o in episode.decode_orphans(state.orphans) if (o[0], o[1].event_id) not in live.ran]
-            for execution_id, task in live.orphans:
-                if execution_id != live.execution_id:
-                    continue
-                if task.event_id in live.running:
-                    live.owing.add((execution_id, task.event_id))
-                else:
-                    self._start_orphan(live, execution_id, task)
-        if commit.next_start is not None:
-            self._succeed(live, commit.next_start)
-        else:
-            self._waiters.ended(live.id, state)
-
-    def _succeed(self, live: Live, start: Start) -> None:
-        """The next execution takes over the place, the messages that are meant for it, and what the last one still owes."""
-        successor = live.successor(start)
-        self._lives[live.id] = successor
-        if start.wake_at > self._clock.now():
-            self._await_start(successor)
-        else:
-            self._go_on(successor)
-
-    def _not_committed(self, live: Live, commit: Commit, loose: list[HistoryEvent], error: ReplayflowError) -> None:
-        """Nothing of it has happened. What came from the inbox stands there still; what only memory has goes back into the mailbox."""
-        self._intake.held.difference_update(commit.consumed)
-        self._close(live)
-        if self._lives.get(live.id) is not live:
-            return
-        live.mailbox = loose + live.mailbox
-        if isinstance(error, InvalidArgumentError | PayloadError):  # it would be refused again, and again
-            self._park(live, f"what it decided cannot be stored: {error}")
-            return
-        if isinstance(error, LeaseLostError):  # a failure of the whole group is reported once, not for each instance
-            _logger.warning("a commit of instance '%s' was not written, and is done again: %s", live.id, error)
-        live.is_loading = True
-        self._later(lambda: self._intake.want(live.id))
-
-    def _group_failed(self, error: ReplayflowError) -> None:
-        if isinstance(error, PASSING):
-            self._backoff.failed(error)
-        else:
-            self._fail(error)
-
-    def _later(self, retry: Callable[[], None]) -> None:
-        if self.failure is None and not self._is_stopping:
-            self._loop.call_later(self._backoff.seconds, retry)
-
-    def _follow(self, outcome: Outcome) -> None:
-        """Executions that were created begin; messages that were put into inboxes travel on."""
-        for start in outcome.started:
-            present = self._lives.get(start.instance_id)
-            if present is not None:
-                if present.execution_id != start.execution_id:
-                    self._reload(present)
-            elif start.wake_at > self._clock.now():
-                self._alarms.sleep(start.instance_id, start.wake_at)
-            elif not self._is_stopping:
-                live = Live.of_start(start)
-                if live.is_first:
-                    self._lives[live.id] = live
-                    if self._intake.unwant(live.id):
-                        self._reload(live)
-                    else:
-                        self._enqueue(live)
-                else:
-                    self._look_at(live.id)
-        for delivery in outcome.deliveries:
-            self._route(delivery)
-        for message in outcome.dropped:
-            if message.about:
-                _logger.warning(
-                    "%s was dropped: instance '%s' is unknown or has finished", message.about, message.instance_id
-                )
-
-    def _go_on(self, live: Live) -> None:
-        """The next episode, if there is news; an ended instance that owes nothing any more is forgotten."""
-        if live.row.orphans is not None and not live.orphans and not live.is_busy and not live.is_queued:
-            self._pay_off(live)
-        if live.mailbox or live.start or live.discarded:
-            self._enqueue(live)
-        if live.instance.is_finished and live.is_idle:
-            self._set_aside(live)
-
-    # ---- activities and alarms
-
-    def _start_activity(self, live: Live, execution_id: str, task: TaskScheduled) -> None:
-        id = task.event_id
-        attempt = live.instance.attempts.get(id, 0) + 1 if task.retry is not None else 1
-        definition = self._environment.activities[task.name]
-        live.running[id] = self._activities.start(live.id, execution_id, task, definition, attempt)
-
-    def _start_orphan(self, live: Live, execution_id: str, task: TaskScheduled) -> None:
-        """What an ended execution still owes runs, once in this worker; its id may be that of a task of the present execution."""
-        key = (execution_id, task.event_id)
-        if key not in live.owing:
-            live.owing.add(key)
-            self._activities.start(live.id, execution_id, task, self._environment.activities[task.name], 1)
-
-    def _has_run(self, run: Run, event: HistoryEvent) -> None:
-        """An activity has ended: its result goes into the mailbox, or, where nobody is in, into the inbox."""
-        live = self._lives.get(run.instance_id)
-        if live is None:
-            self._post(Message(run.instance_id, events.encode([event]), execution_id=run.execution_id))
-        elif live.execution_id == run.execution_id and not live.instance.is_finished:
-            live.running.pop(run.task.event_id, None)
-            live.mailbox.append(event)
-            self._enqueue(live)
-        else:
-            self._orphan_has_run(live, run, event)
-
-    def _orphan_has_run(self, live: Live, run: Run, event: HistoryEvent) -> None:
-        """An activity of an execution that has ended has had its run, and nobody is left to be told."""
-        key = (run.execution_id, run.task.event_id)
-        if live.running.get(run.task.event_id) is run:
-            del live.running[run.task.event_id]
-            if live.is_busy or live.is_loading:
-                live.mailbox.append(event)  # the end is not durable; where it never is, somebody wants to know
-        live.owing.discard(key)
-        live.ran.add(key)
-        live.orphans = [(owner, task) for owner, task in live.orphans if (owner, task.event_id) != key]
-        self._go_on(live)
-
-    def _pay_off(self, live: Live) -> None:
-        """The row says that activities are owed that have run by now; without them the instance may sleep."""
-        row = live.row
-        state = RowState(
-            row.status,
-            live.instance.wake_at() if live.instance.started is not None else 0,
-            row.custom_status,
-            row.output,
-            row.failure,
-            row.completed_at,
-        )
-        commit = Commit(live.id, live.execution_id, live.sequence, self._clock.now(), None, state=state)
-        live.is_busy = True
-        step = _Step(self, live, commit, Episode(), [])
-        self._committer.add(commit, step.settle)
-
-    def _ring(self, instance_id: str, alarm: Alarm) -> None:
-        live = self._lives.get(instance_id)
-        if live is None or live.is_loading or not live.instance.rings(alarm):
-            return  # one that is loading sets its alarms anew
-        if alarm.kind == TASK_RETRY:
-            if alarm.id not in live.running:
-                self._start_activity(live, live.execution_id, live.instance.tasks[alarm.id])
-            return
-        if alarm.kind == TIMER:
-            live.mailbox.append(TimerFired(alarm.id, alarm.at))
-        elif alarm.kind == CHILD_RETRY:
-            retried = episode.retried(live.instance, alarm.id, _new_execution_id)
-            if retried is not None:
-                live.mailbox.append(retried)
-        self._enqueue(live)
-
-    # ---- parking, and leaving the memory
-
-    def _give_up(self, live: Live, mismatch: NonDeterminismError) -> None:
-        """The instance fails with the mismatch, for those who would rather have that than an instance that waits for the right code."""
-        done = episode.fail(
-            live.instance, FailureDetails.of(mismatch), sequence=live.sequence, now=self._clock.now(), row=live.row
-        )
-        assert done.commit is not None  # noqa: S101 - a failure is always written
-        live.executor = Ended()
-        live.is_busy = True
-        self._committer.add(done.commit, _Step(self, live, done.commit, done, []).settle)
-
-    def _park(self, live: Live, problem: str) -> None:
-        parking = self._parking(live, problem)
-        self._committer.add(parking.operation, parking.settle)
-
-    def _parking(self, live: Live, problem: str) -> _Parking:
-        """The instance is set aside with its problem; what only memory has of it goes into its inbox (I9)."""
-        messages = [
-            Message(live.id, events.encode([event]), execution_id=live.execution_id)
-            for event in live.mailbox
-            if isinstance(event, TaskCompleted | TaskFailed) and id(event) not in live.numbers
-        ]
-        live.is_busy = True
-        return _Parking(self, live, Park(live.id, live.execution_id, problem.encode(), messages), problem)
-
-    def _parked(self, live: Live, problem: str, error: ReplayflowError | None) -> None:
-        self._set_aside(live)
-        if error is None:
-            _logger.warning("instance '%s' is parked: %s", live.id, problem)
-        else:
-            self._later(lambda: self._look_at(live.id))
-
-    def _cool(self, live: Live) -> None:
-        """The generator goes; with it, where nothing else is going on, all that memory has of the instance."""
-        if live.is_idle:
-            at = live.instance.next_due()
-            if at is not None and live.instance.status is not Status.SUSPENDED and not live.instance.is_finished:
-                self._alarms.sleep(live.id, at)
-            self._set_aside(live)
-        elif not live.start:
-            self._close(live)
-
-    def _set_aside(self, live: Live) -> None:
-        """The instance is in the store alone."""
-        if self._lives.get(live.id) is live:
-            del self._lives[live.id]
-        self._forget(live)
-
-    def _forget(self, live: Live) -> None:
-        self._warm.drop(live)
-        for number, _ in live.numbers.values():
-            self._intake.held.discard(number)
-        self._intake.held.difference_update(live.discarded)
-        self._close(live)
-
-    def _close(self, live: Live) -> None:
-        executor, live.executor = live.executor, None
-        if executor is not None:
-            executor.close()
-
-
-class _Step:
-    """An episode on its way to the disk."""
-
-    __slots__ = ("_done", "_engine", "_live", "_loose", "_reading", "operation")
-
-    def __init__(self, engine: Engine, live: Live, commit: Commit, done: Episode, loose: list[HistoryEvent]) -> None:
-        self._engine = engine
-        self._live = live
-        self.operation: Commit = commit
-        self._done = done
-        self._loose = loose
-        self._reading = live.reading
-
-    def settle(self, outcome: Outcome | None, error: ReplayflowError | None) -> None:
-        live = self._live
-        if live.reading != self._reading:
-            return  # the instance was read again meanwhile: what became of this step is in what was read, or will be refused
-        live.is_busy = False
-        refused = error if outcome is None else outcome.error
-        if refused is None and outcome is not None:
-            self._engine._committed(live, self.operation, self._done, outcome)
-        elif refused is not None:
-            self._engine._not_committed(live, self.operation, self._loose, refused)
-        if live.must_reload and not live.is_busy:
-            live.must_reload = False
-            self._engine._reload_if_in(live)
-
-
-class _Parking:
-    """An instance on its way aside."""
-
-    __slots__ = ("_engine", "_live", "_problem", "operation")
-
-    def __init__(self, engine: Engine, live: Live, park: Park, problem: str) -> None:
-        self._engine = engine
-        self._live = live
-        self.operation: Operation = park
-        self._problem = problem
-
-    def settle(self, outcome: Outcome | None, error: ReplayflowError | None) -> None:
-        self._live.is_busy = False
-        self._engine._parked(self._live, self._problem, error if outcome is None else outcome.error)
-
-
-def _new_execution_id() -> str:
-    return token_hex(16)
-
-
-def _ignore(*_: object) -> None:
-    pass
+        return self._residents.is_at_work(instance_id)

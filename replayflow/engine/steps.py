@@ -1,0 +1,65 @@
+"""Operations on their way to the disk, and whom to tell what became of them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from replayflow.core.commit import Commit
+from replayflow.core.episode import Episode
+from replayflow.core.events import HistoryEvent
+from replayflow.engine.live import Live
+from replayflow.errors import ReplayflowError
+from replayflow.store.base import Operation, Outcome, Park
+
+
+class Owner(Protocol):
+    """Whoever has the instances in memory."""
+
+    def committed(self, live: Live, commit: Commit, done: Episode, outcome: Outcome) -> None: ...
+    def not_committed(self, live: Live, commit: Commit, loose: list[HistoryEvent], error: ReplayflowError) -> None: ...
+    def parked(self, live: Live, problem: str, error: ReplayflowError | None) -> None: ...
+    def reload_if_in(self, live: Live) -> None: ...
+
+
+class Step:
+    """An episode on its way to the disk."""
+
+    __slots__ = ("_done", "_live", "_loose", "_owner", "_reading", "operation")
+
+    def __init__(self, owner: Owner, live: Live, commit: Commit, done: Episode, loose: list[HistoryEvent]) -> None:
+        self._owner = owner
+        self._live = live
+        self.operation: Commit = commit
+        self._done = done
+        self._loose = loose
+        self._reading = live.reading
+
+    def settle(self, outcome: Outcome | None, error: ReplayflowError | None) -> None:
+        live = self._live
+        if live.reading != self._reading:
+            return  # the instance was read again meanwhile: what became of this step is in what was read, or will be refused
+        live.is_busy = False
+        refused = error if outcome is None else outcome.error
+        if refused is None and outcome is not None:
+            self._owner.committed(live, self.operation, self._done, outcome)
+        elif refused is not None:
+            self._owner.not_committed(live, self.operation, self._loose, refused)
+        if live.must_reload and not live.is_busy:
+            live.must_reload = False
+            self._owner.reload_if_in(live)
+
+
+class Parking:
+    """An instance on its way aside."""
+
+    __slots__ = ("_live", "_owner", "_problem", "operation")
+
+    def __init__(self, owner: Owner, live: Live, park: Park, problem: str) -> None:
+        self._owner = owner
+        self._live = live
+        self.operation: Operation = park
+        self._problem = problem
+
+    def settle(self, outcome: Outcome | None, error: ReplayflowError | None) -> None:
+        self._live.is_busy = False
+        self._owner.parked(self._live, self._problem, error if outcome is None else outcome.error)
