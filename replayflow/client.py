@@ -21,7 +21,7 @@ from replayflow.clock import Clock, SystemClock, to_datetime, to_microseconds
 from replayflow.codec import Codec
 from replayflow.core import episode, events
 from replayflow.core.commit import Message, RowState, Start
-from replayflow.core.context import OrchestrationContext, check_event_name
+from replayflow.core.context import OrchestrationContext, check_event_name, check_tags
 from replayflow.core.events import (
     EventRaised,
     ExecutionCancelRequested,
@@ -623,12 +623,7 @@ def _statuses(wanted: Status | str | Iterable[Status | str] | None) -> frozenset
 
 
 def _checked_tags(tags: Mapping[str, str] | None) -> dict[str, str] | None:
-    if not tags:
-        return None
-    for key, value in tags.items():
-        if not isinstance(key, str) or not isinstance(value, str):
-            raise InvalidArgumentError(f"tags are text by text, and {key!r:.80}: {value!r:.80} is not")
-    return dict(tags)
+    return check_tags(tags) if tags else None
 
 
 def _moment(when: datetime | timedelta | None, now: int) -> int:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -116,15 +119,22 @@ class TaskHub:
             raise engine.failure
 
     async def serve(self) -> None:
-        """Works until it is cancelled.
+        """Works until it is cancelled, or until the process gets a SIGTERM, which this makes an orderly end where nobody else has seen to it.
 
         Raises:
             StoreError: the worker has lost its store.
         """
-        if self._running is None:
-            await asyncio.Event().wait()
-        else:
-            await asyncio.shield(self._running)
+        told_to_end = asyncio.Event()
+        with _sigterm_sets(told_to_end):
+            ended = asyncio.ensure_future(told_to_end.wait())
+            try:
+                await asyncio.wait(
+                    {ended, self._running} if self._running is not None else {ended}, return_when="FIRST_COMPLETED"
+                )
+            finally:
+                ended.cancel()
+        if self._running is not None and self._running.done():
+            self._running.result()
 
     async def _acquire(self) -> int | None:
         owner = Owner(os.getpid(), socket.gethostname(), self._clock.now())
@@ -137,6 +147,25 @@ class TaskHub:
                 if self._when_owned == "error":
                     raise
             await asyncio.sleep(_TAKEOVER_LOOK_SECONDS)
+
+
+@contextmanager
+def _sigterm_sets(event: asyncio.Event) -> Iterator[None]:
+    """While this lasts a SIGTERM sets the event, unless the program has a handler of its own or is not in the main thread."""
+    loop = asyncio.get_running_loop()
+    is_ours = (
+        threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    )
+    if is_ours:
+        try:
+            loop.add_signal_handler(signal.SIGTERM, event.set)
+        except NotImplementedError:
+            is_ours = False  # Windows has no such signal to handle
+    try:
+        yield
+    finally:
+        if is_ours:
+            loop.remove_signal_handler(signal.SIGTERM)
 
 
 @overload

@@ -302,7 +302,7 @@ class OrchestrationContext:
                 site_of(_frame(1)),
                 retry_values,
                 timeout_microseconds,
-                None if tags is None else _tags(tags),
+                None if tags is None else check_tags(tags),
             )
         )
         task: ActivityTask[Any] = ActivityTask(id, plan.name, decode, decisions.abandon_task, predicate)
@@ -381,7 +381,7 @@ class OrchestrationContext:
                 version=version or plan.version,
                 site=site_of(_frame(1)),
                 retry=None if retry is None else retry.values(),
-                tags=None if tags is None else _tags(tags),
+                tags=None if tags is None else check_tags(tags),
             )
         )
         decode = plan.decode if result_type is None else environment.codec.decoder(result_type)
@@ -517,11 +517,26 @@ def check_event_name(name: object) -> str:
     return name
 
 
-def _tags(tags: Mapping[str, str]) -> dict[str, str]:
+def check_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """The tags, if they are text by text that can be stored.
+
+    Raises:
+        InvalidArgumentError: they are not.
+    """
     for key, value in tags.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise InvalidArgumentError(f"tags are text by text, and {key!r:.80}: {value!r:.80} is not")
+        if "\0" in key + value or (not (key + value).isascii() and not _is_unicode(key + value)):
+            raise InvalidArgumentError(f"the tag {key!a:.80}: {value!a:.80} has a character that cannot be stored")
     return dict(tags)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False  # a surrogate that stands alone
+    return True
 
 
 def _positive(duration: timedelta, what: str) -> int:

@@ -13,7 +13,7 @@ from random import Random
 from typing import Any, Protocol
 
 from replayflow.core import events, ids
-from replayflow.core.actions import Action, CompleteOrchestration, CreateSubOrchestration
+from replayflow.core.actions import Action, CompleteOrchestration, CreateSubOrchestration, ScheduleTask
 from replayflow.core.commit import Commit, Message, RowState, Start
 from replayflow.core.events import (
     CustomStatusSet,
@@ -308,15 +308,16 @@ def _decide(
     new_execution_id: Callable[[], str],
 ) -> None:
     for action in executor.take():
+        if type(action) is ScheduleTask:  # nearly every decision
+            scheduled = action.record()
+            episode.scheduled.append(scheduled)
+            chunk.append(scheduled)
+            instance.apply(scheduled)
+            continue
         if type(action) is CreateSubOrchestration:
             action.execution_id = new_execution_id()
         decided = action.record()
         match decided:
-            case TaskScheduled():
-                episode.scheduled.append(decided)
-                chunk.append(decided)
-                instance.apply(decided)
-                continue
             case TimerCreated():
                 episode.alarms.append(Alarm(decided.fire_at_microseconds, TIMER, decided.event_id))
             case SubOrchestrationInstanceCreated():

@@ -181,12 +181,20 @@ class Replay:
         generator, self._generator = self._generator, None
         if generator is None:
             return
-        for _ in range(_CLOSE_ATTEMPTS_MAX):  # a `finally` that yields survives a close; it gets a few
-            try:
-                generator.close()
-            except BaseException:  # noqa: S112 - user code, on its way out
-                continue
-            return
+        nested: list[Generator[Any, Any, Any]] = []
+        inner: object = generator
+        while isinstance(inner, Generator):
+            nested.append(inner)
+            inner = getattr(inner, "gi_yieldfrom", None)
+        for each in reversed(
+            nested
+        ):  # from within: one that outlives its caller would be left to the garbage collector
+            for _ in range(_CLOSE_ATTEMPTS_MAX):  # a `finally` that yields survives a close; it gets a few
+                try:
+                    each.close()
+                except BaseException:  # noqa: S112 - user code, on its way out
+                    continue
+                break
 
     def predicate_of(self, task_id: int) -> Callable[[FailureDetails], bool] | None:
         """The retry predicate that the open task was called with."""

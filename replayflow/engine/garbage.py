@@ -10,7 +10,7 @@ import gc
 import threading
 
 _DEFAULTS = ((700, 10, 10), (2000, 10, 10), (2000, 10, 0), (700, 10, 0))
-_WHILE_WORKING = (50_000, 20, 100)
+_WHILE_WORKING = (100_000, 20, 100)
 _lock = threading.Lock()
 _workers = 0
 _before: tuple[int, int, int] | None = None

@@ -538,6 +538,25 @@ def test_a_generator_that_is_closed_decides_nothing_and_logs_nothing(caplog: pyt
     assert "cleaning up" not in caplog.text
 
 
+def test_generators_inside_are_closed_with_it() -> None:
+    inside: list[Any] = []
+
+    def inner(ctx: OrchestrationContext) -> Any:
+        try:
+            yield ctx.call_activity(a, 1)
+        finally:
+            yield ctx.create_timer(timedelta(1))
+
+    def code(ctx: OrchestrationContext) -> Any:
+        inside.append(inner(ctx))
+        yield from inside[0]
+
+    stage = staged(code)
+    stage.run()
+    stage.replay.close()
+    assert inspect.getgeneratorstate(inside[0]) == inspect.GEN_CLOSED
+
+
 def test_what_a_closing_generator_raises_is_dropped() -> None:
     def code(ctx: OrchestrationContext) -> Any:
         try:
