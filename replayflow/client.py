@@ -220,7 +220,7 @@ class Client:
         if on_existing == "terminate_and_replace":
             reason = self._codec.encode("replaced by a new execution")
             replacement = _message(id, ExecutionReplaced(start.event, reason), is_control=True)
-        outcome = await self._submit(Create(start, on_existing, replacement))
+        outcome = await self._submit(Create(start, on_existing, replacement, has_new_id=instance_id is None))
         if outcome.error is not None:
             raise outcome.error
         return Instance(self, id, self._result_type(name))

@@ -89,7 +89,7 @@ class TaskHub:
                     epoch,
                     self._limits,
                     self._clock,
-                    fails_on_mismatch=os.environ.get("REPLAYFLOW_ON_MISMATCH") == "fail",
+                    fails_on_mismatch=_fails_on_mismatch(),
                 )
                 self._running = asyncio.create_task(self._engine.run(), name="replayflow engine")
         except BaseException:
@@ -147,6 +147,13 @@ class TaskHub:
                 if self._when_owned == "error":
                     raise
             await asyncio.sleep(_TAKEOVER_LOOK_SECONDS)
+
+
+def _fails_on_mismatch() -> bool:
+    choice = os.environ.get("REPLAYFLOW_ON_MISMATCH") or "park"
+    if choice not in ("park", "fail"):
+        raise InvalidArgumentError(f"$REPLAYFLOW_ON_MISMATCH is {choice!r}; it is 'park' or 'fail'")
+    return choice == "fail"
 
 
 @contextmanager

@@ -35,7 +35,7 @@ from replayflow.core.events import (
     describe,
 )
 from replayflow.core.tasks import EventTask, Pending, TimerTask, complete
-from replayflow.errors import NonDeterminismError, OrchestratorError
+from replayflow.errors import DecodeError, NonDeterminismError, OrchestratorError
 
 _logger = logging.getLogger("replayflow")
 
@@ -267,10 +267,20 @@ def settle(task: Pending[Any], payload: Payload) -> None:
     """The task is complete with the payload's value; a payload that does not fit the task's annotation is its failure."""
     try:
         value = payload if task.decode is None else task.decode(payload)
-    except Exception as error:  # a DecodeError, or whatever a user's model raises
-        complete(task, None, error)
+    except Exception:  # a DecodeError, or whatever a user's model raises
+        complete(task, None, _misfit(task, payload))
     else:
         complete(task, value)
+
+
+def _misfit(task: Pending[Any], payload: Payload) -> Exception:
+    """Why the payload does not fit: once more, with a name for what it is the payload of."""
+    assert task.decode is not None  # noqa: S101 - it has just failed
+    try:
+        task.decode(payload, f"value of {task.title}")
+    except Exception as error:
+        return error
+    return DecodeError(f"the value of {task.title} fits its annotation at one time and not at another")
 
 
 def _with_site(then: HistoryEvent) -> str:

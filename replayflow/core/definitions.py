@@ -49,7 +49,7 @@ class CallPlan:
     """All that a call of one activity or orchestrator needs, worked out once."""
 
     name: str
-    decode: Callable[[Any], Any]
+    decode: Callable[..., Any]
     retry: RetryValues | None
     predicate: Callable[[FailureDetails], bool] | None
     timeout_microseconds: int | None

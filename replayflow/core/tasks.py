@@ -289,7 +289,7 @@ class Pending(Task[T_co]):
         self,
         id: int,
         name: str,
-        decode: Callable[[Any], Any] | None,
+        decode: Callable[..., Any] | None,
         abandoned: Callable[[Any], None],
         predicate: Callable[[FailureDetails], bool] | None = None,
     ) -> None:
@@ -342,7 +342,7 @@ class EventTask(Pending[T_co]):
 
     __slots__ = ("timer",)
 
-    def __init__(self, name: str, decode: Callable[[Any], Any] | None, abandoned: Callable[[Any], None]) -> None:
+    def __init__(self, name: str, decode: Callable[..., Any] | None, abandoned: Callable[[Any], None]) -> None:
         super().__init__(0, name, decode, abandoned)
         self.timer: TimerTask | None = None
 

@@ -76,12 +76,13 @@ class Engine:
         """
         unsubscribe = self._store.subscribe(self._residents.intake.look)
         garbage.work_begins()
+        self._residents.watchdog.start()
         try:
             async with asyncio.TaskGroup() as services:
                 services.create_task(self._committer.run())
                 services.create_task(self._residents.intake.read_arrivals())
-                services.create_task(self._residents.intake.load_wanted())
-                services.create_task(self._residents.intake.load_wanted())
+                for _ in range(2):  # while one replays what it has read, the store reads for the other
+                    services.create_task(self._residents.intake.load_wanted())
                 services.create_task(self._residents.intake.want_parked())
                 services.create_task(self._residents.alarms.run())
                 services.create_task(
@@ -100,6 +101,7 @@ class Engine:
                 error = error.exceptions[0]
             self._fail(error)
         finally:
+            self._residents.watchdog.stop()
             garbage.work_ends()
             unsubscribe()
             self.abandon()
@@ -185,11 +187,19 @@ class Engine:
             elif error is not None:
                 done.set_exception(error)
 
-        if isinstance(operation, Create) and self._residents.can_begin_at_once(operation):
+        if isinstance(operation, Create) and await self._can_begin_at_once(operation):
             self._residents.create_and_begin(operation, settle)
         else:
             self._committer.add(operation, settle)
         return await done
+
+    async def _can_begin_at_once(self, create: Create) -> bool:
+        """Whether the first step can be made before the creation is written: not where the instance is there, whose code would run for nothing."""
+        if not self._residents.can_begin_at_once(create):
+            return False
+        if create.has_new_id:
+            return True
+        return await self._store.get(create.start.instance_id) is None and self._residents.can_begin_at_once(create)
 
     def expect_end(self, instance_id: str) -> asyncio.Future[RowState]:
         """A future of the row that the instance ends with, if that happens from now on; cancel it when it is not wanted any more."""

@@ -40,6 +40,7 @@ from replayflow.engine.revival import revive, unknown
 from replayflow.engine.steps import Parking, Step
 from replayflow.engine.waiters import Waiters
 from replayflow.engine.warm import Warm
+from replayflow.engine.watchdog import Watchdog
 from replayflow.errors import (
     FailureDetails,
     InvalidArgumentError,
@@ -85,6 +86,7 @@ class Residents:
         self.is_stopping = False
         self.is_lost = False
         self._loop = asyncio.get_running_loop()
+        self.watchdog = Watchdog()
         self._warm = Warm(limits.warm_instances, self._cool)
         self.intake = Intake(store, self._route, self._restore, self._missing)
         self.alarms = Alarms(self._clock, self._ring, self.look_at, store.wakes)
@@ -314,6 +316,9 @@ class Residents:
             live.executor = Replay(definition, started, self._environment)
         executor = live.executor
         assert executor is not None  # noqa: S101 - only instances with one are ready
+        watchdog = self.watchdog
+        watchdog.step += 1
+        watchdog.instance_id = live.id
         done = episode.run(
             live.instance,
             executor,
@@ -326,6 +331,7 @@ class Residents:
             start=start,
             orphans=live.orphans,
         )
+        watchdog.instance_id = None
         activities = self._environment.activities
         for task in done.scheduled:
             if task.name not in activities:
@@ -405,6 +411,8 @@ class Residents:
                     live.owing.add((execution_id, task.event_id))
                 else:
                     self._start_orphan(live, execution_id, task)
+        if state.status is Status.FAILED and state.failure is not None:
+            _logger.warning("instance '%s' failed: %s", live.id, episode.decode_failure(state.failure))
         if commit.next_start is not None:
             self._succeed(live, commit.next_start)
         else:

@@ -52,11 +52,16 @@ class Create:
     start: Start
     on_existing: OnExisting = "error"
     replacement: Message | None = None
+    has_new_id: bool = False
+    """Whether the id was made up for this, so that nothing can have it."""
 
 
 @dataclass(slots=True)
 class Post:
-    """Leave a message. One whose `dedupe_key` the instance has had before is accepted and not delivered again, also after the end (I6)."""
+    """Leave a message. One whose `dedupe_key` the instance has had before is accepted and not delivered again, also after the end (I6).
+
+    Keys last as long as the instance, through every continue-as-new; a replacement is another instance under the same id, and has had none.
+    """
 
     message: Message
     dedupe_key: str | None = None

@@ -343,6 +343,8 @@ class _Group:
         kept.pieces[record.start_number] = record.start
         kept.executions[record.execution_id] = record.start_number
         continues = record.status is Status.CONTINUED_AS_NEW
+        if not continues:
+            kept.dedupe_keys.clear()
         kept.record = InstanceRecord(
             instance_id=start.instance_id,
             execution_id=start.execution_id,

@@ -370,7 +370,7 @@ async def test_what_cannot_be_stored_parks_its_instance_and_is_not_tried_for_eve
     @bench.app.orchestrator
     def unstorable(ctx: OrchestrationContext) -> Orchestration[Any]:
         yield from ctx.wait_for_external_event("go")
-        return (yield from ctx.call_sub_orchestrator("one", 1, tags={"who": "\ud800"}))
+        return (yield from ctx.call_sub_orchestrator("\ud800", 1))
 
     async with bench.hub() as hub:
         bad = await hub.client.start(unstorable)

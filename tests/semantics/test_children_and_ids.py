@@ -289,3 +289,29 @@ async def test_a_terminated_child_fails_the_call(place: Place) -> None:
         await until_status_of(hub, "t:0001:0001")
         await hub.client.get("t:0001:0001").terminate()
         assert (await failure_of(instance)).is_caused_by(SubOrchestrationError)
+
+
+@pytest.mark.parametrize("on_existing", ["error", "return", "replace_finished"])
+async def test_code_does_not_run_for_an_instance_that_is_refused(place: Place, on_existing: Any) -> None:
+    app = App()
+    ran: list[str] = []
+
+    @app.orchestrator
+    def main(ctx: OrchestrationContext) -> Any:
+        ran.append(ctx.execution_id)
+        yield ctx.wait_for_external_event("go")
+
+    async with place.hub(app) as hub:
+        await hub.client.start("main", instance_id="x")
+
+        async def has_run() -> bool:
+            return bool(ran)
+
+        await until(has_run)
+    ran.clear()
+    async with place.hub(app) as hub:
+        try:
+            await hub.client.start("main", instance_id="x", on_existing=on_existing)
+        except InstanceExistsError:
+            assert on_existing != "return"
+        assert not ran

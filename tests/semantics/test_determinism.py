@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from replayflow import App, Instance, OrchestrationContext, TaskHub
+from replayflow import App, Instance, InvalidArgumentError, OrchestrationContext, TaskHub
 from replayflow.core.events import OrchestratorStarted
 from tests.semantics.kit import LIMIT, Place, failure_of, history, until
 
@@ -101,6 +101,12 @@ async def test_a_mismatch_fails_the_instance_where_that_is_asked_for(
         details = await failure_of(hub.client.get("i"))
     assert details.type == "NonDeterminismError"
     assert "activity 'first' (task 1)" in details.message
+
+
+async def test_an_unknown_choice_for_mismatches_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPLAYFLOW_ON_MISMATCH", "explode")
+    with pytest.raises(InvalidArgumentError, match="'explode'; it is 'park' or 'fail'"):
+        await place.hub(with_code(right)).__aenter__()
 
 
 async def until_freed(instance: Instance[Any]) -> None:

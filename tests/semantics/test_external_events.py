@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from replayflow import App, Client, InstanceFinishedError, InstanceNotFoundError, OrchestrationContext, when_all
-from replayflow.errors import EncodeError, InvalidArgumentError
+from replayflow.errors import DecodeError, EncodeError, InvalidArgumentError
 from tests.semantics.kit import LIMIT, Place, kinds, until_recorded
 
 
@@ -210,3 +210,31 @@ async def test_events_wait_for_a_worker(place: Place) -> None:
         await client.get("i").raise_event("go", 2)
     async with place.hub(app) as hub:
         assert await hub.client.get("i").result(LIMIT) == [1, 2]
+
+
+async def test_an_event_that_does_not_fit_its_annotation_names_the_event(place: Place) -> None:
+    app = App()
+
+    @app.orchestrator
+    def main(ctx: OrchestrationContext) -> Any:
+        while True:
+            try:
+                return (yield ctx.wait_for_external_event("approved", type=bool))
+            except DecodeError as error:
+                ctx.set_custom_status(str(error))
+
+    async with place.hub(app) as hub:
+        instance = await hub.client.start("main")
+        await instance.raise_event("approved", {"a": 1})
+        await instance.raise_event("approved", True)
+        assert await instance.result(LIMIT) is True
+        assert "value of event 'approved': expected bool" in (await instance.status()).custom_status
+
+
+async def test_a_replacement_has_had_no_dedupe_key(place: Place) -> None:
+    async with place.hub(collector(1)) as hub:
+        for payload in (1, 2):
+            instance = await hub.client.start("main", instance_id="x", on_existing="replace_finished")
+            for _ in range(2):
+                await instance.raise_event("go", payload, dedupe_key="k")
+            assert await instance.result(LIMIT) == [payload]

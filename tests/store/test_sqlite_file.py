@@ -491,3 +491,13 @@ async def test_a_cancelled_open_leaves_nothing_open(path: Path) -> None:
         assert await store.get("a") is None
         await store.acquire(OWNER)
         await store.close()
+
+
+async def test_a_file_with_a_second_name_is_refused(path: Path) -> None:
+    store = SqliteStore(path)
+    await store.open()
+    await store.close()
+    path.with_name("other.db").hardlink_to(path)
+    for name in (path, path.with_name("other.db")):
+        with pytest.raises(StoreUnavailableError, match="hard link"):
+            await SqliteStore(name).open()

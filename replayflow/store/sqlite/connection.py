@@ -61,6 +61,11 @@ def check_file(path: Path) -> None:
         raise of_os_error(error, f"{path} cannot be made") from error
     if path.is_dir():
         raise NotAHubError(f"{path} is a folder; a task hub is a file")
+    if path.is_file() and path.stat().st_nlink > 1:
+        raise StoreUnavailableError(
+            f"{path} has another name (a hard link): SQLite's side files and the worker's lock go by the name, and two would not know of each other; "
+            "remove the other name"
+        )
     if path.exists() and not path.is_file():
         raise NotAHubError(f"{path} is no regular file, and so no task hub")
 

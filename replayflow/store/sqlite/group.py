@@ -148,7 +148,7 @@ class Group:
         before = (self._next_key, self._next_number)
         self._read_known()
         outcomes = [
-            self._commit(operation) if type(operation) is Commit else self._apply(operation)
+            self._commit(operation) if isinstance(operation, Commit) else self._apply(operation)
             for operation in self._operations
         ]
         self._flush()
@@ -188,10 +188,8 @@ class Group:
             ROWS["add_messages"].run(connection, self._messages)
             self._messages = []
 
-    def _apply(self, operation: Operation) -> Outcome:
+    def _apply(self, operation: Create | Post | Park) -> Outcome:
         match operation:
-            case Commit():
-                return self._commit(operation)
             case Create():
                 return self._create(operation)
             case Post():
@@ -333,6 +331,7 @@ class Group:
             connection.execute(SQL["begin_continued"], (*shown, known.key))
         else:
             connection.execute(SQL["begin_replacing"], (*shown, start.created_at, start.parent_id, known.key))
+            connection.execute(SQL["forget_keys"], (known.key,))
         known.execution_id, known.status, known.is_parked = start.execution_id, Status.PENDING, False
         known.start_number = known.last_number = number
 

@@ -50,6 +50,9 @@ SELECT 1 FROM dedupe WHERE instance = ? AND key = ?
 -- name: remember
 INSERT INTO dedupe (instance, key) VALUES (?, ?)
 
+-- name: forget_keys
+DELETE FROM dedupe WHERE instance = ?
+
 -- name: park
 UPDATE instance SET problem = ? WHERE key = ?
 
