@@ -96,6 +96,9 @@ def _draw(page: InstancePage) -> None:
         for state in page.states
     )
     output.table(to, headings, rows, whole=1)
+    for state in page.states:
+        if state.problem is not None:
+            output.note(f"{state.id} is parked: {state.problem}")
     if page.cursor is not None:
         output.note(f"there are more: --cursor {page.cursor}")
 
