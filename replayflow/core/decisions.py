@@ -224,9 +224,11 @@ class Decisions:
             self.diverge(then, _now_asks(action))
             raise Diverged
         self._position += 1
-        match action, then:
-            case ScheduleTask(), TaskScheduled() if action.input != then.input:
+        if type(action) is ScheduleTask and type(then) is TaskScheduled:  # nearly every decision
+            if action.input != then.input:
                 self._warn_of_change("input", action.site, then)
+            return
+        match action, then:
             case CreateSubOrchestration(), SubOrchestrationInstanceCreated():
                 if action.input != then.input:
                     self._warn_of_change("input", action.site, then)

@@ -122,7 +122,9 @@ class Instance:
     def apply_all(self, past: Iterable[HistoryEvent]) -> Instance:
         """All of the events have happened."""
         for event in past:
-            self.apply(event)
+            applied = _APPLY.get(type(event))
+            if applied is not None:
+                applied(self, event)
         return self
 
     def next_due(self) -> int | None:

@@ -13,7 +13,7 @@ from replayflow.clock import Clock, SystemClock
 from replayflow.codec import Codec
 from replayflow.core.commit import RowState
 from replayflow.core.definitions import Environment
-from replayflow.engine import garbage
+from replayflow.engine import tuning
 from replayflow.engine.committer import Committer
 from replayflow.engine.deployment import try_sleepers
 from replayflow.engine.limits import Limits
@@ -75,7 +75,7 @@ class Engine:
             ReplayflowError: the store is lost to this worker (another owns it, or it is damaged), or the engine itself is at fault.
         """
         unsubscribe = self._store.subscribe(self._residents.intake.look)
-        garbage.work_begins()
+        tuning.work_begins()
         self._residents.watchdog.start()
         try:
             async with asyncio.TaskGroup() as services:
@@ -102,7 +102,7 @@ class Engine:
             self._fail(error)
         finally:
             self._residents.watchdog.stop()
-            garbage.work_ends()
+            tuning.work_ends()
             unsubscribe()
             self.abandon()
         if self.failure is not None:
