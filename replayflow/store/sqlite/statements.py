@@ -14,7 +14,7 @@ from itertools import chain
 
 _NAME = re.compile(r"^-- name: (\w+)(?: \((\d+)\))?\s*$", re.MULTILINE)
 _THEN = "-- then:"
-_ROWS_PER_STATEMENT = (128, 16, 1)
+_ROWS_PER_STATEMENT = (256, 32, 4, 1)
 
 
 class Rows:
