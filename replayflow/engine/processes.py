@@ -81,7 +81,8 @@ class ProcessPool:
     def _drop(self, pool: ProcessPoolExecutor) -> None:
         if pool in self._pools:  # else it is being closed
             self._pools.discard(pool)
-            pool.shutdown(wait=False)
+            # In a thread of its own: from Python 3.13 on a broken pool tells of it under the lock that `shutdown` wants.
+            threading.Thread(target=pool.shutdown, kwargs={"wait": False}, daemon=True).start()
 
 
 def _shut_down(pools: list[ProcessPoolExecutor]) -> None:
