@@ -80,7 +80,12 @@ class SqliteStore:
             return connection
 
         try:
-            connection = await asyncio.get_running_loop().run_in_executor(None, prepare)
+            preparing = asyncio.get_running_loop().run_in_executor(None, prepare)
+            try:
+                connection = await asyncio.shield(preparing)
+            except asyncio.CancelledError:
+                preparing.add_done_callback(_close_opened)  # the thread goes on, and what it opens would be nobody's
+                raise
             self._reading = asyncio.Lock()  # one of this event loop
             self._together = Together(self._records)
             self._remembered = Remembered()  # another connection counts the changes of the file anew
@@ -280,6 +285,11 @@ class SqliteStore:
                 # (BEGIN was refused, an error has ended it) it does nothing, and so hides no error.
                 if self._reader is not None:
                     await self._reader.rollback()
+
+
+def _close_opened(opening: asyncio.Future[sqlite3.Connection]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 def _json_of_ids(instance_ids: Sequence[str]) -> str:
