@@ -526,17 +526,9 @@ def check_tags(tags: Mapping[str, str]) -> dict[str, str]:
     for key, value in tags.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise InvalidArgumentError(f"tags are text by text, and {key!r:.80}: {value!r:.80} is not")
-        if "\0" in key + value or (not (key + value).isascii() and not _is_unicode(key + value)):
+        if "\0" in key + value or not ids.is_unicode(key + value):
             raise InvalidArgumentError(f"the tag {key!a:.80}: {value!a:.80} has a character that cannot be stored")
     return dict(tags)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False  # a surrogate that stands alone
-    return True
 
 
 def _positive(duration: timedelta, what: str) -> int:

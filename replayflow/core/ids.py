@@ -16,6 +16,17 @@ _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f/\\#?\ud800-\udfff]")
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_OID, "9e952958-5e33-4daf-827f-2fa12937b875")
 
 
+def is_unicode(text: str) -> bool:
+    """Whether the text can be stored: one with a surrogate that stands alone cannot."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def check_instance_id(instance_id: object, where: str = "instance_id") -> str:
     """The id, if it is one.
 

@@ -219,28 +219,26 @@ class Residents:
         if live.row.status.is_finished:
             self._waiters.ended(live.id, live.row)
         problem = revive(live, pieces, self._environment)
-        if problem is not None and any(isinstance(event, episode.ENDS) for event in live.mailbox):
-            live.executor = Ended()  # to be ended it needs no code
-        elif isinstance(problem, NonDeterminismError) and self._fails_on_mismatch:
-            self._give_up(live, problem)
-            return
-        elif problem is not None:
-            if record.problem == str(problem).encode():
-                self._set_aside(live)
-            else:
-                self._park(live, str(problem))
-            return
-        if record.problem is not None:
-            self._committer.add(Park(live.id, live.execution_id, None), _ignore)
-            if problem is None:
+        if problem is None:
+            if record.problem is not None:
+                self._unpark(live)
                 _logger.warning("instance '%s' fits the code again, and goes on", live.id)
-        self._warm.touch(live)
-        if problem is not None:
+            self._warm.touch(live)
+            if live.start and (live.row.wake_at or 0) > self._clock.now():
+                self._await_start(live)
+            else:
+                self._set_going(live)
+        elif any(isinstance(event, episode.ENDS) for event in live.mailbox):
+            live.executor = Ended()  # to be ended it needs no code
+            self._unpark(live)
             self._go_on(live)
-        elif live.start and (live.row.wake_at or 0) > self._clock.now():
-            self._await_start(live)
+        elif isinstance(problem, NonDeterminismError) and self._fails_on_mismatch:
+            self._unpark(live)
+            self._give_up(live, problem)
+        elif record.problem == str(problem).encode():
+            self._set_aside(live)
         else:
-            self._set_going(live)
+            self._park(live, str(problem))
 
     def _set_going(self, live: Live) -> None:
         """Activities that were at work run again, alarms are set, and what is in the mailbox is seen to."""
@@ -568,6 +566,10 @@ class Residents:
     def _park(self, live: Live, problem: str) -> None:
         parking = self._parking(live, problem)
         self._committer.add(parking.operation, parking.settle)
+
+    def _unpark(self, live: Live) -> None:
+        """The instance's row shows no problem any more."""
+        self._committer.add(Park(live.id, live.execution_id, None), _ignore)
 
     def _parking(self, live: Live, problem: str) -> Parking:
         """The instance is set aside with its problem; what only memory has of it goes into its inbox (I9)."""

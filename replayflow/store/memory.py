@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from replayflow.core.commit import Commit, Message, RowState, Start
+from replayflow.core.ids import is_unicode
 from replayflow.core.instance import Status
 from replayflow.errors import (
     HubOwnedError,
@@ -263,7 +264,7 @@ class _Group:
             return outcome
         if kept is None:
             outcome.error = InstanceNotFoundError(f"no instance '{message.instance_id}' is in the hub memory://")
-        elif post.dedupe_key is not None and not _is_unicode(post.dedupe_key):
+        elif post.dedupe_key is not None and not is_unicode(post.dedupe_key):
             outcome.error = InvalidArgumentError(f"dedupe_key {post.dedupe_key!a:.300} is no Unicode text")
         elif kept.record.status.is_finished:
             outcome.error = InstanceFinishedError(
@@ -394,19 +395,11 @@ def _unstorable(start: Start) -> InvalidArgumentError | None:
     tags = [text for tag in (start.tags or {}).items() for text in tag]
     texts = [start.instance_id, start.execution_id, start.name, start.version, start.parent_id, *tags]
     for text in texts:
-        if text is not None and not _is_unicode(text):
+        if text is not None and not is_unicode(text):
             return InvalidArgumentError(f"instance {start.instance_id!a:.300}: {text!a:.80} is no Unicode text")
     if any("\0" in text for text in [start.instance_id, *tags]):
         return InvalidArgumentError(f"instance {start.instance_id!a:.300} has a NUL character in its id or its tags")
     return None
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False  # a surrogate that stands alone
-    return True
 
 
 def _show(record: InstanceRecord, state: RowState) -> None:

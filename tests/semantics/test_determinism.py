@@ -103,6 +103,19 @@ async def test_a_mismatch_fails_the_instance_where_that_is_asked_for(
     assert "activity 'first' (task 1)" in details.message
 
 
+async def test_a_parked_instance_that_fails_after_all_is_parked_no_more(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with place.hub(with_code(right)) as hub:
+        await begun(hub)
+    async with place.hub(with_code(swapped)) as hub:
+        await until_parked(hub.client.get("i"))
+    monkeypatch.setenv("REPLAYFLOW_ON_MISMATCH", "fail")
+    async with place.hub(with_code(swapped)) as hub:
+        assert (await failure_of(hub.client.get("i"))).type == "NonDeterminismError"
+        assert (await hub.client.get("i").status()).problem is None
+
+
 async def test_an_unknown_choice_for_mismatches_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REPLAYFLOW_ON_MISMATCH", "explode")
     with pytest.raises(InvalidArgumentError, match="'explode'; it is 'park' or 'fail'"):

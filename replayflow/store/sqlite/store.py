@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 
 import aiosqlite
 
+from replayflow.core.ids import is_unicode
 from replayflow.core.instance import Status
 from replayflow.errors import HubOwnedError, LeaseLostError, StoreError, StoreUnavailableError
 from replayflow.store.base import (
@@ -294,15 +295,7 @@ def _close_opened(opening: asyncio.Future[sqlite3.Connection]) -> None:
 
 def _json_of_ids(instance_ids: Sequence[str]) -> str:
     """The ids as SQLite's JSON functions take them. It ends a text at a NUL character, and what is cut off there would be another's id."""
-    return json.dumps([id for id in instance_ids if "\0" not in id and _is_unicode(id)])
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return json.dumps([id for id in instance_ids if "\0" not in id and is_unicode(id)])
 
 
 def _record(row: Sequence[Any]) -> InstanceRecord:
