@@ -31,6 +31,7 @@ from replayflow.core.events import (
     ExecutionSuspended,
     ExecutionTerminated,
     HistoryEvent,
+    OrchestratorStarted,
 )
 from replayflow.core.ids import check_instance_id
 from replayflow.core.instance import Status
@@ -373,21 +374,15 @@ class Client:
             )
         record = await self._record(instance_id)
         start = events.decode(pieces[0])
-        for event in start:
-            event.at_microseconds = record.created_at
-        for i, piece in enumerate(pieces[1:]):
-            decoded = events.decode(piece)
-            if i == 0:
-                yield decoded[0]
-                for event in start:
-                    event.at_microseconds = decoded[0].at_microseconds
-                    yield event
-                decoded = decoded[1:]
-            for event in decoded:
-                yield event
         if len(pieces) == 1:
             for event in start:
-                yield event
+                yield event.at(record.created_at)
+        for i, piece in enumerate(pieces[1:]):
+            first, *decoded = events.decode(piece)
+            assert isinstance(first, OrchestratorStarted)  # noqa: S101 - every piece begins with its time
+            yield first.at(first.now_microseconds)
+            for event in [*start, *decoded] if i == 0 else decoded:
+                yield event.at(first.now_microseconds)
 
     # ---- values
 

@@ -317,19 +317,25 @@ class Residents:
         watchdog = self.watchdog
         watchdog.step += 1
         watchdog.instance_id = live.id
-        done = episode.run(
-            live.instance,
-            executor,
-            mailbox,
-            sequence=live.sequence,
-            now=self._clock.now(),
-            random=self._random,
-            new_execution_id=_new_execution_id,
-            row=live.row,
-            start=start,
-            orphans=live.orphans,
-        )
-        watchdog.instance_id = None
+        try:
+            done = episode.run(
+                live.instance,
+                executor,
+                mailbox,
+                sequence=live.sequence,
+                now=self._clock.now(),
+                random=self._random,
+                new_execution_id=_new_execution_id,
+                row=live.row,
+                start=start,
+                orphans=live.orphans,
+            )
+        except (
+            InvalidArgumentError
+        ) as error:  # a name or a tag that is no text: what was decided with it is nowhere yet
+            return self._parking(live, _unstorable(error))
+        finally:
+            watchdog.instance_id = None
         activities = self._environment.activities
         for task in done.scheduled:
             if task.name not in activities:
@@ -433,7 +439,7 @@ class Residents:
             return
         live.mailbox = loose + live.mailbox
         if isinstance(error, InvalidArgumentError | PayloadError):  # it would be refused again, and again
-            self._park(live, f"what it decided cannot be stored: {error}")
+            self._park(live, _unstorable(error))
             return
         if isinstance(error, LeaseLostError):  # a failure of the whole group is reported once, not for each instance
             _logger.warning("a commit of instance '%s' was not written, and is done again: %s", live.id, error)
@@ -619,6 +625,10 @@ class Residents:
 
 def _new_execution_id() -> str:
     return token_hex(16)
+
+
+def _unstorable(error: ReplayflowError) -> str:
+    return f"what it decided cannot be stored: {error}"
 
 
 def _ignore(*_: object) -> None:

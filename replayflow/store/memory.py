@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from replayflow.core.commit import Commit, Message, RowState, Start
 from replayflow.core.ids import is_unicode
