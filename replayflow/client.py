@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from secrets import token_hex
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar, overload
 
@@ -200,7 +200,7 @@ class Client:
             name=name,
             input=self._codec.encode(input, f"input of orchestrator '{name}'"),
             instance_id=id,
-            execution_id=token_hex(16),
+            execution_id=os.urandom(16).hex(),
             version=default_version if version is None else version,
             scheduled_start_microseconds=wake_at or None,
             tags=checked,
@@ -605,7 +605,7 @@ def instance_id_for(name: str, input: bytes | None) -> str:
 
 def _new_instance_id(now: int) -> str:
     """An id that nobody has: the time, so that ids sort by age and are added at one end of an index, and chance."""
-    return f"{now:014x}{token_hex(9)}"
+    return f"{now:014x}{os.urandom(9).hex()}"
 
 
 def _message(instance_id: str, event: HistoryEvent, is_control: bool) -> Message:

@@ -284,7 +284,7 @@ class OrchestrationContext:
         """
         decisions = self._decisions
         environment = self._environment
-        plan = environment.activity(activity)
+        plan = environment.plans.get(activity) or environment.activity(activity)
         payload = None if input is None else environment.codec.encode(input, f"input of activity '{plan.name}'")
         decode = plan.decode if result_type is None else environment.codec.decoder(result_type)
         retry_values, predicate, timeout_microseconds = plan.retry, plan.predicate, plan.timeout_microseconds
@@ -424,7 +424,7 @@ class OrchestrationContext:
         check_event_name(name)
         fire_at = None if timeout is None else self._moment(timeout)
         decode = None if decisions.is_sealed else self._environment.codec.decoder(Any if type is None else type)
-        task: EventTask[Any] = EventTask(name, decode, decisions.abandon_event)
+        task: EventTask[Any] = EventTask(0, name, decode, decisions.abandon_event)
         event = decisions.take_event(name.casefold())
         if event is not None:
             settle(task, event.input)

@@ -122,12 +122,6 @@ class Decisions:
             self.made = [action for action in self.made if type(action) is not SetCustomStatus]
             self.made.append(SetCustomStatus(value))
 
-    def take(self) -> list[Action]:
-        """What was decided since the last time this was asked."""
-        made = self.made
-        self.made = []
-        return made
-
     def seal(self) -> None:
         """Nothing that is asked for from now on has any effect."""
         self.is_sealed = True
@@ -272,7 +266,11 @@ def settle(task: Pending[Any], payload: Payload) -> None:
     except Exception:  # a DecodeError, or whatever a user's model raises
         complete(task, None, _misfit(task, payload))
     else:
-        complete(task, value)
+        if task._parents is not None:
+            complete(task, value)
+        else:  # the same for a task that is in no composite, spelled out
+            task._value = value
+            task._is_complete = True
 
 
 def _misfit(task: Pending[Any], payload: Payload) -> Exception:

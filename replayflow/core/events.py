@@ -330,9 +330,7 @@ def encode(events: Sequence[HistoryEvent]) -> bytes:
     try:
         return _encoder.encode(events)
     except UnicodeEncodeError as error:
-        raise InvalidArgumentError(
-            f"{error.object!a:.300} has a lone surrogate, and is no Unicode text"
-        ) from error
+        raise InvalidArgumentError(f"{error.object!a:.300} has a lone surrogate, and is no Unicode text") from error
 
 
 def decode(chunk: bytes) -> list[HistoryEvent]:

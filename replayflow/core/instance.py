@@ -184,7 +184,8 @@ class Instance:
         self.output = event.result
         self.failure = event.failure_details
 
-    def _task_scheduled(self, event: events.TaskScheduled) -> None:
+    def task_scheduled(self, event: events.TaskScheduled) -> None:
+        """`apply` for what nearly every event is."""
         self.tasks[event.event_id] = event
         if event.retry is not None:
             self.scheduled_at[event.event_id] = self.now
@@ -199,9 +200,13 @@ class Instance:
     def _close_task(self, id: int) -> None:
         task = self.tasks.pop(id, None)
         if task is not None and task.retry is not None:
-            self.attempts.pop(id, None)
-            self.retrying.pop(id, None)
-            self.scheduled_at.pop(id, None)
+            self.forget_retries(id)
+
+    def forget_retries(self, id: int) -> None:
+        """The task with that id, which had a retry policy, is no longer open."""
+        self.attempts.pop(id, None)
+        self.retrying.pop(id, None)
+        self.scheduled_at.pop(id, None)
 
     def _task_attempt_failed(self, event: events.TaskAttemptFailed) -> None:
         self.attempts[event.task_scheduled_id] = event.attempt
@@ -249,7 +254,7 @@ class Instance:
 
 
 _APPLY: dict[type[HistoryEvent], Callable[[Instance, Any], None]] = {
-    events.TaskScheduled: Instance._task_scheduled,
+    events.TaskScheduled: Instance.task_scheduled,
     events.TaskCompleted: Instance._task_ended,
     events.TaskFailed: Instance._task_ended,
     events.TaskCanceled: Instance._task_canceled,

@@ -167,7 +167,7 @@ class Replay:
 
     def take(self) -> list[Action]:
         """What the code decided in this episode, in order; the last is its end, where it has ended."""
-        actions = self.decisions.take()
+        actions, self.decisions.made = self.decisions.made, []
         if self.outcome is not None and not self.decisions.is_sealed:
             if self.outcome.orchestration_status == "CONTINUED_AS_NEW":
                 self.outcome.carryover_events = self._unconsumed()
@@ -254,7 +254,7 @@ class Replay:
                         f"{self._line()}: {yielded!r} was yielded after continue_as_new at {self.decisions.ending.site}: "
                         "nothing may follow it but the return"
                     )
-                elif isinstance(yielded, Pending) and not self._is_own(yielded):
+                elif not self._is_own(yielded):
                     error = NotATaskError(
                         f"{self._line()}: {yielded!r} belongs to another execution and cannot be waited for here"
                     )
@@ -343,9 +343,9 @@ class Replay:
         elif ended is not None and ended.orchestration_status != now:
             self.decisions.diverge(ended, self._stand())
 
-    def _is_own(self, task: Pending[Any]) -> bool:
-        abandoned = task._abandoned
-        return getattr(abandoned, "__self__", None) is self.decisions
+    def _is_own(self, task: Task[Any]) -> bool:
+        """Whether the task was asked for by this execution; of a composite, whose children were looked at, nobody asks."""
+        return not isinstance(task, Pending) or getattr(task._abandoned, "__self__", None) is self.decisions
 
     def _raise_mismatch(self) -> None:
         mismatch = self.decisions.mismatch

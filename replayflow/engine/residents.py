@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import deque
 from collections.abc import Callable
 from random import Random
-from secrets import token_hex
 
 from replayflow.clock import Clock
 from replayflow.core import episode, events
@@ -91,7 +91,7 @@ class Residents:
         self.intake = Intake(store, self._route, self._restore, self._missing)
         self.alarms = Alarms(self._clock, self._ring, self.look_at, store.wakes)
         self.activities = Activities(
-            environment.codec,
+            environment,
             {
                 "async": limits.async_activities,
                 "thread": limits.thread_activities,
@@ -355,7 +355,7 @@ class Residents:
             commit = Commit(live.id, live.execution_id, live.sequence, self._clock.now(), None)
         commit.consumed = numbers
         live.is_busy = True
-        return Step(self, live, commit, done, loose)
+        return Step(self, live, commit, done, loose, live.reading)
 
     def _keep_held(self, live: Live, held: list[HistoryEvent]) -> None:
         """What came while the instance is suspended waits; results that only memory has go into the inbox, and come back with a number (I5)."""
@@ -398,7 +398,7 @@ class Residents:
                 self.alarms.set(live.id, alarm)
         if outcome.deliveries or outcome.started or outcome.dropped:
             self.follow(outcome)
-        if self._lives.get(live.id) is live:
+        if live.mailbox or live.discarded or live.row.orphans is not None or live.instance.is_finished:
             self._go_on(live)
 
     def _ended(self, live: Live, commit: Commit, state: RowState) -> None:
@@ -479,6 +479,8 @@ class Residents:
 
     def _go_on(self, live: Live) -> None:
         """The next episode, if there is news; an ended instance that owes nothing any more is forgotten."""
+        if self._lives.get(live.id) is not live:
+            return
         if live.row.orphans is not None and not live.orphans and not live.is_busy and not live.is_queued:
             self._pay_off(live)
         if live.mailbox or live.start or live.discarded:
@@ -489,17 +491,15 @@ class Residents:
     # ---- activities and alarms
 
     def _start_activity(self, live: Live, execution_id: str, task: TaskScheduled) -> None:
-        id = task.event_id
-        attempt = live.instance.attempts.get(id, 0) + 1 if task.retry is not None else 1
-        definition = self._environment.activities[task.name]
-        live.running[id] = self.activities.start(live.id, execution_id, task, definition, attempt)
+        attempt = 1 if task.retry is None else live.instance.attempts.get(task.event_id, 0) + 1
+        live.running[task.event_id] = self.activities.start(live.id, execution_id, task, attempt)
 
     def _start_orphan(self, live: Live, execution_id: str, task: TaskScheduled) -> None:
         """What an ended execution still owes runs, once in this worker; its id may be that of a task of the present execution."""
         key = (execution_id, task.event_id)
         if key not in live.owing:
             live.owing.add(key)
-            self.activities.start(live.id, execution_id, task, self._environment.activities[task.name], 1)
+            self.activities.start(live.id, execution_id, task, 1)
 
     def _has_run(self, run: Run, event: HistoryEvent) -> None:
         """An activity has ended: its result goes into the mailbox, or, where nobody is in, into the inbox."""
@@ -509,7 +509,8 @@ class Residents:
         elif live.execution_id == run.execution_id and not live.instance.is_finished:
             live.running.pop(run.task.event_id, None)
             live.mailbox.append(event)
-            self._enqueue(live)
+            if not live.is_busy and not live.is_queued:
+                self._enqueue(live)
         else:
             self._orphan_has_run(live, run, event)
 
@@ -538,7 +539,7 @@ class Residents:
         )
         commit = Commit(live.id, live.execution_id, live.sequence, self._clock.now(), None, state=state)
         live.is_busy = True
-        step = Step(self, live, commit, Episode(), [])
+        step = Step(self, live, commit, Episode(), [], live.reading)
         self._committer.add(commit, step.settle)
 
     def _ring(self, instance_id: str, alarm: Alarm) -> None:
@@ -567,7 +568,7 @@ class Residents:
         assert done.commit is not None  # noqa: S101 - a failure is always written
         live.executor = Ended()
         live.is_busy = True
-        self._committer.add(done.commit, Step(self, live, done.commit, done, []).settle)
+        self._committer.add(done.commit, Step(self, live, done.commit, done, [], live.reading).settle)
 
     def _park(self, live: Live, problem: str) -> None:
         parking = self._parking(live, problem)
@@ -624,7 +625,7 @@ class Residents:
 
 
 def _new_execution_id() -> str:
-    return token_hex(16)
+    return os.urandom(16).hex()
 
 
 def _unstorable(error: ReplayflowError) -> str:

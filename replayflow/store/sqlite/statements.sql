@@ -19,20 +19,20 @@ SELECT instance.id, instance.key, instance.execution_id, instance.status, instan
        (SELECT max(number) FROM history WHERE history.instance = instance.key)
 FROM json_each(?) AS wanted JOIN instance ON instance.id = wanted.value
 
--- name: add_instances (17)
+-- name: add_instances (?, ?, ?, ?, nullif(?, 0), ?, ?, ?, nullif(?, ''), ?, nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, 0), nullif(?, 0))
 INSERT INTO instance (key, id, execution_id, name, version, status, start, start_number, wake_at, created_at,
                       completed_at, custom_status, output, failure, orphans, parent_id, tags)
 VALUES
 
--- name: add_pieces (4)
+-- name: add_pieces (?, ?, ?, ?)
 INSERT INTO history (instance, number, at, events)
 VALUES
 
--- name: add_messages (5)
+-- name: add_messages (?, ?, nullif(?, ''), nullif(?, 0), ?)
 INSERT INTO inbox (number, instance, event, execution_id, is_control)
 VALUES
 
--- name: show_states (8)
+-- name: show_states (?, ?, nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''))
 WITH shown (key, status, wake_at, custom_status, output, failure, completed_at, orphans) AS (VALUES
 -- then:
 )
