@@ -318,7 +318,10 @@ def _kinds() -> dict[int, type[HistoryEvent]]:
 
 KINDS = _kinds()
 _encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[list[HistoryEvent]] = msgspec.msgpack.Decoder(list[Union[tuple(KINDS.values())]])  # type: ignore[misc]  # noqa: UP007
+_Any: TypeAlias = Union[tuple(KINDS.values())]  # type: ignore[valid-type]  # noqa: UP007 - known when the module is read
+_decoder: msgspec.msgpack.Decoder[list[HistoryEvent]] = msgspec.msgpack.Decoder(list[_Any])
+_pieces_decoder: msgspec.msgpack.Decoder[list[list[HistoryEvent]]] = msgspec.msgpack.Decoder(list[list[_Any]])
+_ARRAY = b"\xdd"  # with a length of four bytes
 
 
 def encode(events: Sequence[HistoryEvent]) -> bytes:
@@ -345,17 +348,20 @@ def decode(chunk: bytes) -> list[HistoryEvent]:
         raise StoreCorruptError(f"a stored piece of history is damaged: {error}") from error
 
 
-def decode_pieces(pieces: Sequence[bytes]) -> list[list[HistoryEvent]]:
-    """The events of stored pieces of history, piece by piece.
+def decode_pieces(pieces: bytes, count: int) -> list[list[HistoryEvent]]:
+    """The events of so many stored pieces of history, which come one behind the other, piece by piece.
 
     Raises:
-        StoreCorruptError: one of them is no piece that an episode wrote.
+        StoreCorruptError: they are not so many pieces that episodes wrote.
     """
-    found = [decode(piece) for piece in pieces]
+    try:
+        found = _pieces_decoder.decode(_ARRAY + count.to_bytes(4, "big") + pieces)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise StoreCorruptError(f"a stored history of {count} pieces is damaged: {error}") from error
     for number, piece in enumerate(found):
         if not piece or type(piece[0]) is not OrchestratorStarted:
             raise StoreCorruptError(
-                f"piece {number + 1} of {len(pieces)} of a stored history does not begin with an episode's time"
+                f"piece {number + 1} of {count} of a stored history does not begin with an episode's time"
             )
     return found
 

@@ -136,9 +136,9 @@ class Live:
             record.orphans,
         )
         self.orphans = [] if record.orphans is None else episode.decode_orphans(record.orphans)
-        self.sequence = record.start_number + 1 + len(loaded.pieces)
+        self.sequence = record.start_number + 1 + loaded.piece_count
         start = events.decode(record.start)
-        pieces = events.decode_pieces(loaded.pieces)
+        pieces = events.decode_pieces(loaded.pieces, loaded.piece_count)
         if pieces:
             first = pieces[0]
             pieces[0] = [first[0], *start, *first[1:]]

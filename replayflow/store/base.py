@@ -136,10 +136,14 @@ class InstanceRecord(Struct):
 
 
 class Loaded(Struct):
-    """An instance with the history of its present execution (the pieces after its start, in order) and its inbox, all at one moment."""
+    """An instance with the history of its present execution and its inbox, all at one moment.
+
+    `pieces` are the pieces of history after the start, one behind the other in order, and `piece_count` is how many.
+    """
 
     record: InstanceRecord
-    pieces: list[bytes]
+    pieces: bytes
+    piece_count: int
     inbox: list[Delivery]
 
 

@@ -115,10 +115,10 @@ def test_a_chunk_with_something_behind_it_is_damaged(chunk: list[HistoryEvent], 
 
 def test_pieces_are_told_apart_by_the_time_that_each_begins_with() -> None:
     first, second = [OrchestratorStarted(1), TaskCompleted(1)], [OrchestratorStarted(2)]
-    assert events.decode_pieces([events.encode(first), events.encode(second)]) == [first, second]
+    assert events.decode_pieces(events.encode(first) + events.encode(second), 2) == [first, second]
     for headless in ([], [TaskCompleted(1)]):
         with pytest.raises(StoreCorruptError, match=r"piece 2 of 2 .* does not begin with an episode's time"):
-            events.decode_pieces([events.encode(first), events.encode(headless)])
+            events.decode_pieces(events.encode(first) + events.encode(headless), 2)
 
 
 @settings(deadline=None, max_examples=500)

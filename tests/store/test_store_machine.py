@@ -163,7 +163,7 @@ class TwoStores(RuleBasedStateMachine):
     def a_commit(self, draw: Any) -> Commit:
         id, execution = self.a_target(draw)
         loaded = self.run(self.memory.load([id]))
-        sequence = loaded[0].record.start_number + len(loaded[0].pieces) + 1 if loaded else 1
+        sequence = loaded[0].record.start_number + loaded[0].piece_count + 1 if loaded else 1
         own = [delivery.number for one in loaded for delivery in one.inbox]
         state = draw(st.none() | states)
         ends = state is not None and state.status.is_finished

@@ -113,10 +113,15 @@ SELECT id, execution_id, name, version, status, start, start_number, wake_at, cr
 FROM instance WHERE problem IS NOT NULL AND key > ? ORDER BY key LIMIT ?
 
 -- name: pieces
-SELECT history.instance, history.events
-FROM json_each(?) AS wanted JOIN history ON history.instance = json_extract(wanted.value, '$[0]')
-WHERE history.number > json_extract(wanted.value, '$[1]')
-ORDER BY history.instance, history.number
+SELECT json_extract(wanted.value, '$[0]'),
+       (SELECT count(*) FROM history
+        WHERE instance = json_extract(wanted.value, '$[0]') AND number > json_extract(wanted.value, '$[1]')) AS pieces,
+       (SELECT CAST(group_concat(events, '') AS BLOB)
+        FROM (SELECT events FROM history
+              WHERE instance = json_extract(wanted.value, '$[0]') AND number > json_extract(wanted.value, '$[1]')
+              ORDER BY number))
+FROM json_each(?) AS wanted
+WHERE pieces
 
 -- name: pieces_between
 SELECT events FROM history WHERE instance = ? AND number >= ? AND number < ? ORDER BY number
