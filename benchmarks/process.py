@@ -61,5 +61,9 @@ async def until_quiet() -> None:
 
 async def in_fresh_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """What the function returns in a new interpreter, which has nothing of this one's memory and ends with it."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(1, get_context("spawn"))
+    try:
         return await asyncio.wrap_future(pool.submit(function, *args, **kwargs))
+    finally:
+        # Its end is waited for elsewhere: whoever works in this event loop, under measurement perhaps, goes on.
+        await asyncio.to_thread(pool.shutdown)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
+from random import Random
 
 from benchmarks.process import in_fresh_process
 from benchmarks.question import Figure, Figures, Question, percentile, rate
@@ -12,6 +13,7 @@ from replayflow import App, Client, Instance, Orchestration, OrchestrationContex
 
 app = App()
 _ALONE_MAX = 50
+_PAUSE_SECONDS_MAX = 0.05
 
 
 @app.orchestrator
@@ -50,13 +52,18 @@ async def _end(instance: Instance[int]) -> float:
 
 
 def raise_one_by_one(path: Path, ids: list[str]) -> list[tuple[float, float]]:
-    """When each event was raised, and when this process had the result; the next is raised then."""
+    """When each event was raised, and when this process had the result; some time later comes the next.
+
+    The pauses are by chance: whoever always raises as soon as it has seen a result falls into step with those who look for news now and then.
+    """
+    chance = Random(50)
 
     async def run() -> list[tuple[float, float]]:
         times = []
         async with Client(path, app) as client:
             for number, id in enumerate(ids):
                 instance = client.get(id)
+                await asyncio.sleep(chance.uniform(0, _PAUSE_SECONDS_MAX))
                 raised = time.perf_counter()
                 await instance.raise_event("go", number)
                 assert await instance.result() == number
