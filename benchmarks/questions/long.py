@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 from benchmarks.flows import app as flows
 from benchmarks.flows import warm_up
@@ -39,12 +41,14 @@ async def measure(n: int, folder: Path) -> Figures:
         assert await (await hub.client.start(long, n)).result() == n
         ended = time.perf_counter()
     assert len(_began) == n
+    each = [end - begin for begin, end in pairwise([*_began, ended])]
     stretch = min(_STRETCH, n // 2)
-    first, last = _began[stretch] - _began[0], ended - _began[-stretch]
+    # Medians, for a stretch is short: a moment in which the disk was slow would decide between the two.
+    first, last = median(each[:stretch]), median(each[-stretch:])
     return {
         "activities_per_s": n / (ended - began),
-        "first_us": first / stretch * 1e6,
-        "last_us": last / stretch * 1e6,
+        "first_us": first * 1e6,
+        "last_us": last * 1e6,
         "last_over_first": last / first,
     }
 
@@ -55,8 +59,8 @@ QUESTION = Question(
     measure,
     figures=(
         rate(),
-        Figure("first_us", "each of the first", "µs"),
-        Figure("last_us", "each of the last", "µs"),
+        Figure("first_us", "one of the first, as a median", "µs"),
+        Figure("last_us", "one of the last, as a median", "µs"),
         Figure("last_over_first", "last / first", "x", bar=Bar(1.25)),
         PEAK,
     ),
