@@ -11,7 +11,7 @@ from benchmarks.process import in_fresh_process, until_quiet, usage
 from benchmarks.question import Bar, Figure, Figures, Question
 from replayflow import TaskHub
 
-_SECONDS = 4.0
+_SECONDS = 3.0
 
 
 async def measure(n: int, folder: Path) -> Figures:

@@ -55,5 +55,5 @@ QUESTION = Question(
     measure,
     figures=(Figure("bytes_per_live", "each", "bytes", bar=Bar(3_000, n_from=1_000)),),
     sizes=(20_000,),
-    short_sizes=(20_000,),
+    short_sizes=(10_000,),
 )

@@ -12,7 +12,7 @@ from replayflow import App, Client, Orchestration, OrchestrationContext, TaskHub
 
 app = App()
 _BYTES_IN_ALL = 30_000_000
-_TRIPS_MAX = 200
+_TRIPS_MAX = 100
 
 
 @app.activity
