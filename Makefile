@@ -36,11 +36,11 @@ format: $(STAMP) ## format the code and mend what the linter can mend
 crash: $(STAMP) ## a long campaign of kills: make crash KILLS=100
 	@$(BIN)/python -m tests.engine.crash_campaign --kills $(or $(KILLS),30)
 
-bench: $(STAMP) ## the benchmarks in short, with their ratios to the floor
-	@$(BIN)/python -m benchmarks --short
+bench: $(STAMP) ## the benchmarks in short, with their ratios to the floor: make bench QUESTIONS="chain fan"
+	@$(BIN)/python -m benchmarks --short $(QUESTIONS)
 
-bench-full: $(STAMP) ## the benchmarks at full size
-	@$(BIN)/python -m benchmarks
+bench-full: $(STAMP) ## the benchmarks at full size, beside the peers that are installed
+	@$(BIN)/python -m benchmarks $(QUESTIONS)
 
 clean: ## remove what the targets made
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
