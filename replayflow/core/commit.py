@@ -60,6 +60,15 @@ class RowState(Struct):
     """Activities that an ended execution had scheduled and that still have to run, encoded."""
 
 
+class Ending(Struct):
+    """How an instance ended, for whoever waits for it: its orchestrator's name, and what its row shows."""
+
+    name: str
+    status: Status
+    output: Payload = None
+    failure: bytes | None = None
+
+
 class Commit(Struct):
     """All that follows from one episode of one execution.
 

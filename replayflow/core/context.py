@@ -294,17 +294,13 @@ class OrchestrationContext:
             timeout_microseconds = _positive(timeout, "timeout")
         id = decisions.next_id
         decisions.next_id = id + 1
-        decisions.add(
-            ScheduleTask(
-                id,
-                plan.name,
-                payload,
-                site_of(_frame(1)),
-                retry_values,
-                timeout_microseconds,
-                None if tags is None else check_tags(tags),
+        checked_tags = None if tags is None else check_tags(tags)
+        if not decisions.is_replaying or not decisions.repeats_task(id, plan.name, payload):
+            decisions.add(
+                ScheduleTask(
+                    id, plan.name, payload, site_of(_frame(1)), retry_values, timeout_microseconds, checked_tags
+                )
             )
-        )
         task: ActivityTask[Any] = ActivityTask(id, plan.name, decode, decisions.abandon_task, predicate)
         decisions.open[id] = task
         return task

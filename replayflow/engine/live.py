@@ -6,6 +6,7 @@ Everything here can be lost at any moment: the store has it all, or will be aske
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from typing import TypeAlias
 
 from replayflow.core import episode, events
@@ -146,8 +147,7 @@ class Live:
         else:
             self.start = start
         self.instance = Instance()
-        for piece in pieces:
-            self.instance.apply_all(piece)
+        self.instance.apply_all(chain.from_iterable(pieces))
         return pieces
 
     def successor(self, start: Start) -> Live:

@@ -23,7 +23,7 @@ from random import Random
 
 from replayflow.clock import Clock
 from replayflow.core import episode, events
-from replayflow.core.commit import Commit, Message, RowState, Start
+from replayflow.core.commit import Commit, Ending, Message, RowState, Start
 from replayflow.core.definitions import Environment
 from replayflow.core.episode import Episode
 from replayflow.core.events import ExecutionStarted, HistoryEvent, TaskCompleted, TaskFailed, TaskScheduled, TimerFired
@@ -217,7 +217,7 @@ class Residents:
             return
         self._lives[live.id] = live
         if live.row.status.is_finished:
-            self._waiters.ended(live.id, live.row)
+            self._waiters.ended(live.id, _ending(live, live.row))
         problem = revive(live, pieces, self._environment)
         if problem is None:
             if record.problem is not None:
@@ -420,7 +420,7 @@ class Residents:
         if commit.next_start is not None:
             self._succeed(live, commit.next_start)
         else:
-            self._waiters.ended(live.id, state)
+            self._waiters.ended(live.id, _ending(live, state))
 
     def _succeed(self, live: Live, start: Start) -> None:
         """The next execution takes over the place, the messages that are meant for it, and what the last one still owes."""
@@ -626,6 +626,11 @@ class Residents:
 
 def _new_execution_id() -> str:
     return os.urandom(16).hex()
+
+
+def _ending(live: Live, row: RowState) -> Ending:
+    started = live.instance.started
+    return Ending("" if started is None else started.name, row.status, row.output, row.failure)
 
 
 def _unstorable(error: ReplayflowError) -> str:
