@@ -1,8 +1,8 @@
 """Measures replayflow beside every rival that is installed, in turns, and prints a table.
 
-    python -m benchmarks.peers install     make the rivals' environments under .peers/
-    python -m benchmarks.peers             all workloads
-    python -m benchmarks.peers chain fan   only these
+python -m benchmarks.peers install     make the rivals' environments under .peers/
+python -m benchmarks.peers             all workloads
+python -m benchmarks.peers chain fan   only these
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.peers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", nargs="*", metavar="WORKLOAD", help=f"only these, of {', '.join(workloads)}; or: install")
+    parser.add_argument(
+        "what", nargs="*", metavar="WORKLOAD", help=f"only these, of {', '.join(workloads)}; or: install"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where every single measurement is written")
     options = parser.parse_args()

@@ -125,7 +125,7 @@ def _rate(figure: str, entry: Entry) -> float:
 
 
 HEAD = """\
-| workload | system | n | median | spread | replayflow is | peak MB |
+| workload | system | n | median | spread | replayflow, times as fast | peak MB |
 |---|---|--:|--:|--:|--:|--:|"""
 
 
@@ -142,7 +142,7 @@ def _row(question: Question, figure: str, ours: Entry, entry: Entry) -> str:
     values = entry.values(figure)
     median = statistics.median(values)
     spread = 100 * (max(values) - min(values)) / 2 / median
-    faster = "" if entry is ours or ours.error is not None else f"{_ratio(times_faster(figure, ours, entry))}×"
+    faster = "" if entry is ours or ours.error is not None else f"{_ratio(times_faster(figure, ours, entry))} x"
     unit = {"activities_per_s": "/s", "recover_s": " s"}.get(figure, " ms")
     peak = max(line["peak_rss_mb"] for line in entry.lines)
     return (

@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-import subprocess
 import sys
 import time
 import uuid
@@ -111,12 +110,13 @@ async def measure_long(n: int, url: str) -> Figures:
 
 async def measure_recover(n: int, url: str) -> Figures:
     """The first process ends where it stands, its workflows waiting; this one recovers them as it launches."""
-    subprocess.run([sys.executable, "-m", "benchmarks.peers.rivals.on_dbos", "leave", str(n), url], check=True)
+    first = ["-m", "benchmarks.peers.rivals.on_dbos", "leave", str(n), url]
+    assert await (await asyncio.create_subprocess_exec(sys.executable, *first)).wait() == 0
     began = time.perf_counter()
     with _launched(url):
         await DBOS.send_bulk_async([SendMessage(f"w{i}", 1000, topic="go") for i in range(n)])
         # One query for all of them asks less of the database than a handle for each, which would ask by itself.
-        while len(done := await DBOS.list_workflows_async(workflow_id_prefix="w", status="SUCCESS")) < n:
+        while len(done := await DBOS.list_workflows_async(workflow_id_prefix="w", status="SUCCESS")) < n:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         figures = {"recover_s": time.perf_counter() - began}
         assert {state.workflow_id: state.output for state in done} == {f"w{i}": i + 1020 for i in range(n)}
@@ -129,7 +129,7 @@ async def leave(n: int, url: str) -> None:
         for i in range(n):
             with SetWorkflowID(f"w{i}"):
                 await DBOS.start_workflow_async(wait, i)
-        while len(waiting) < n:
+        while len(waiting) < n:  # noqa: ASYNC110 - not measured
             await asyncio.sleep(0.01)
         os._exit(0)
 

@@ -125,7 +125,9 @@ def _server() -> str:
     """The binary that the npm package of this platform holds, without the launcher in front of it."""
     found = sorted(Path(sys.prefix).glob("node_modules/@restatedev/restate-server-*/bin/restate-server"))
     if not found:
-        raise FileNotFoundError(f"no restate-server under {sys.prefix}/node_modules: python -m benchmarks.peers install")
+        raise FileNotFoundError(
+            f"no restate-server under {sys.prefix}/node_modules: python -m benchmarks.peers install"
+        )
     return str(found[0])
 
 
