@@ -2,11 +2,11 @@
 
 python -m benchmarks.peers.rivals.on_dbos sqlite chain 200
 
-What was chosen for speed, and which of DBOS's own pages says that it can be:
-- An activity is a step. A step is one write, its checkpoint ("Steps"); a child workflow or a queued one costs several.
-- Everything is a coroutine, and a fan is `asyncio.gather` of steps ("Workflows", coroutine workflows).
+What was chosen for speed, and which of DBOS's own pages it is from:
+- An activity is a step ("Steps"): one checkpoint, one write. A child workflow or a queued one costs several.
+- Everything is a coroutine ("Workflows"), and a fan is `asyncio.gather` of steps.
 - `max_executor_threads` and `sys_db_pool_size` ("DBOS Configuration"): the defaults, threads without limit and 20 connections, are slower for
-  work this small. Of 1, 2, 4, 8, 10, 20 and 64 the fastest were taken: the figures of `THREADS` beside the defaults are in benchmarks/README.md.
+  work as small as this. `THREADS` is the fastest of 1, 2, 4, 8, 10, 20 and 64; README.md has the figures.
 - `notification_listener_polling_interval_sec` is 10 ms and not a second: SQLite has no LISTEN/NOTIFY, so that an event is found by asking.
 - Events are sent by `send_bulk_async`, in one transaction.
 - Logs at ERROR, no tracing, no conductor.
