@@ -12,6 +12,7 @@ import datetime
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,8 @@ def main() -> int:
     options = _options()
     if options.what == ["install"]:
         return 0 if environments.install() else 1
+    # Asked to end, it ends what is being measured first, as for an interrupt.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     peers = installed()
     print(_machine(peers), flush=True)
     print(HEAD, flush=True)
