@@ -5,7 +5,7 @@ PYTHON ?= python3
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench bench-full crash clean
+.PHONY: help run test check format bench bench-full peers bench-peers crash clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,5 +42,11 @@ bench: $(STAMP) ## the benchmarks in short, with their ratios to the floor: make
 bench-full: $(STAMP) ## the benchmarks at full size, beside the peers that are installed
 	@$(BIN)/python -m benchmarks $(QUESTIONS)
 
+peers: $(STAMP) ## install the rivals, each in an environment of its own under .peers/
+	@$(BIN)/python -m benchmarks.peers install
+
+bench-peers: peers ## replayflow beside its rivals, on this machine
+	@$(BIN)/python -m benchmarks.peers
+
 clean: ## remove what the targets made
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) .peers .mypy_cache .ruff_cache .pytest_cache .hypothesis
