@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import sys
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -423,9 +422,8 @@ class OrchestrationContext:
             settle(task, event.input)
             return task
         if fire_at is not None:
-            task.timer = self._timer(fire_at, site_of(_frame(1)))
-            decisions.deadlines[task.timer.id] = task
-        decisions.waiting.setdefault(name.casefold(), deque()).append(task)
+            decisions.limit(task, self._timer(fire_at, site_of(_frame(1))))
+        decisions.waiting.setdefault(name.casefold(), []).append(task)
         return task
 
     def send_event(self, instance_id: str, name: str, payload: object = None) -> None:

@@ -34,6 +34,7 @@ from replayflow.core.events import (
     TaskScheduled,
     describe,
 )
+from replayflow.core.nothing import NOTHING
 from replayflow.core.tasks import EventTask, Pending, TimerTask, complete
 from replayflow.errors import DecodeError, NonDeterminismError, OrchestratorError
 
@@ -71,9 +72,9 @@ class Decisions:
         self.next_id = 1
         self.made: list[Action] = []
         self.open: dict[int, Pending[Any]] = {}
-        self.waiting: dict[str, deque[EventTask[Any]]] = {}
-        self.buffered: dict[str, deque[EventRaised]] = {}
-        self.deadlines: dict[int, EventTask[Any]] = {}
+        self.waiting: dict[str, list[EventTask[Any]]] = {}  # a deque takes ten times the memory
+        self.buffered: dict[str, deque[EventRaised]] = NOTHING
+        self.deadlines: dict[int, EventTask[Any]] = NOTHING
         self.custom_status: Payload = None
         self.ending: CompleteOrchestration | None = None
         self.saves_events = True
@@ -131,7 +132,7 @@ class Decisions:
         name = event.name.casefold()
         waiters = self.waiting.get(name)
         if waiters:
-            task = waiters.popleft()
+            task = waiters.pop(0)
             if not waiters:
                 del self.waiting[name]
             self.fulfil(task, event.input)
@@ -140,7 +141,16 @@ class Decisions:
 
     def keep(self, event: EventRaised) -> None:
         """The event waits for whoever asks for its name next, in this execution or in the one that continues it."""
+        if self.buffered is NOTHING:
+            self.buffered = {}
         self.buffered.setdefault(event.name.casefold(), deque()).append(event)
+
+    def limit(self, task: EventTask[Any], timer: TimerTask) -> None:
+        """The wait ends with the timer, where no event comes before."""
+        if self.deadlines is NOTHING:
+            self.deadlines = {}
+        task.timer = timer
+        self.deadlines[timer.id] = task
 
     def fulfil(self, task: EventTask[Any], payload: Payload) -> None:
         """The wait is over with the payload as its value, and its time limit with it."""

@@ -342,7 +342,7 @@ class Residents:
                 return self._parking(live, str(unknown("activity", task.name, activities)))
         live.mailbox = []
         if start:
-            live.start = []
+            live.start = ()
         if discarded:
             live.discarded = []
         numbers, loose = discarded, mailbox
@@ -421,7 +421,7 @@ class Residents:
                 if execution_id != live.execution_id:
                     continue
                 if task.event_id in live.running:
-                    live.owing.add((execution_id, task.event_id))
+                    live.owe((execution_id, task.event_id))
                 else:
                     self._start_orphan(live, execution_id, task)
         if state.status is Status.FAILED and state.failure is not None:
@@ -507,7 +507,7 @@ class Residents:
         """What an ended execution still owes runs, once in this worker; its id may be that of a task of the present execution."""
         key = (execution_id, task.event_id)
         if key not in live.owing:
-            live.owing.add(key)
+            live.owe(key)
             self.activities.start(live.id, execution_id, task, 1)
 
     def _has_run(self, run: Run, event: HistoryEvent) -> None:
@@ -530,9 +530,7 @@ class Residents:
             del live.running[run.task.event_id]
             if live.is_busy or live.is_loading:
                 live.mailbox.append(event)  # the end is not durable; where it never is, somebody wants to know
-        live.owing.discard(key)
-        live.ran.add(key)
-        live.orphans = [(owner, task) for owner, task in live.orphans if (owner, task.event_id) != key]
+        live.pay(key)
         self._go_on(live)
 
     def _pay_off(self, live: Live) -> None:
