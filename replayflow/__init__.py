@@ -4,6 +4,7 @@ from replayflow.client import Client, Instance, InstancePage, InstanceState
 from replayflow.codec import Codec
 from replayflow.core.context import ActivityContext, OrchestrationContext
 from replayflow.core.events import (
+    CompensationFailed,
     ContinueAsNew,
     CustomStatusSet,
     EventRaised,
@@ -34,10 +35,12 @@ from replayflow.core.events import (
     TimerFired,
 )
 from replayflow.core.instance import Status
+from replayflow.core.saga import Saga
 from replayflow.core.tasks import Orchestration, Task, TimerTask, race, when_all, when_any
 from replayflow.engine import Limits
 from replayflow.errors import (
     ActivityError,
+    CompensationError,
     DecodeError,
     EncodeError,
     EntityError,
@@ -91,6 +94,8 @@ __all__ = [
     "App",
     "Client",
     "Codec",
+    "CompensationError",
+    "CompensationFailed",
     "ContinueAsNew",
     "CustomStatusSet",
     "DecodeError",
@@ -141,6 +146,7 @@ __all__ = [
     "ReplayflowError",
     "RetryAfter",
     "RetryPolicy",
+    "Saga",
     "SqliteStore",
     "StateError",
     "Status",

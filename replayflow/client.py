@@ -526,15 +526,15 @@ class Instance(Generic[T]):
         await self._ask("suspend", ExecutionSuspended(self._reasoned(reason)))
 
     async def resume(self, reason: str = "") -> None:
-        """A suspended instance goes on.
+        """A suspended instance goes on; one that is parked is tried again.
 
         Raises:
-            InvalidStateError: it is not suspended, and no request to suspend it is under way.
+            InvalidStateError: it is not suspended or parked, and no request to suspend it is under way.
         """
         record = await self._open("resume")
-        if record.status is not Status.SUSPENDED and not await self._is_being_suspended():
+        if record.problem is None and record.status is not Status.SUSPENDED and not await self._is_being_suspended():
             raise InvalidStateError(
-                f"instance '{self.id}' is {record.status}: only a suspended instance can be resumed"
+                f"instance '{self.id}' is {record.status}: only one that is suspended or parked can be resumed"
             )
         await self._ask("resume", ExecutionResumed(self._reasoned(reason)))
 

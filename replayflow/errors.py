@@ -128,6 +128,16 @@ class NonDeterminismError(UserError):
     code = "RF130"
 
 
+class CompensationError(UserError):
+    """The code with which a saga undoes its work raised an error of its own: not the failure of a task, which is retried.
+
+    The instance is parked: `problem` names the compensation and what is left to undo besides. Nothing that this code did in its last episode
+    counts. Mend the code; the compensation is tried again when a worker starts, or when the instance is resumed.
+    """
+
+    code = "RF131"
+
+
 # ---- the instance cannot do that now --------------------------------------------------------------------------
 
 

@@ -29,13 +29,14 @@ from replayflow.core.actions import (
 from replayflow.core.events import (
     EventRaised,
     EventSent,
+    ExecutionCancelRequested,
     HistoryEvent,
     SubOrchestrationInstanceCreated,
     TaskScheduled,
     describe,
 )
 from replayflow.core.tasks import EventTask, Pending, TimerTask, complete
-from replayflow.errors import DecodeError, NonDeterminismError, OrchestratorError
+from replayflow.errors import CompensationError, DecodeError, NonDeterminismError, OrchestratorError
 
 _logger = logging.getLogger("replayflow")
 
@@ -60,7 +61,10 @@ class Decisions:
         "next_id",
         "now",
         "open",
+        "request",
+        "saga",
         "saves_events",
+        "shields",
         "waiting",
     )
 
@@ -77,7 +81,11 @@ class Decisions:
         self.ending: CompleteOrchestration | None = None
         self.saves_events = True
         self.is_sealed = False
-        self.mismatch: NonDeterminismError | None = None
+        self.mismatch: NonDeterminismError | CompensationError | None = None
+        # The innermost saga that is open; how many of them undo right now, and a request to cancel that waits until none does.
+        self.saga: object = None
+        self.shields = 0
+        self.request: ExecutionCancelRequested | None = None
         self._recorded: Sequence[HistoryEvent] | None = None
         self._position = 0
         self._last: HistoryEvent | None = None
@@ -262,6 +270,11 @@ class Decisions:
         elif self._last is not None:
             past = f"{nothing}, after {_with_site(self._last)}"
         self.mismatch = NonDeterminismError(f"instance '{self.instance_id}': the history has {past}; {now}")
+        self.seal()
+
+    def fault(self, error: CompensationError) -> None:
+        """The code cannot go on as it is, and nothing that it did in this episode counts."""
+        self.mismatch = error
         self.seal()
 
 

@@ -16,6 +16,7 @@ from replayflow.core import events, ids
 from replayflow.core.actions import Action, CompleteOrchestration, CreateSubOrchestration, ScheduleTask
 from replayflow.core.commit import Commit, Message, RowState, Start
 from replayflow.core.events import (
+    CompensationFailed,
     CustomStatusSet,
     EventRaised,
     EventSent,
@@ -63,10 +64,11 @@ class Executor(Protocol):
 class Episode:
     """What an episode came to: the commit, and what to do once it is durable.
 
-    `held` is what was not taken because the instance is suspended; `retried` are children that begin anew.
+    `held` is what was not taken because the instance is suspended; `retried` are children that begin anew. Where there is a `problem` the instance
+    is to be parked with it, once the commit is durable.
     """
 
-    __slots__ = ("alarms", "canceled", "commit", "held", "messages", "retried", "scheduled", "starts")
+    __slots__ = ("alarms", "canceled", "commit", "held", "messages", "problem", "retried", "scheduled", "starts")
 
     def __init__(self) -> None:
         self.commit: Commit | None = None
@@ -77,6 +79,7 @@ class Episode:
         self.retried: list[SubOrchestrationRetried] = []
         self.starts: list[Start] = []
         self.messages: list[Message] = []
+        self.problem: str | None = None
 
 
 def run(
@@ -208,6 +211,8 @@ def _take_in(
         match admitted:
             case TaskAttemptFailed():
                 episode.alarms.append(Alarm(admitted.retry_at_microseconds, TASK_RETRY, admitted.task_scheduled_id))
+            case CompensationFailed():
+                episode.problem = _problem(instance, admitted)
             case SubOrchestrationAttemptFailed():
                 episode.alarms.append(Alarm(admitted.retry_at_microseconds, CHILD_RETRY, admitted.task_scheduled_id))
             case SubOrchestrationRetried():
@@ -271,7 +276,15 @@ def _retried_task(
         retry_after=event.retry_after_microseconds,
         predicate=executor.predicate_of(id),
     )
-    return event if retry_at is None else TaskAttemptFailed(id, attempt, event.failure_details, retry_at)
+    if retry_at is not None:
+        return TaskAttemptFailed(id, attempt, event.failure_details, retry_at)
+    return event if task.retry.park is None else CompensationFailed(id, attempt, event.failure_details)
+
+
+def _problem(instance: Instance, event: CompensationFailed) -> str:
+    retry = instance.tasks[event.task_scheduled_id].retry
+    assert retry is not None  # noqa: S101 - only such tasks park
+    return f"{retry.park}: {event.failure_details}; mend what it needs, and resume the instance"
 
 
 def _retried_child(

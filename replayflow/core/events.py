@@ -331,6 +331,16 @@ class ExecutionReplaced(Fact):
     input: Payload = None
 
 
+@dataclass(slots=True)
+class CompensationFailed(Fact):
+    """An attempt to undo failed and was the last: the instance is parked after it. The task stays open, and runs again when the instance goes on."""
+
+    kind: ClassVar[int] = 130
+    task_scheduled_id: int
+    attempt: int
+    failure_details: FailureDetails
+
+
 KINDS: dict[int, type[HistoryEvent]] = {}
 _ROWS: dict[type[HistoryEvent], Callable[[Any], tuple[object, ...]]] = {}
 _READERS: dict[int, tuple[Callable[..., HistoryEvent], list[tuple[int, Callable[[Any], object]]]]] = {}

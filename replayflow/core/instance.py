@@ -208,6 +208,10 @@ class Instance:
         self.retrying[event.task_scheduled_id] = event.retry_at_microseconds
         heapq.heappush(self._due, (event.retry_at_microseconds, TASK_RETRY, event.task_scheduled_id))
 
+    def _compensation_failed(self, event: events.CompensationFailed) -> None:
+        self.attempts[event.task_scheduled_id] = event.attempt
+        self.retrying.pop(event.task_scheduled_id, None)
+
     def _child_created(self, event: events.SubOrchestrationInstanceCreated) -> None:
         self.children[event.event_id] = Child(event, event.instance_id, event.execution_id)
         if event.retry is not None:
@@ -254,6 +258,7 @@ _APPLY: dict[type[HistoryEvent], Callable[[Instance, Any], None]] = {
     events.TaskFailed: Instance._task_ended,
     events.TaskCanceled: Instance._task_canceled,
     events.TaskAttemptFailed: Instance._task_attempt_failed,
+    events.CompensationFailed: Instance._compensation_failed,
     events.OrchestratorStarted: Instance._orchestrator_started,
     events.ExecutionStarted: Instance._execution_started,
     events.ExecutionCompleted: Instance._execution_completed,

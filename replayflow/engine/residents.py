@@ -42,6 +42,7 @@ from replayflow.engine.waiters import Waiters
 from replayflow.engine.warm import Warm
 from replayflow.engine.watchdog import Watchdog
 from replayflow.errors import (
+    CompensationError,
     FailureDetails,
     InvalidArgumentError,
     LeaseLostError,
@@ -222,7 +223,7 @@ class Residents:
         if problem is None:
             if record.problem is not None:
                 self._unpark(live)
-                _logger.warning("instance '%s' fits the code again, and goes on", live.id)
+                _logger.warning("instance '%s' is parked no longer, and is tried again", live.id)
             self._warm.touch(live)
             if live.start and (live.row.wake_at or 0) > self._clock.now():
                 self._await_start(live)
@@ -317,18 +318,22 @@ class Residents:
         watchdog = self.watchdog
         watchdog.step += 1
         watchdog.instance_id = live.id
-        done = episode.run(
-            live.instance,
-            executor,
-            mailbox,
-            sequence=live.sequence,
-            now=self._clock.now(),
-            random=self._random,
-            new_execution_id=_new_execution_id,
-            row=live.row,
-            start=start,
-            orphans=live.orphans,
-        )
+        try:
+            done = episode.run(
+                live.instance,
+                executor,
+                mailbox,
+                sequence=live.sequence,
+                now=self._clock.now(),
+                random=self._random,
+                new_execution_id=_new_execution_id,
+                row=live.row,
+                start=start,
+                orphans=live.orphans,
+            )
+        except CompensationError as fault:
+            watchdog.instance_id = None
+            return self._parking(live, str(fault))
         watchdog.instance_id = None
         activities = self._environment.activities
         for task in done.scheduled:
@@ -392,7 +397,9 @@ class Residents:
                 self.alarms.set(live.id, alarm)
         if outcome.deliveries or outcome.started or outcome.dropped:
             self.follow(outcome)
-        if self._lives.get(live.id) is live:
+        if done.problem is not None and not live.instance.is_finished:
+            self._park(live, done.problem)
+        elif self._lives.get(live.id) is live:
             self._go_on(live)
 
     def _ended(self, live: Live, commit: Commit, state: RowState) -> None:

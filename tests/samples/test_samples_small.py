@@ -123,7 +123,7 @@ async def test_a_batch_that_was_left_unfinished_goes_on(tmp_path: Path, capsys: 
     ("destination", "is_shipped", "activities"),
     [
         ("Lisbon", True, ["reserve", "charge", "ship"]),
-        ("Atlantis", False, ["reserve", "charge", "ship", "refund", "release"]),
+        ("Atlantis", False, ["reserve", "charge", "ship", "call_back", "refund", "release"]),
     ],
 )
 async def test_the_saga_undoes_in_reverse_what_it_did(
