@@ -18,6 +18,8 @@ from replayflow.core.events import (
     ExecutionTerminated,
     GenericEvent,
     HistoryEvent,
+    InstanceAsked,
+    InstanceStarted,
     OrchestratorCompleted,
     OrchestratorStarted,
     SubOrchestrationAttemptFailed,
@@ -68,6 +70,7 @@ from replayflow.errors import (
     RegistrationError,
     ReplayflowError,
     RetryAfter,
+    ScheduleError,
     StateError,
     StoreBusyError,
     StoreCorruptError,
@@ -82,6 +85,7 @@ from replayflow.errors import (
     UserError,
 )
 from replayflow.hub import TaskHub, run
+from replayflow.patterns.schedule_client import Schedule, ScheduleState
 from replayflow.registry import App
 from replayflow.retry import RetryPolicy
 from replayflow.store import MemoryStore, SqliteStore
@@ -115,10 +119,12 @@ __all__ = [
     "HistoryEvent",
     "HubOwnedError",
     "Instance",
+    "InstanceAsked",
     "InstanceExistsError",
     "InstanceFinishedError",
     "InstanceNotFoundError",
     "InstancePage",
+    "InstanceStarted",
     "InstanceState",
     "InvalidArgumentError",
     "InvalidStateError",
@@ -147,6 +153,9 @@ __all__ = [
     "RetryAfter",
     "RetryPolicy",
     "Saga",
+    "Schedule",
+    "ScheduleError",
+    "ScheduleState",
     "SqliteStore",
     "StateError",
     "Status",

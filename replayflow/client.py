@@ -45,7 +45,8 @@ from replayflow.errors import (
     OrchestrationFailed,
     OrchestrationTerminated,
 )
-from replayflow.registry import App
+from replayflow.patterns.schedule_client import ScheduleVerbs
+from replayflow.registry import OWN_PREFIX, App
 from replayflow.store import Store, store_at
 from replayflow.store.base import Create, InstanceFilter, InstanceRecord, OnExisting, Outcome, Post
 
@@ -96,7 +97,7 @@ class Door(Protocol):
     def is_at_work(self, instance_id: str) -> bool: ...
 
 
-class Client:
+class Client(ScheduleVerbs):
     """Asks a hub for work. `async with Client("orders.db") as client`, from any process; or `hub.client`.
 
     With an `app` it refuses names that the app lacks and rebuilds results by its annotations; without one it takes any name.
@@ -400,6 +401,8 @@ class Client:
         return event
 
     def _name(self, orchestrator: Any) -> tuple[str, str | None]:
+        if isinstance(orchestrator, str) and orchestrator.startswith(OWN_PREFIX):
+            return orchestrator, None  # every worker has it
         if self._app is not None:
             definition = self._app.orchestrator_named(orchestrator)
             return definition.name, definition.version

@@ -138,6 +138,16 @@ class CompensationError(UserError):
     code = "RF131"
 
 
+class ScheduleError(UserError):
+    """It cannot be told when a schedule comes next: the cron library (`pip install 'replayflow[cron]'`) or the time zone is not there.
+
+    Where a client is told so, nothing was written. Where a worker finds out, the schedule is parked, and goes on where it was under a worker
+    that has them.
+    """
+
+    code = "RF132"
+
+
 # ---- the instance cannot do that now --------------------------------------------------------------------------
 
 

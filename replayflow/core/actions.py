@@ -123,6 +123,41 @@ class CancelTask:
 
 
 @dataclass(slots=True)
+class StartInstance:
+    """Start an instance that is nobody's child; with `end_event` its end is told to whoever decided this."""
+
+    instance_id: str
+    name: str
+    input: Payload
+    version: str | None = None
+    tags: dict[str, str] | None = None
+    end_event: str = ""
+    execution_id: str = ""
+    site: str = ""
+
+    def record(self) -> events.InstanceStarted:
+        return events.InstanceStarted(self.instance_id, self.name, self.execution_id, self.version, self.end_event)
+
+    def fits(self, event: HistoryEvent) -> bool:
+        return type(event) is events.InstanceStarted and event.name == self.name
+
+
+@dataclass(slots=True)
+class AskInstance:
+    """Ask another instance to end: `request` is "cancel" or "terminate"."""
+
+    instance_id: str
+    request: str
+    site: str = ""
+
+    def record(self) -> events.InstanceAsked:
+        return events.InstanceAsked(self.instance_id, self.request)
+
+    def fits(self, event: HistoryEvent) -> bool:
+        return type(event) is events.InstanceAsked and event.request == self.request
+
+
+@dataclass(slots=True)
 class SetCustomStatus:
     value: Payload
 
@@ -148,5 +183,14 @@ class CompleteOrchestration:
         )
 
 
-Matched: TypeAlias = ScheduleTask | CreateSubOrchestration | CreateTimer | SendEvent | CancelTimer | CancelTask
+Matched: TypeAlias = (
+    ScheduleTask
+    | CreateSubOrchestration
+    | CreateTimer
+    | SendEvent
+    | CancelTimer
+    | CancelTask
+    | StartInstance
+    | AskInstance
+)
 Action: TypeAlias = Matched | SetCustomStatus | CompleteOrchestration

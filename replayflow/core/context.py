@@ -122,7 +122,7 @@ class OrchestrationContext:
     def parent_instance_id(self) -> str | None:
         """The instance that called this one as a sub-orchestration; None where a client started it."""
         parent = self._started.parent_instance
-        return None if parent is None else parent.instance_id
+        return None if parent is None or parent.event else parent.instance_id
 
     @property
     def tags(self) -> Mapping[str, str]:

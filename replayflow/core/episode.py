@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any, Protocol
 
+from replayflow.codec import Codec
 from replayflow.core import events, ids
-from replayflow.core.actions import Action, CompleteOrchestration, CreateSubOrchestration, ScheduleTask
+from replayflow.core.actions import Action, CompleteOrchestration, CreateSubOrchestration, ScheduleTask, StartInstance
 from replayflow.core.commit import Commit, Message, RowState, Start
 from replayflow.core.events import (
     CompensationFailed,
@@ -28,6 +29,7 @@ from replayflow.core.events import (
     ExecutionSuspended,
     ExecutionTerminated,
     HistoryEvent,
+    InstanceAsked,
     OrchestratorStarted,
     ParentInstance,
     SubOrchestrationAttemptFailed,
@@ -47,6 +49,7 @@ from replayflow.core.instance import CHILD_RETRY, TASK_RETRY, TIMER, Alarm, Inst
 from replayflow.errors import FailureDetails
 from replayflow.retry import next_attempt_at
 
+_codec = Codec()
 _RESULTS: frozenset[type[HistoryEvent]] = frozenset({TaskCompleted})
 ENDS = (ExecutionTerminated, ExecutionReplaced)
 CONTROL = (ExecutionTerminated, ExecutionSuspended, ExecutionResumed, ExecutionReplaced)
@@ -327,8 +330,10 @@ def _decide(
             chunk.append(scheduled)
             instance.apply(scheduled)
             continue
-        if type(action) is CreateSubOrchestration:
+        if isinstance(action, CreateSubOrchestration | StartInstance):
             action.execution_id = new_execution_id()
+        if type(action) is StartInstance:
+            episode.starts.append(_detached_start(instance, action, now))
         decided = action.record()
         match decided:
             case TimerCreated():
@@ -337,6 +342,8 @@ def _decide(
                 episode.starts.append(_child_start(instance, decided, decided.instance_id, decided.execution_id, now))
             case EventSent():
                 episode.messages.append(_sent(decided))
+            case InstanceAsked():
+                episode.messages.append(_asked(decided))
             case TaskCanceled():
                 _cancel(instance, decided.task_scheduled_id, episode)
             case _:
@@ -400,6 +407,45 @@ def _child_start(
     )
 
 
+def _detached_start(instance: Instance, action: StartInstance, now: int) -> Start:
+    starter = instance.started
+    assert starter is not None  # noqa: S101 - an execution that decides has started
+    told = None
+    if action.end_event:
+        told = ParentInstance(starter.instance_id, "", 0, starter.name, action.end_event)
+    started = ExecutionStarted(
+        name=action.name,
+        input=action.input,
+        instance_id=action.instance_id,
+        execution_id=action.execution_id,
+        version=action.version,
+        parent_instance=told,
+        tags=action.tags,
+    )
+    return Start(
+        instance_id=action.instance_id,
+        execution_id=action.execution_id,
+        name=action.name,
+        version=action.version,
+        event=events.encode([started]),
+        decoded=[started],
+        created_at=now,
+        tags=action.tags,
+        if_taken=None if told is None else _told(told, action.instance_id, "TAKEN"),
+    )
+
+
+def _told(whom: ParentInstance, instance_id: str, status: str) -> Message:
+    payload = _codec.encode([instance_id, status])
+    return Message(whom.instance_id, events.encode([EventRaised(whom.event, payload)]))
+
+
+def _asked(event: InstanceAsked) -> Message:
+    if event.request == "terminate":
+        return Message(event.instance_id, events.encode([ExecutionTerminated()]), is_control=True)
+    return Message(event.instance_id, events.encode([ExecutionCancelRequested()]))
+
+
 def _sent(event: EventSent) -> Message:
     return Message(
         event.instance_id,
@@ -457,6 +503,8 @@ def _owed(instance: Instance, episode: Episode, execution_id: str) -> list[tuple
 
 
 def _report(instance: Instance, started: ExecutionStarted, parent: ParentInstance) -> Message:
+    if parent.event:
+        return _told(parent, started.instance_id, instance.status)
     report: HistoryEvent
     if instance.status is Status.COMPLETED:
         report = SubOrchestrationInstanceCompleted(parent.task_scheduled_id, instance.output)

@@ -65,12 +65,16 @@ class Unnumbered(HistoryEvent):
 
 @dataclass(slots=True)
 class ParentInstance:
-    """Who waits for a sub-orchestration's result: the parent's instance and execution, and the id of its task there."""
+    """Who waits for a sub-orchestration's result: the parent's instance and execution, and the id of its task there.
+
+    With `event` it is no parent, but whoever started a detached instance: that gets an event of the name when this one has ended, in any execution.
+    """
 
     instance_id: str
     execution_id: str
     task_scheduled_id: int
     name: str = ""
+    event: str = ""
 
 
 # ---- the protocol's kinds --------------------------------------------------------------------------------------
@@ -341,6 +345,27 @@ class CompensationFailed(Fact):
     failure_details: FailureDetails
 
 
+@dataclass(slots=True)
+class InstanceStarted(Unnumbered):
+    """An instance was started that is nobody's child; where its id was taken, nothing was. Its input stands in its own history."""
+
+    kind: ClassVar[int] = 131
+    instance_id: str
+    name: str
+    execution_id: str = ""
+    version: str | None = None
+    end_event: str = ""
+
+
+@dataclass(slots=True)
+class InstanceAsked(Unnumbered):
+    """Another instance was asked to end; `request` is "cancel" or "terminate"."""
+
+    kind: ClassVar[int] = 132
+    instance_id: str
+    request: str
+
+
 KINDS: dict[int, type[HistoryEvent]] = {}
 _ROWS: dict[type[HistoryEvent], Callable[[Any], tuple[object, ...]]] = {}
 _READERS: dict[int, tuple[Callable[..., HistoryEvent], list[tuple[int, Callable[[Any], object]]]]] = {}
@@ -428,6 +453,10 @@ def describe(event: HistoryEvent) -> str:
             return f"event '{event.name}' sent (task {event.event_id})"
         case TimerCanceled():
             return f"cancelling timer {event.timer_id}"
+        case InstanceStarted():
+            return f"instance '{event.instance_id}' of '{event.name}'"
+        case InstanceAsked():
+            return f"asking instance '{event.instance_id}' to {event.request}"
         case TaskCanceled():
             return f"cancelling task {event.task_scheduled_id}"
         case ExecutionCompleted():

@@ -50,7 +50,7 @@ _CLOSE_ATTEMPTS_MAX = 100
 class Replay:
     """One execution's generator, with what it decided and waits for.
 
-    Raises (any call): NonDeterminismError, where the code does not do what the history says; CompensationError, where that of a saga cannot go on.
+    Raises (any call): NonDeterminismError, where the code does not do what the history says; a `Fault`, where it cannot go on.
     The object is of no use afterwards.
     """
 

@@ -69,7 +69,7 @@ class _Step:
 class Saga:
     """Handed to the body of `ctx.saga`: what is run through it is undone where the body ends with an error."""
 
-    __slots__ = ("_decisions", "_environment", "_is_over", "_is_parallel", "_outer", "_site", "_steps", "_undo_retry")
+    __slots__ = ("_decisions", "_environment", "_is_over", "_is_parallel", "_site", "_steps", "_undo_retry")
 
     def __init__(
         self,
@@ -86,7 +86,6 @@ class Saga:
         self._undo_retry = undo_retry
         self._site = site
         self._steps: list[_Step] = []
-        self._outer: Saga | None = None
         self._is_over = False
 
     @overload

@@ -1,4 +1,4 @@
-"""What every worker has beside its app: the activity that a saga waits for until a compensation has been mended."""
+"""What every worker has beside its app: the orchestrator of schedules, and the activity that a saga waits for until it is mended."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from replayflow.core.context import ActivityContext
 from replayflow.core.definitions import ActivityDefinition
 from replayflow.core.saga import MENDING
 from replayflow.errors import NonRetryableError
+from replayflow.patterns.schedule import DEFINITION, SCHEDULE
 from replayflow.registry import App
 
 
@@ -23,4 +24,5 @@ _MENDING = ActivityDefinition(
 def add_built_ins(app: App) -> App:
     """The app, which has them now, too."""
     app.activities.setdefault(MENDING, _MENDING)
+    app.orchestrators.setdefault(SCHEDULE, DEFINITION)
     return app

@@ -24,6 +24,7 @@ from secrets import token_hex
 from replayflow.clock import Clock
 from replayflow.core import episode, events
 from replayflow.core.commit import Commit, Message, RowState, Start
+from replayflow.core.decisions import FAULTS
 from replayflow.core.definitions import Environment
 from replayflow.core.episode import Episode
 from replayflow.core.events import ExecutionStarted, HistoryEvent, TaskCompleted, TaskFailed, TaskScheduled, TimerFired
@@ -42,7 +43,6 @@ from replayflow.engine.waiters import Waiters
 from replayflow.engine.warm import Warm
 from replayflow.engine.watchdog import Watchdog
 from replayflow.errors import (
-    CompensationError,
     FailureDetails,
     InvalidArgumentError,
     LeaseLostError,
@@ -331,7 +331,7 @@ class Residents:
                 start=start,
                 orphans=live.orphans,
             )
-        except CompensationError as fault:
+        except FAULTS as fault:
             watchdog.instance_id = None
             return self._parking(live, str(fault))
         watchdog.instance_id = None

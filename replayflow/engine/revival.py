@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from replayflow.core.decisions import FAULTS
 from replayflow.core.definitions import Environment
 from replayflow.core.events import ExecutionStarted, HistoryEvent
 from replayflow.core.replay import Replay
 from replayflow.engine.live import Ended, Live
-from replayflow.errors import CompensationError, NonDeterminismError, UnknownNameError, UserError
+from replayflow.errors import NonDeterminismError, UnknownNameError, UserError
 from replayflow.registry import own_names
 
 
@@ -31,7 +32,7 @@ def revive(live: Live, pieces: Sequence[Sequence[HistoryEvent]], environment: En
     try:
         for piece in pieces:
             replay.replay(piece)
-    except (NonDeterminismError, CompensationError) as mismatch:
+    except (NonDeterminismError, *FAULTS) as mismatch:
         return mismatch
     live.executor = replay
     return None
