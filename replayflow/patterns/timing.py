@@ -83,6 +83,7 @@ class Timing:
         found = (
             self._of_interval(self.every, after) if self.every is not None else self._of_cron(self.cron or "", after)
         )
+        found = _until_the_calendar_ends(found)
         if self.end_at is None:
             return found
         end_at = self.end_at
@@ -120,6 +121,13 @@ class Timing:
             time = found.astimezone(UTC)
             if time > after:  # in an hour that is there twice, the library begins with the first
                 yield time
+
+
+def _until_the_calendar_ends(times: Iterator[datetime]) -> Iterator[datetime]:
+    try:
+        yield from times
+    except OverflowError:  # after the year 9999 there is no time
+        return
 
 
 def _parsed(expression: str, local: datetime) -> CronSim:
