@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -415,7 +414,7 @@ def test_with_catching_up_no_time_is_lost_or_doubled(timing: Timing, moves: list
     wanted: set[datetime] = set()
 
     def times(after: datetime, until: datetime) -> set[datetime]:
-        return {time for time in timing.newest(10_000, after, until)}
+        return set(timing.newest(10_000, after, until))
 
     for move in moves:
         before = clock.now
@@ -456,8 +455,3 @@ def test_nobody_gets_a_burst_that_they_did_not_ask_for(
         play(clock, move)
         if move[0] == "stop":
             assert len(clock.started) - before <= 1
-
-
-def test_the_orchestrator_is_what_the_tests_think_it_is() -> None:
-    made: Callable[..., Any] = DEFINITION.fn
-    assert (DEFINITION.name, made.__name__) == (SCHEDULE, "schedule")

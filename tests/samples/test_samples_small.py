@@ -22,6 +22,7 @@ LAST_LINE = {
     "order_saga": "order-2: not shipped, no carrier goes to Atlantis",
     "approval": "a yacht: no answer in time",
     "monitor": "the print job was done at look 8",
+    "nightly_report": "the shop in Porto: 119 orders",
 }
 PATIENCE_SECONDS = 30
 
