@@ -264,7 +264,7 @@ def delete(name: str, reason: str, store: str | None, as_json: bool) -> None:
 def when(state: ScheduleState) -> str:
     """The times of a schedule in a few words."""
     if state.every is not None:
-        return f"every {state.every}"
+        return f"every {values.duration(state.every)}"
     return f"{state.cron} {state.zone}"
 
 

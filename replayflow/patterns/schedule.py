@@ -163,7 +163,8 @@ class _Desk:
                 pass
 
     def _begin_anew(self, now: datetime) -> None:
-        self.state = replace(self.state, after=max(now, self.state.after), next_at=None)
+        """From now on, also where a clock that was wrong has led far ahead: a time that has had its run gets no second one."""
+        self.state = replace(self.state, after=now, next_at=None)
 
     def look_at_the_clock(self) -> None:
         """The times that are due have their runs, as far as the policy wants them."""

@@ -27,7 +27,7 @@ _FIRST_LOOK = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """The scheduled times of a schedule: every so often from `anchor` on, or as `cron` says in `zone`; none before `start_at` or after `end_at`.
+    """The scheduled times of a schedule: every so often, `anchor` among them, or as `cron` says in `zone`; none before `start_at` or after `end_at`.
 
     A fixed local time that a change of the clock leaves out happens when the gap ends, one that it repeats happens the first time; where the
     minute or the hour begins with `*` the expression goes by real time. That is how Debian's cron has it.
@@ -111,7 +111,6 @@ class Timing:
 
     def _of_interval(self, every: timedelta, after: datetime) -> Iterator[datetime]:
         time = self.anchor + ((after - self.anchor) // every + 1) * every
-        time = max(time, self.anchor)
         while True:
             yield time
             time += every

@@ -38,7 +38,8 @@ def test_an_interval_is_counted_from_its_anchor() -> None:
     timing = Timing(every=timedelta(minutes=10), anchor=NOON)
     assert timing.after(NOON) == NOON + timedelta(minutes=10)
     assert timing.after(NOON + timedelta(minutes=25)) == NOON + timedelta(minutes=30)
-    assert timing.after(NOON - timedelta(days=1)) == NOON
+    assert timing.after(NOON - timedelta(minutes=1)) == NOON
+    assert timing.after(NOON - timedelta(minutes=11)) == NOON - timedelta(minutes=10)  # for those who look back
     assert timing.after(NOON + timedelta(minutes=10, microseconds=-1)) == NOON + timedelta(minutes=10)
 
 
