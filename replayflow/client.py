@@ -537,7 +537,7 @@ class Instance(Generic[T]):
         record = await self._open("resume")
         if record.problem is None and record.status is not Status.SUSPENDED and not await self._is_being_suspended():
             raise InvalidStateError(
-                f"instance '{self.id}' is {record.status}: only one that is suspended or parked can be resumed"
+                f"instance '{self.id}' is {record.status}: only a suspended instance, or a parked one, can be resumed"
             )
         await self._ask("resume", ExecutionResumed(self._reasoned(reason)))
 

@@ -187,7 +187,7 @@ class InstanceFinishedError(StateError):
 class InvalidStateError(StateError):
     """The verb does not fit the instance's present status, which the message names.
 
-    Only a suspended instance can be resumed, only one that has not finished can be suspended or terminated.
+    Only a suspended instance, or a parked one, can be resumed, only one that has not finished can be suspended or terminated.
     """
 
     code = "RF204"

@@ -151,7 +151,7 @@ async def test_an_instance_that_is_not_parked_is_not_resumed(place: Place) -> No
     async with place.hub(world.app()) as hub:
         instance = await hub.client.start("trip", "dinner")
         await world.is_at_work.wait()
-        with pytest.raises(InvalidStateError, match="suspended or parked"):
+        with pytest.raises(InvalidStateError, match="only a suspended instance, or a parked one"):
             await instance.resume()
         world.gate.set()
         await instance.result(LIMIT)
