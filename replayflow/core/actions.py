@@ -144,17 +144,22 @@ class StartInstance:
 
 @dataclass(slots=True)
 class AskInstance:
-    """Ask another instance to end: `request` is "cancel" or "terminate"."""
+    """Ask another instance to end: `request` is "cancel" or "terminate". With `task_id` it is the child that is at that task now."""
 
     instance_id: str
     request: str
+    task_id: int = 0
     site: str = ""
 
     def record(self) -> events.InstanceAsked:
-        return events.InstanceAsked(self.instance_id, self.request)
+        return events.InstanceAsked(self.instance_id, self.request, self.task_id)
 
     def fits(self, event: HistoryEvent) -> bool:
-        return type(event) is events.InstanceAsked and event.request == self.request
+        return (
+            type(event) is events.InstanceAsked
+            and event.request == self.request
+            and event.task_scheduled_id == self.task_id
+        )
 
 
 @dataclass(slots=True)

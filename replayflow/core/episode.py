@@ -294,7 +294,7 @@ def _retried_child(
     instance: Instance, executor: Executor, event: SubOrchestrationInstanceFailed, now: int, random: Random
 ) -> HistoryEvent:
     child = instance.children.get(event.task_scheduled_id)
-    if child is None or child.created.retry is None:
+    if child is None or child.created.retry is None or child.is_asked_to_end:
         return event
     id = event.task_scheduled_id
     retry_at = next_attempt_at(
@@ -343,7 +343,7 @@ def _decide(
             case EventSent():
                 episode.messages.append(_sent(decided))
             case InstanceAsked():
-                episode.messages.append(_asked(decided))
+                _ask(instance, decided, episode)
             case TaskCanceled():
                 _cancel(instance, decided.task_scheduled_id, episode)
             case _:
@@ -440,10 +440,19 @@ def _told(whom: ParentInstance, instance_id: str, status: str) -> Message:
     return Message(whom.instance_id, events.encode([EventRaised(whom.event, payload)]))
 
 
-def _asked(event: InstanceAsked) -> Message:
-    if event.request == "terminate":
-        return Message(event.instance_id, events.encode([ExecutionTerminated()]), is_control=True)
-    return Message(event.instance_id, events.encode([ExecutionCancelRequested()]))
+def _ask(instance: Instance, event: InstanceAsked, episode: Episode) -> None:
+    if event.task_scheduled_id:
+        child = instance.children.get(event.task_scheduled_id)
+        if child is None or event.task_scheduled_id in instance.retrying_children:
+            return
+        message = Message(
+            child.instance_id, events.encode([ExecutionCancelRequested()]), execution_id=child.execution_id
+        )
+    elif event.request == "terminate":
+        message = Message(event.instance_id, events.encode([ExecutionTerminated()]), is_control=True)
+    else:
+        message = Message(event.instance_id, events.encode([ExecutionCancelRequested()]))
+    episode.messages.append(message)
 
 
 def _sent(event: EventSent) -> Message:

@@ -359,11 +359,12 @@ class InstanceStarted(Unnumbered):
 
 @dataclass(slots=True)
 class InstanceAsked(Unnumbered):
-    """Another instance was asked to end; `request` is "cancel" or "terminate"."""
+    """Another instance was asked to end; `request` is "cancel" or "terminate". Where it is a child it is named by its task, which stays open."""
 
     kind: ClassVar[int] = 132
     instance_id: str
     request: str
+    task_scheduled_id: int = 0
 
 
 KINDS: dict[int, type[HistoryEvent]] = {}
@@ -456,7 +457,8 @@ def describe(event: HistoryEvent) -> str:
         case InstanceStarted():
             return f"instance '{event.instance_id}' of '{event.name}'"
         case InstanceAsked():
-            return f"asking instance '{event.instance_id}' to {event.request}"
+            whom = f"task {event.task_scheduled_id}" if event.task_scheduled_id else f"instance '{event.instance_id}'"
+            return f"asking {whom} to {event.request}"
         case TaskCanceled():
             return f"cancelling task {event.task_scheduled_id}"
         case ExecutionCompleted():

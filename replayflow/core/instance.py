@@ -61,6 +61,8 @@ class Child:
     instance_id: str
     execution_id: str
     attempt: int = 1
+    is_asked_to_end: bool = False
+    """So that it is not tried again."""
 
 
 TIMER, TASK_RETRY, CHILD_RETRY = range(3)
@@ -217,6 +219,11 @@ class Instance:
         if event.retry is not None:
             self.scheduled_at[event.event_id] = self.now
 
+    def _asked(self, event: events.InstanceAsked) -> None:
+        child = self.children.get(event.task_scheduled_id)
+        if child is not None:
+            child.is_asked_to_end = True
+
     def _child_ended(
         self, event: events.SubOrchestrationInstanceCompleted | events.SubOrchestrationInstanceFailed
     ) -> None:
@@ -259,6 +266,7 @@ _APPLY: dict[type[HistoryEvent], Callable[[Instance, Any], None]] = {
     events.TaskCanceled: Instance._task_canceled,
     events.TaskAttemptFailed: Instance._task_attempt_failed,
     events.CompensationFailed: Instance._compensation_failed,
+    events.InstanceAsked: Instance._asked,
     events.OrchestratorStarted: Instance._orchestrator_started,
     events.ExecutionStarted: Instance._execution_started,
     events.ExecutionCompleted: Instance._execution_completed,

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -18,11 +18,19 @@ from random import Random
 from typing import Any, NoReturn, TypeVar, overload
 
 from replayflow.codec import Payload
-from replayflow.core.actions import CreateTimer, ScheduleTask
+from replayflow.core.actions import AskInstance, CreateTimer, ScheduleTask
 from replayflow.core.decisions import Decisions, Diverged
 from replayflow.core.definitions import CallPlan, Environment
 from replayflow.core.sites import site_of
-from replayflow.core.tasks import ActivityTask, Task, TimerTask
+from replayflow.core.tasks import (
+    ActivityTask,
+    Composite,
+    EventTask,
+    Pending,
+    SubOrchestrationTask,
+    Task,
+    TimerTask,
+)
 from replayflow.errors import (
     CompensationError,
     FailureDetails,
@@ -278,7 +286,7 @@ class Saga:
         self._is_over = True
         if self._is_parallel:
             for step in reversed(self._steps):
-                yield from _over(step.task)
+                yield from self._await_end(step.task)
             begun = [self._begin(step) for step in reversed(self._steps) if step.undo is None]
             self._steps = [step for step in self._steps if step.undo is not None]
             yield from self._undo_in_order()
@@ -290,12 +298,28 @@ class Saga:
     def _undo_in_order(self) -> Generator[Task[Any], Any, None]:
         while self._steps:
             step = self._steps[-1]
-            yield from _over(step.task)
+            yield from self._await_end(step.task)
             if step.undo is None:
                 yield from _over(self._begin(step))
             else:
                 yield from self._run_through(step, step.undo)
             self._steps.pop()
+
+    def _await_end(self, task: Task[Any] | None) -> Generator[Task[Any], Any, None]:
+        """Nobody is at work for the task any more: only then is it known what there is to undo.
+
+        Activities are waited for. So are sub-orchestrations, which are asked to cancel: what they come to would be undone in any case. Timers and
+        events are nobody's work, and given up.
+        """
+        if task is None or task.is_complete:
+            return
+        at_work = [leaf for leaf in _leaves(task) if not isinstance(leaf, TimerTask | EventTask)]
+        for leaf in at_work:
+            if isinstance(leaf, SubOrchestrationTask) and not leaf.is_complete:
+                self._decisions.add(AskInstance("", "cancel", leaf.id))
+        for leaf in at_work:
+            yield from _over(leaf)
+        task.cancel()
 
     def _begin(self, step: _Step) -> Task[Any]:
         assert step.plan is not None  # noqa: S101 - what is no generator function is an activity
@@ -417,13 +441,24 @@ def run_saga(
     return result
 
 
-def _over(task: Task[Any] | None) -> Generator[Task[Any], Any, None]:
+def _over(task: Task[Any]) -> Generator[Task[Any], Any, None]:
     """The task has ended, in whatever way."""
-    if task is not None and not task.is_complete:
+    if not task.is_complete:
         try:
             yield task
         except Exception:  # noqa: S110 - an action may fail: that is why it is undone
             pass
+
+
+def _leaves(task: Task[Any]) -> Iterator[Pending[Any]]:
+    """The tasks that the task is made of."""
+    waiting = [task]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, Composite):
+            waiting.extend(reversed(found.children))
+        elif isinstance(found, Pending):
+            yield found
 
 
 def _positive(timeout: timedelta) -> int:

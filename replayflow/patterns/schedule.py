@@ -17,7 +17,7 @@ from replayflow.core.context import OrchestrationContext
 from replayflow.core.definitions import OrchestratorDefinition
 from replayflow.core.detached import ask_to_end, park, start_instance
 from replayflow.core.tasks import Orchestration, Task, when_any
-from replayflow.errors import DecodeError, ScheduleError
+from replayflow.errors import ScheduleError, UserError
 from replayflow.patterns.timing import Timing
 
 SCHEDULE = "replayflow.schedule"
@@ -98,7 +98,7 @@ def run_id(name: str, time: datetime) -> str:
 
 def schedule(ctx: OrchestrationContext, state: State) -> Orchestration[None]:
     """One execution: whatever comes first is seen to, and the next execution waits for the next."""
-    ended: Task[list[str]] = ctx.wait_for_external_event(ENDED, type=list[str])
+    ended: Task[tuple[str, str]] = ctx.wait_for_external_event(ENDED, type=tuple[str, str])
     request: Task[Request] = ctx.wait_for_external_event(REQUEST, type=Request)
     if not state.ranges:
         waits: list[Task[Any]] = [ended, request]
@@ -112,8 +112,8 @@ def schedule(ctx: OrchestrationContext, state: State) -> Orchestration[None]:
         desk.look_at_the_clock()
         desk.work_off()
         following = desk.state.plan.timing.after(desk.state.after)
-    except ScheduleError as problem:
-        raise park(ctx, problem) from None
+    except UserError as problem:  # the zone is missing here, or this library cannot read what another one could
+        raise park(ctx, ScheduleError(f"schedule '{state.name}': {problem}")) from None
     ctx.continue_as_new(replace(desk.state, next_at=following))
 
 
@@ -129,12 +129,14 @@ class _Desk:
             return
         try:
             answer(task.result)
-        except DecodeError as error:
+        except ScheduleError:
+            raise
+        except Exception as error:  # an event that somebody else has raised, in the form of ours
             self._ctx.logger.warning("schedule '%s' was sent what it does not understand: %s", self.state.name, error)
 
     # ---- what comes
 
-    def has_ended(self, told: list[str]) -> None:
+    def has_ended(self, told: tuple[str, str]) -> None:
         """A run has ended: the one that waits for it begins."""
         state = self.state
         self.state = replace(state, running=tuple(id for id in state.running if id != told[0]))

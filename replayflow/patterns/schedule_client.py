@@ -392,7 +392,8 @@ class ScheduleVerbs:
     async def list_schedules(self: Asks) -> AsyncIterator[ScheduleState]:
         """All schedules that have not been deleted, in the order of their creation."""
         async for state in self.list(status=_OPEN, name=SCHEDULE):
-            yield _shown(self, state)
+            if state.id.startswith(ID_PREFIX):
+                yield _shown(self, state)
 
 
 def _shown(client: Asks, instance: InstanceLike) -> ScheduleState:
@@ -415,7 +416,7 @@ def _shown(client: Asks, instance: InstanceLike) -> ScheduleState:
         tags=plan.tags,
         is_paused=state.is_paused,
         reason=state.reason,
-        next_at=None if state.is_paused else state.next_at,
+        next_at=None if state.is_paused or instance.status.is_finished else state.next_at,
         running=list(state.running),
         waiting=None if state.waiting is None else run_id(state.name, state.waiting),
         last_run=state.last_run,

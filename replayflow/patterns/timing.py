@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from hashlib import sha256
 from itertools import takewhile
 from typing import TYPE_CHECKING
@@ -63,6 +63,7 @@ class Timing:
             raise InvalidArgumentError(f"end_at, {self.end_at}, is before start_at, {self.start_at}")
         if self.jitter < timedelta(0) or (self.every is not None and self.jitter > self.every):
             raise InvalidArgumentError(f"jitter is {self.jitter}; it is not negative, and no longer than the interval")
+        _zone(self.zone)
         if self.cron is not None:
             if len(self.cron.split()) != 5:
                 raise InvalidArgumentError(
@@ -142,7 +143,9 @@ def _parsed(expression: str, local: datetime) -> CronSim:
         raise InvalidArgumentError(f"cron is {expression!r:.80}, which is no cron expression: {error}") from None
 
 
-def _zone(name: str) -> ZoneInfo:
+def _zone(name: str) -> tzinfo:
+    if name == "UTC":
+        return UTC  # which is there also where no others are
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):  # a name that is none, a path, a folder

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replayflow import NonRetryableError, OrchestrationCancelled, OrchestrationContext, RetryPolicy, Saga, when_all
+from replayflow import (
+    NonRetryableError,
+    OrchestrationCancelled,
+    OrchestrationContext,
+    RetryPolicy,
+    Saga,
+    race,
+    when_all,
+)
 from replayflow.core import events
 from replayflow.core.events import (
     CompensationFailed,
@@ -35,6 +43,7 @@ from tests.core.driver import (
     Stage,
     app_with,
     child_done,
+    child_failed,
     done,
     encoded,
     failed,
@@ -217,6 +226,52 @@ def test_an_action_that_is_still_at_work_is_waited_for_before_it_is_undone() -> 
         assert undone(stage) == ["the result"]
         complete_all(stage)
         assert undone(stage) == ["the result", 1]
+
+
+def test_a_child_that_is_at_work_is_asked_to_cancel_and_waited_for_and_not_tried_again() -> None:
+    def body(ctx: OrchestrationContext, saga: Saga) -> Any:
+        child = ctx.call_sub_orchestrator("book", retry=RetryPolicy(max_attempts=5))
+        yield from saga.run(child, undo, undo_input="the trip")
+
+    with staged(body) as stage:
+        stage.run()
+        messages = stage.run(cancel()).messages
+        assert [(message.instance_id, message.execution_id) for message in messages] == [("i:0001", f"{1:032x}")]
+        assert [type(event) for event in events.decode(messages[0].event)] == [ExecutionCancelRequested]
+        assert undone(stage) == []
+        stage.run(child_failed(1))
+        assert undone(stage) == ["the trip"]
+        stage.run(done(2))
+        assert stage.instance.status is Status.CANCELED
+
+
+def test_what_is_nobodys_work_is_not_waited_for() -> None:
+    def body(ctx: OrchestrationContext, saga: Saga) -> Any:
+        answer = ctx.wait_for_external_event("never", timeout=timedelta(days=1))
+        yield from saga.run(race([answer, ctx.create_timer(timedelta(days=2))]), undo, undo_input=1)
+
+    with staged(body) as stage:
+        stage.run()
+        stage.run(cancel())
+        assert undone(stage) == [1]
+        assert not stage.instance.timers
+        complete_all(stage)
+        assert stage.instance.status is Status.CANCELED
+
+
+def test_in_a_composite_the_work_is_waited_for_and_the_rest_given_up() -> None:
+    def body(ctx: OrchestrationContext, saga: Saga) -> Any:
+        work = ctx.call_activity(a, 1)
+        yield from saga.run(when_all([work, ctx.wait_for_external_event("never")]), undo, undo_input=1)
+
+    with staged(body) as stage:
+        stage.run()
+        stage.run(cancel())
+        assert undone(stage) == []
+        stage.run(done(1))
+        assert undone(stage) == [1]
+        complete_all(stage)
+        assert stage.instance.status is Status.CANCELED
 
 
 @pytest.mark.parametrize("parallel", [True, False])

@@ -198,7 +198,7 @@ async def test_a_worker_without_the_zone_parks_the_schedule_and_one_that_has_it_
             patched.setattr(Timing, "after", missing)
             triggered = await schedule.trigger()
             state = await until_shown(schedule, lambda state: state.problem)
-            assert state.problem == "no such zone here"
+            assert state.problem == "schedule 's': no such zone here"
             assert state.runs == 0
     async with place.hub(app_of_reports()) as hub:
         assert await until_result(hub.client.get(triggered.id)) == "x, s"
@@ -288,7 +288,7 @@ async def test_a_schedule_that_is_not_there(place: Place) -> None:
 async def test_what_is_wrong_is_refused_before_anything_is_written(
     options: dict[str, Any], error: type[Exception], message: str, place: Place
 ) -> None:
-    given = {"name": "s", "orchestrator": "report", "input": "x", "every": HOUR} | options
+    given: dict[str, Any] = {"name": "s", "orchestrator": "report", "input": "x", "every": HOUR} | options
     async with place.hub(app_of_reports()) as hub:
         with pytest.raises(error, match=message):
             await hub.client.create_schedule(**given)
