@@ -77,7 +77,7 @@ class _Step:
 class Saga:
     """Handed to the body of `ctx.saga`: what is run through it is undone where the body ends with an error."""
 
-    __slots__ = ("_decisions", "_environment", "_is_over", "_is_parallel", "_site", "_steps", "_undo_retry")
+    __slots__ = ("_decisions", "_environment", "_is_over", "_is_parallel", "_steps", "_undo_retry")
 
     def __init__(
         self,
@@ -86,13 +86,11 @@ class Saga:
         *,
         is_parallel: bool,
         undo_retry: RetryPolicy | None,
-        site: str,
     ) -> None:
         self._decisions = decisions
         self._environment = environment
         self._is_parallel = is_parallel
         self._undo_retry = undo_retry
-        self._site = site
         self._steps: list[_Step] = []
         self._is_over = False
 
@@ -392,9 +390,9 @@ class Saga:
 
     def _problem(self, step: _Step) -> str:
         """What an instance is parked with where the compensation gives out: what it is, and what is left to undo besides."""
-        left = ", ".join(other.name for other in reversed(self._steps) if other is not step)
+        left = ", ".join(f"{other.name} ({other.site})" for other in reversed(self._steps) if other is not step)
         return (
-            f"compensation '{step.name}' of the saga at {self._site} failed for good"
+            f"compensation '{step.name}' (registered at {step.site}) failed for good"
             f"{f', and this is left to undo besides: {left}' if left else ', the last that was left to undo'}"
         )
 
@@ -418,7 +416,7 @@ def run_saga(
     """The body's result; or its error, when everything that it had begun is undone."""
     if decisions.ending is not None:
         raise OrchestratorError(f"{site}: a saga was begun after continue_as_new at {decisions.ending.site}")
-    saga = Saga(decisions, environment, is_parallel=is_parallel, undo_retry=undo_retry, site=site)
+    saga = Saga(decisions, environment, is_parallel=is_parallel, undo_retry=undo_retry)
     outer = decisions.saga
     decisions.saga = saga
     try:
