@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
-from typing import Any
+
+from msgspec import Struct
 
 from replayflow.errors import FailureDetails, InvalidArgumentError, qualified_name
 
@@ -80,8 +81,7 @@ class RetryPolicy:
         )
 
 
-@dataclass(slots=True)
-class RetryValues:
+class RetryValues(Struct, array_like=True):
     """A policy's values: durations in microseconds, classes by qualified name.
 
     `park` is what the instance is parked with, before the failure's own text, where no attempt is left; None lets the orchestrator have the failure.
@@ -96,10 +96,6 @@ class RetryValues:
     retry_on: list[str] | None
     non_retryable: list[str]
     park: str | None = None
-
-    @classmethod
-    def of_row(cls, row: list[Any]) -> RetryValues:
-        return cls(*row)
 
 
 def next_attempt_at(

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any, Protocol
 
+from msgspec import Struct
+
 from replayflow.codec import Codec
 from replayflow.core import events, ids
 from replayflow.core.actions import Action, CompleteOrchestration, CreateSubOrchestration, ScheduleTask, StartInstance
@@ -64,25 +66,22 @@ class Executor(Protocol):
     def predicate_of(self, task_id: int) -> Callable[[FailureDetails], bool] | None: ...
 
 
-class Episode:
+class Episode(Struct, eq=False):
     """What an episode came to: the commit, and what to do once it is durable.
 
     `held` is what was not taken because the instance is suspended; `retried` are children that begin anew. Where there is a `problem` the instance
     is to be parked with it, once the commit is durable.
     """
 
-    __slots__ = ("alarms", "canceled", "commit", "held", "messages", "problem", "retried", "scheduled", "starts")
-
-    def __init__(self) -> None:
-        self.commit: Commit | None = None
-        self.held: list[HistoryEvent] = []
-        self.scheduled: list[TaskScheduled] = []
-        self.canceled: list[int] = []
-        self.alarms: list[Alarm] = []
-        self.retried: list[SubOrchestrationRetried] = []
-        self.starts: list[Start] = []
-        self.messages: list[Message] = []
-        self.problem: str | None = None
+    commit: Commit | None = None
+    held: list[HistoryEvent] = []
+    scheduled: list[TaskScheduled] = []
+    canceled: list[int] = []
+    alarms: list[Alarm] = []
+    retried: list[SubOrchestrationRetried] = []
+    starts: list[Start] = []
+    messages: list[Message] = []
+    problem: str | None = None
 
 
 def run(
@@ -104,7 +103,8 @@ def run(
     `start` has the events that it begins with: they are stored already, and come before the inbox. Time does not run backwards: an episode is
     never earlier than the last.
     """
-    now = max(now, instance.now)
+    if now < instance.now:
+        now = instance.now
     episode = Episode()
     chunk: list[HistoryEvent] = [OrchestratorStarted(now)]
     instance.now = now
@@ -183,11 +183,13 @@ def _in_order(inbox: Iterable[HistoryEvent]) -> deque[HistoryEvent]:
 
 def _take_results(instance: Instance, executor: Executor, inbox: Sequence[Any], chunk: list[HistoryEvent]) -> None:
     """`_take_in` for what nearly every episode gets: results of activities, and nothing else."""
-    tasks, apply, deliver = instance.tasks, instance.apply, executor.deliver
+    tasks, deliver = instance.tasks, executor.deliver
     for event in inbox:
-        if event.task_scheduled_id in tasks:
+        task = tasks.pop(event.task_scheduled_id, None)
+        if task is not None:
+            if task.retry is not None:
+                instance.forget_retries(task.event_id)
             chunk.append(event)
-            apply(event)
             deliver(event)
 
 
@@ -328,7 +330,7 @@ def _decide(
             scheduled = action.record()
             episode.scheduled.append(scheduled)
             chunk.append(scheduled)
-            instance.apply(scheduled)
+            instance.task_scheduled(scheduled)
             continue
         if isinstance(action, CreateSubOrchestration | StartInstance):
             action.execution_id = new_execution_id()

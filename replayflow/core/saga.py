@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Generator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from inspect import isgeneratorfunction
 from random import Random
 from typing import Any, NoReturn, TypeVar, overload
+
+from msgspec.structs import replace
 
 from replayflow.codec import Payload
 from replayflow.core.actions import AskInstance, CreateTimer, ScheduleTask
