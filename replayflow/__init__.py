@@ -85,7 +85,7 @@ from replayflow.errors import (
     UserError,
 )
 from replayflow.hub import TaskHub, run
-from replayflow.patterns.schedule_client import Schedule, ScheduleState
+from replayflow.patterns.schedule_handle import Schedule, ScheduleState
 from replayflow.registry import App
 from replayflow.retry import RetryPolicy
 from replayflow.store import MemoryStore, SqliteStore

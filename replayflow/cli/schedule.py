@@ -16,7 +16,7 @@ from replayflow.cli.access import open_client
 from replayflow.cli.options import given_input, input_options, start_at, store_options, tag_option
 from replayflow.client import Client
 from replayflow.errors import InvalidArgumentError
-from replayflow.patterns.schedule_client import Schedule, ScheduleState
+from replayflow.patterns.schedule_handle import Schedule, ScheduleState
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")

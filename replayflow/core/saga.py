@@ -38,6 +38,7 @@ from replayflow.errors import (
     FailureDetails,
     InvalidArgumentError,
     OrchestratorError,
+    PayloadError,
     TaskCanceledError,
     TaskError,
 )
@@ -49,9 +50,14 @@ _frame = sys._getframe
 MENDING = "replayflow.mending"
 """The activity that a compensation without a task of its own waits for: its first attempt fails, and parks the instance; the next succeeds."""
 PATIENCE = RetryPolicy(
-    max_attempts=1_000, first_interval=timedelta(seconds=1), max_interval=timedelta(minutes=10), jitter=0.2
+    max_attempts=1_000,
+    first_interval=timedelta(seconds=1),
+    max_interval=timedelta(minutes=10),
+    jitter=0.2,
+    non_retryable=PayloadError,
 )
-"""How a compensation is retried where nobody says otherwise: at once often, then every ten minutes, for about a week."""
+"""How a compensation is retried where nobody says otherwise: at once often, then every ten minutes, for about a week. One that cannot read what it is
+given never will: that parks the instance at once."""
 _ONCE = RetryPolicy(max_attempts=1)
 _THE_SAME: Any = object()
 

@@ -32,6 +32,7 @@ from replayflow.core.saga import MENDING
 from replayflow.errors import (
     ActivityError,
     CompensationError,
+    DecodeError,
     EncodeError,
     InvalidArgumentError,
     OrchestratorError,
@@ -598,6 +599,13 @@ def test_a_compensation_that_fails_for_good_is_never_told_to_the_code_and_is_sti
         assert undone(stage) == [2, 1]
         stage.run(done(4))
         assert stage.instance.status is Status.FAILED
+
+
+def test_a_compensation_that_cannot_read_what_it_is_given_parks_at_once() -> None:
+    with staged(steps(1)) as stage:
+        stage.run()
+        stage.run(done(1))
+        assert stage.run(failed(2, DecodeError("not what it takes"))).problem is not None
 
 
 @pytest.mark.parametrize("where", ["call", "saga", "activity"])

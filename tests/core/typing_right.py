@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
 from replayflow import (
@@ -15,6 +15,8 @@ from replayflow import (
     OrchestrationContext,
     RetryPolicy,
     Saga,
+    Schedule,
+    ScheduleState,
     Task,
     race,
     run,
@@ -142,6 +144,13 @@ async def client_calls(client: Client, order: Order) -> None:
     assert_type(await client.start(child_without_input), Instance[int])
     assert_type(await client.start("by name", {"any": 1}), Instance[Any])
     assert_type(client.get("x"), Instance[Any])
+    schedule = await client.create_schedule(
+        "s", parent, order, every=timedelta(1), overlap="skip", on_existing="update"
+    )
+    assert_type(schedule, Schedule)
+    assert_type(await schedule.status(), ScheduleState)
+    assert_type(await schedule.backfill(datetime.now(UTC), datetime.now(UTC)), int)
+    assert_type([state async for state in client.list_schedules()], list[ScheduleState])
 
 
 def blocking_calls(order: Order) -> None:

@@ -131,6 +131,8 @@ async def test_one_that_is_skipped_never_exists(place: Place) -> None:
         await until_shown(schedule, lambda state: state.skipped == 1)
         with pytest.raises(InstanceNotFoundError):
             await skipped.status()
+        with pytest.raises(InvalidArgumentError, match="skip, buffer_one"):
+            await schedule.trigger(overlap="sometimes")  # type: ignore[arg-type]
 
 
 async def test_a_backfill_runs_a_past_range_once(place: Place) -> None:
@@ -275,6 +277,7 @@ async def test_a_schedule_that_is_not_there(place: Place) -> None:
         ({"orchestrator": "unknown"}, UnknownNameError, "unknown"),
         ({"every": None}, InvalidArgumentError, "either an interval"),
         ({"overlap": "sometimes"}, InvalidArgumentError, "skip, buffer_one"),
+        ({"overlap": None}, InvalidArgumentError, "skip, buffer_one"),
         ({"misfire": "sometimes"}, InvalidArgumentError, "run_once"),
         ({"on_existing": "sometimes"}, InvalidArgumentError, "error, return, update"),
         ({"catch_up_max": 0}, InvalidArgumentError, "catch_up_max"),
