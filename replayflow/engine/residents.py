@@ -222,6 +222,7 @@ class Residents:
         problem = revive(live, pieces, self._environment)
         if problem is None:
             if record.problem is not None:
+                live.running |= self.activities.at_work_for(live.id, live.execution_id)
                 self._unpark(live)
                 _logger.warning("instance '%s' is parked no longer, and is tried again", live.id)
             self._warm.touch(live)

@@ -132,6 +132,44 @@ async def test_a_compensation_that_fails_for_good_parks_the_instance_and_resume_
     assert len(set(of_flights)) == 1  # the same task each time: whoever de-duplicates sees the same key
 
 
+async def test_what_is_at_work_when_an_instance_is_parked_goes_on_and_runs_once(place: Place) -> None:
+    app = App()
+    gate, calls, is_broken = asyncio.Event(), list[str](), [True]
+
+    @app.activity
+    async def do(what: str) -> str:
+        return what
+
+    @app.activity
+    async def undo(what: str) -> None:
+        calls.append(what)
+        if what == "slow":
+            await gate.wait()
+        elif is_broken[0]:
+            raise NonRetryableError("broken")
+
+    @app.orchestrator
+    def both(ctx: OrchestrationContext) -> Orchestration[None]:
+        def body(saga: Saga) -> Orchestration[None]:
+            yield from saga.run(do, undo, "slow")
+            yield from saga.run(do, undo, "bad")
+            raise ValueError
+
+        yield from ctx.saga(body, parallel=True)
+
+    async with place.hub(app) as hub:
+        instance = await hub.client.start(both)
+        await until_parked(instance)
+        is_broken[0] = False
+        await instance.resume()
+        await until_recorded(instance, "ExecutionResumed")
+        await until_recorded(instance, "TaskCompleted", 3)
+        assert sorted(calls) == ["bad", "bad", "slow"]
+        gate.set()
+        assert (await failure_of(instance)).type == "ValueError"
+        assert sorted(calls) == ["bad", "bad", "slow"]
+
+
 async def test_the_next_worker_tries_a_parked_compensation_again(place: Place) -> None:
     world = World()
     async with place.hub(world.app()) as hub:
