@@ -68,13 +68,13 @@ class _Step:
 
     name: str
     site: str
-    task: Task[Any] | None
     undo: Callable[..., Any] | None
     plan: CallPlan | None
     input: Payload
     from_result: Callable[[Any], object] | None
     retry: RetryValues
     predicate: Callable[[FailureDetails], bool] | None
+    task: Task[Any] | None = None
 
     @property
     def result(self) -> Any:
@@ -217,7 +217,9 @@ class Saga:
         if isinstance(do, Task):
             if input is not None or retry is not None or timeout is not None:
                 raise InvalidArgumentError(f"{site}: {do!r} is under way: what it takes was said where it was made")
-            self._add(self._step(undo, undo_input, None, undo_retry, site), do)
+            step = self._step(undo, undo_input, None, undo_retry, site)
+            step.task = do
+            self._steps.append(step)
             return do
         if isgeneratorfunction(do):
             raise InvalidArgumentError(
@@ -231,9 +233,9 @@ class Saga:
             values, predicate = retry.values(), retry.predicate
         limit = plan.timeout_microseconds if timeout is None else _positive(timeout)
         step = self._step(undo, undo_input, input, undo_retry, site)
-        task = self._schedule(plan.name, payload, site, values, limit, decode, predicate)
-        self._add(step, task)
-        return task
+        self._steps.append(step)
+        step.task = self._schedule(plan.name, payload, site, values, limit, decode, predicate)
+        return step.task
 
     def add(
         self, undo: Callable[..., Any] | str, undo_input: object = None, *, undo_retry: RetryPolicy | None = None
@@ -246,7 +248,7 @@ class Saga:
         site = site_of(_frame(1))
         self._check_open("add", site)
         given = _THE_SAME if undo_input is None and isgeneratorfunction(undo) else undo_input
-        self._add(self._step(undo, given, None, undo_retry, site), None)
+        self._steps.append(self._step(undo, given, None, undo_retry, site))
 
     # ---- registering
 
@@ -255,10 +257,6 @@ class Saga:
             raise OrchestratorError(
                 f"{site}: saga.{what} was called on a saga that is over: what it does could not be undone any more"
             )
-
-    def _add(self, step: _Step, task: Task[Any] | None) -> None:
-        step.task = task
-        self._steps.append(step)
 
     def _step(self, undo: Any, undo_input: Any, same: object, retry: RetryPolicy | None, site: str) -> _Step:
         policy = retry or self._undo_retry
@@ -271,7 +269,7 @@ class Saga:
             called = undo
             if undo_input is not _THE_SAME and from_result is None:
                 called = partial(undo, undo_input)
-            return _Step(name, site, None, called, None, None, from_result, policy.values(), policy.predicate)
+            return _Step(name, site, called, None, None, from_result, policy.values(), policy.predicate)
         plan = self._environment.activity(undo)
         payload = None
         if from_result is None:
@@ -280,7 +278,7 @@ class Saga:
         values, predicate = plan.retry, plan.predicate
         if policy is not None or values is None:
             values, predicate = (policy or PATIENCE).values(), (policy or PATIENCE).predicate
-        return _Step(plan.name, site, None, None, plan, payload, from_result, values, predicate)
+        return _Step(plan.name, site, None, plan, payload, from_result, values, predicate)
 
     def _encode(self, value: object, name: str) -> Payload:
         return self._environment.codec.encode(value, f"input of compensation '{name}'")
