@@ -12,11 +12,12 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from replayflow.codec import Payload
 from replayflow.core.actions import (
     Action,
+    AskInstance,
     CancelTask,
     CancelTimer,
     CompleteOrchestration,
@@ -25,10 +26,12 @@ from replayflow.core.actions import (
     ScheduleTask,
     SendEvent,
     SetCustomStatus,
+    StartInstance,
 )
 from replayflow.core.events import (
     EventRaised,
     EventSent,
+    ExecutionCancelRequested,
     HistoryEvent,
     SubOrchestrationInstanceCreated,
     TaskScheduled,
@@ -36,9 +39,14 @@ from replayflow.core.events import (
 )
 from replayflow.core.nothing import NOTHING
 from replayflow.core.tasks import EventTask, Pending, TimerTask, complete
-from replayflow.errors import DecodeError, NonDeterminismError, OrchestratorError
+from replayflow.errors import CompensationError, DecodeError, NonDeterminismError, OrchestratorError, ScheduleError
 
 _logger = logging.getLogger("replayflow")
+
+
+FAULTS = (CompensationError, ScheduleError)
+Fault: TypeAlias = CompensationError | ScheduleError
+"""What the code cannot go on with: its episode does not count, and the instance is parked until other code, or another worker, is there."""
 
 
 class Diverged(BaseException):
@@ -62,7 +70,10 @@ class Decisions:
         "open",
         "position",
         "recorded",
+        "request",
+        "saga",
         "saves_events",
+        "shields",
         "waiting",
     )
 
@@ -80,7 +91,11 @@ class Decisions:
         self.saves_events = True
         self.is_sealed = False
         self.is_replaying = False
-        self.mismatch: NonDeterminismError | None = None
+        self.mismatch: NonDeterminismError | Fault | None = None
+        # The innermost saga that is open; how many of them undo right now, and a request to cancel that waits until none does.
+        self.saga: object = None
+        self.shields = 0
+        self.request: ExecutionCancelRequested | None = None
         self.recorded: Sequence[HistoryEvent] = ()
         self.position = 0
         self._last: HistoryEvent | None = None
@@ -101,7 +116,7 @@ class Decisions:
         if self.is_sealed:
             return
         if self.ending is not None:
-            if not isinstance(action, CancelTimer | CancelTask):
+            if not isinstance(action, CancelTimer | CancelTask | StartInstance | AskInstance):
                 self.next_id -= 1
             raise OrchestratorError(
                 f"{action.site}: {describe(action.record())} was asked for after continue_as_new at {self.ending.site}: "
@@ -268,6 +283,11 @@ class Decisions:
         elif self._last is not None:
             past = f"{nothing}, after {_with_site(self._last)}"
         self.mismatch = NonDeterminismError(f"instance '{self.instance_id}': the history has {past}; {now}")
+        self.seal()
+
+    def fault(self, error: Fault) -> None:
+        """The code cannot go on as it is, and nothing that it did in this episode counts."""
+        self.mismatch = error
         self.seal()
 
 

@@ -69,6 +69,8 @@ class Child:
     instance_id: str
     execution_id: str
     attempt: int = 1
+    is_asked_to_end: bool = False
+    """So that it is not tried again."""
 
 
 TIMER, TASK_RETRY, CHILD_RETRY = range(3)
@@ -247,12 +249,21 @@ class Instance:
         self.retrying[event.task_scheduled_id] = event.retry_at_microseconds
         self._set(event.retry_at_microseconds, TASK_RETRY, event.task_scheduled_id)
 
+    def _compensation_failed(self, event: events.CompensationFailed) -> None:
+        self.attempts[event.task_scheduled_id] = event.attempt
+        self.retrying.pop(event.task_scheduled_id, None)
+
     def _child_created(self, event: events.SubOrchestrationInstanceCreated) -> None:
         if self.children is NOTHING:
             self.children = {}
         self.children[event.event_id] = Child(event, event.instance_id, event.execution_id)
         if event.retry is not None:
             self._follow(event.event_id)
+
+    def _asked(self, event: events.InstanceAsked) -> None:
+        child = self.children.get(event.task_scheduled_id)
+        if child is not None:
+            child.is_asked_to_end = True
 
     def _child_ended(
         self, event: events.SubOrchestrationInstanceCompleted | events.SubOrchestrationInstanceFailed
@@ -298,6 +309,8 @@ _APPLY: dict[type[HistoryEvent], Callable[[Instance, Any], None]] = {
     events.TaskFailed: Instance._task_ended,
     events.TaskCanceled: Instance._task_canceled,
     events.TaskAttemptFailed: Instance._task_attempt_failed,
+    events.CompensationFailed: Instance._compensation_failed,
+    events.InstanceAsked: Instance._asked,
     events.OrchestratorStarted: Instance._orchestrator_started,
     events.ExecutionStarted: Instance._execution_started,
     events.ExecutionCompleted: Instance._execution_completed,

@@ -24,6 +24,7 @@ from random import Random
 from replayflow.clock import Clock
 from replayflow.core import episode, events
 from replayflow.core.commit import Commit, Ending, Message, RowState, Start
+from replayflow.core.decisions import FAULTS
 from replayflow.core.definitions import Environment
 from replayflow.core.episode import Episode
 from replayflow.core.events import ExecutionStarted, HistoryEvent, TaskCompleted, TaskFailed, TaskScheduled, TimerFired
@@ -221,8 +222,9 @@ class Residents:
         problem = revive(live, pieces, self._environment)
         if problem is None:
             if record.problem is not None:
+                live.running |= self.activities.at_work_for(live.id, live.execution_id)
                 self._unpark(live)
-                _logger.warning("instance '%s' fits the code again, and goes on", live.id)
+                _logger.warning("instance '%s' is parked no longer, and is tried again", live.id)
             self._warm.touch(live)
             if live.start and (live.row.wake_at or 0) > self._clock.now():
                 self._await_start(live)
@@ -330,6 +332,8 @@ class Residents:
                 start=start,
                 orphans=live.orphans,
             )
+        except FAULTS as fault:
+            return self._parking(live, str(fault))
         except (
             InvalidArgumentError
         ) as error:  # a name or a tag that is no text: what was decided with it is nowhere yet
@@ -401,7 +405,9 @@ class Residents:
                 self.alarms.set(live.id, alarm)
         if outcome is not ACCEPTED:
             self.follow(outcome)
-        if live.mailbox or live.discarded or live.row.orphans is not None or live.instance.is_finished:
+        if done.problem is not None and not live.instance.is_finished:
+            self._park(live, done.problem)
+        elif live.mailbox or live.discarded or live.row.orphans is not None or live.instance.is_finished:
             self._go_on(live)
 
     def _cancel_activities(self, live: Live, task_ids: list[int]) -> None:

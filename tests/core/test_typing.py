@@ -18,7 +18,7 @@ WRONG = """
 from datetime import timedelta
 from typing import Any
 
-from replayflow import App, Client, Orchestration, OrchestrationContext, RetryPolicy, Task, when_all
+from replayflow import App, Client, Orchestration, OrchestrationContext, RetryPolicy, Saga, Task, when_all
 
 app = App()
 
@@ -57,6 +57,14 @@ def parent(ctx: OrchestrationContext, x: int) -> Orchestration[str]:
     flag: bool = yield from ctx.wait_for_external_event("e", type=str)  # wrong
     other: int = yield from ctx.call_sub_orchestrator(child, x)  # wrong
     ctx.call_activity("by name", x, result_type=int)
+    saga: Saga
+    saga = Saga()  # wrong
+    saga.run(number, nothing, "text")  # wrong
+    saga.run(number, 5, x)  # wrong
+    saga.run(number)  # wrong
+    saga.run(number, nothing, x, retry=3)  # wrong
+    ctx.saga(5)  # wrong
+    lie: str = yield from saga.run(number, nothing, x)  # wrong
     return right  # wrong
 
 

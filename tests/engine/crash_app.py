@@ -6,7 +6,7 @@ import asyncio
 import sys
 from datetime import timedelta
 
-from replayflow import ActivityContext, App, Limits, Orchestration, OrchestrationContext, TaskHub, when_all
+from replayflow import ActivityContext, App, Limits, Orchestration, OrchestrationContext, Saga, TaskHub, when_all
 
 app = App()
 
@@ -38,6 +38,28 @@ def batch(ctx: OrchestrationContext, width: int) -> Orchestration[dict[str, int 
     said = yield from ctx.call_activity(in_thread, width)
     more = yield from ctx.wait_for_external_event("more", type=int)
     return {"sum": sum(results), "children": sum(children), "more": more, "said": said}
+
+
+@app.activity
+async def undo(x: int) -> None:
+    await asyncio.sleep(0.002)
+
+
+@app.orchestrator
+def guarded(ctx: OrchestrationContext, parts: int) -> Orchestration[str]:
+    """Parts that are all undone where their number is odd."""
+
+    def body(saga: Saga) -> Orchestration[str]:
+        for part in range(parts):
+            yield from saga.run(double, undo, part)
+        if parts % 2:
+            raise ValueError("odd")
+        return "done"
+
+    try:
+        return (yield from ctx.saga(body))
+    except ValueError:
+        return "undone"
 
 
 async def main(path: str) -> None:
