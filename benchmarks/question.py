@@ -26,7 +26,8 @@ class Bar:
 class Figure:
     """One number of a measurement: `key` in the line that it prints, `label` and `unit` as people read it.
 
-    `floor_key` is the floor's name for the same thing, where it is another one.
+    `floor_key` is the floor's name for the same thing, where it is another one. `at_least` says, by system, how many times as good replayflow
+    has to be.
     """
 
     key: str
@@ -35,6 +36,7 @@ class Figure:
     more_is_better: bool = False
     bar: Bar | None = None
     floor_key: str | None = None
+    at_least: tuple[tuple[str, float], ...] = ()
 
     def key_of(self, system: str) -> str:
         return self.floor_key if system == "floor" and self.floor_key is not None else self.key
@@ -56,8 +58,10 @@ class Question:
 PEAK = Figure("peak_rss_mb", "peak memory", "MB")
 
 
-def rate(key: str = "activities_per_s", label: str = "activities") -> Figure:
-    return Figure(key, label, "/s", more_is_better=True)
+def rate(
+    key: str = "activities_per_s", label: str = "activities", at_least: tuple[tuple[str, float], ...] = ()
+) -> Figure:
+    return Figure(key, label, "/s", more_is_better=True, at_least=at_least)
 
 
 def percentile(values: Sequence[float], percent: int) -> float:

@@ -35,9 +35,22 @@ def text_of(answer: Answer, labels: Mapping[str, str]) -> str:
 
 def bars_text_of(answers: Sequence[Answer]) -> str:
     """How many bars are met, and which are not."""
-    held = [(a, c) for a in answers for c in compare(a) if c.is_bar_met is not None]
-    missed = [f"  {_title(a)}, {c.figure.label}: {_found(c)}" for a, c in held if not c.is_bar_met]
-    return "\n".join([f"\nbars: {len(held) - len(missed)} of {len(held)} met{', missed:' if missed else ''}", *missed])
+    held = 0
+    missed: list[str] = []
+    for answer in answers:
+        for comparison in compare(answer):
+            where = f"  {_title(answer)}, {comparison.figure.label}:"
+            if comparison.is_bar_met is not None:
+                held += 1
+                if not comparison.is_bar_met:
+                    missed.append(f"{where} {_found(comparison)}")
+            held += len(comparison.ratio_bars)
+            missed += [
+                f"{where} {comparison.ratios[system]:.2f} times as good as {system} (bar: at least {bar:g})"
+                for system, bar in comparison.ratio_bars.items()
+                if not comparison.is_ratio_met(system)
+            ]
+    return "\n".join([f"\nbars: {held - len(missed)} of {held} met{', missed:' if missed else ''}", *missed])
 
 
 def document_of(machine: Machine, rounds: int, answers: Sequence[Answer]) -> dict[str, Any]:
@@ -69,7 +82,11 @@ def _verdict(comparison: Comparison) -> str:
 
 def _ratio(comparison: Comparison, system: str) -> str:
     times = comparison.ratios.get(system)
-    return "" if times is None else f"ratio {times:.2f}"
+    if times is None:
+        return ""
+    bar = comparison.ratio_bars.get(system)
+    verdict = "" if bar is None else f"  {'met' if comparison.is_ratio_met(system) else 'MISSED'}: at least {bar:g}"
+    return f"ratio {times:.2f}{verdict}"
 
 
 def _found(comparison: Comparison) -> str:

@@ -36,6 +36,11 @@ class Comparison:
     ratios: dict[str, float]
     is_bar_met: bool | None
     """Whether replayflow's median meets the figure's bar; None where there is none for this n."""
+    ratio_bars: dict[str, float]
+    """How many times as good as a system it has to be, for those that were measured."""
+
+    def is_ratio_met(self, system: str) -> bool:
+        return self.ratios[system] >= self.ratio_bars[system]
 
 
 def compare(answer: Answer) -> list[Comparison]:
@@ -57,7 +62,8 @@ def _compared(figure: Figure, answer: Answer) -> Comparison:
                 ratios[system] = times
     bar = figure.bar
     is_bar_met = None if bar is None or ours is None or answer.n < bar.n_from else bar.is_met(ours.median)
-    return Comparison(figure, spreads, ratios, is_bar_met)
+    ratio_bars = {system: times for system, times in figure.at_least if system in ratios}
+    return Comparison(figure, spreads, ratios, is_bar_met, ratio_bars)
 
 
 def _values(found: Sequence[float | None]) -> tuple[float, ...]:

@@ -24,7 +24,12 @@ QUESTION = Question(
     "chain",
     "n orchestrations of five activities one after the other, all started at once",
     measure,
-    figures=(rate(), PEAK),
+    figures=(
+        rate(
+            at_least=(("floor", 0.5), ("dbos-sqlite", 50), ("dbos-postgres", 50), ("durabletask", 50), ("restate", 1))
+        ),
+        PEAK,
+    ),
     sizes=(1_000,),
     short_sizes=(1_000,),
 )

@@ -62,7 +62,7 @@ QUESTION = Question(
     "one orchestration of n activities one after the other; the first and the last 1,000 of them, or halves",
     measure,
     figures=(
-        rate(),
+        rate(at_least=(("floor", 0.7), ("restate", 1))),
         Figure("first_us", "one of the first, as a median", "µs"),
         Figure("last_us", "one of the last, as a median", "µs"),
         Figure("last_over_first", "last / first", "x"),

@@ -59,6 +59,7 @@ class Plan:
     decode: Callable[[Any], Any]
     result_of: str
     line: _Line
+    takes_just_input: bool
 
     def arguments(self, run: Run) -> tuple[Any, ...]:
         """What the function is called with."""
@@ -132,6 +133,7 @@ class Activities:
             self._codec.decoder(definition.input_type),
             f"result of activity '{name}'",
             self._lines[definition.executor],
+            definition.takes_input and not definition.takes_context,
         )
         return plan
 
@@ -194,28 +196,27 @@ class Activities:
 
     async def _run_async(self, run: Run) -> None:
         event: HistoryEvent | None = None
-        plan = run.plan
-        id = run.task.event_id
-        line = self._async
-        if run.is_abandoned:
-            self._end(line, run, None)
-            return
+        plan, task = run.plan, run.task
         try:
-            if run.task.timeout_microseconds is None:
-                result = await plan.definition.fn(*plan.arguments(run))
-            else:
+            if run.is_abandoned:
+                return
+            if task.timeout_microseconds is not None:
                 result = await self._within(run, plan)
-            event = TaskCompleted(id, self._codec.encode(result, plan.result_of))
+            elif plan.takes_just_input:
+                result = await plan.definition.fn(plan.decode(task.input))
+            else:
+                result = await plan.definition.fn(*plan.arguments(run))
+            event = TaskCompleted(task.event_id, self._codec.encode(result, plan.result_of))
         except (asyncio.CancelledError, GeneratorExit) as error:
             if run.is_abandoned or self._is_stopping:
                 raise
-            event = _failed(id, error)  # the activity cancelled itself
+            event = _failed(task.event_id, error)  # the activity cancelled itself
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # the runner serves others, whatever this activity raises
-            event = _failed(id, error)
+            event = _failed(task.event_id, error)
         finally:
-            self._end(line, run, event)
+            self._end(plan.line, run, event)
 
     async def _within(self, run: Run, plan: Plan) -> Any:
         seconds = (run.task.timeout_microseconds or 0) / 1e6
@@ -272,9 +273,9 @@ class Activities:
             self._begin_next(line)
         elif self._is_stopping and not self.running:
             self._idle.set()
-        if isinstance(run.handle, asyncio.TimerHandle):
+        if run.handle is not None and isinstance(run.handle, asyncio.TimerHandle):
             run.handle.cancel()
-        if run in self._runs:
+        if not run.is_abandoned:
             self._runs.discard(run)
             if event is not None:
                 self._finished(run, event)

@@ -136,3 +136,19 @@ def test_programs_get_every_value() -> None:
 )
 def test_numbers_have_the_digits_that_count(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_how_many_times_as_good_it_has_to_be_is_held_against_those_who_were_measured() -> None:
+    figure = Figure("per_s", "rate", "/s", more_is_better=True, at_least=(("floor", 0.5), ("peer", 50), ("absent", 2)))
+    question = Question("made-up", "what is made up", never, (figure,), (10,), (10,))
+    measured = Answer(question, 10, {"replayflow": [{"per_s": 50}], "floor": [{"per_s": 100}], "peer": [{"per_s": 2}]})
+    (rate,) = compare(measured)
+    assert rate.ratio_bars == {"floor": 0.5, "peer": 50}
+    assert [rate.is_ratio_met(system) for system in rate.ratio_bars] == [True, False]
+    text = text_of(measured, {})
+    assert "ratio 0.50  met: at least 0.5" in text
+    assert "ratio 25.00  MISSED: at least 50" in text
+    assert (
+        "bars: 1 of 2 met, missed:\n  made-up 10, rate: 25.00 times as good as peer (bar: at least 50)"
+        in bars_text_of([measured])
+    )

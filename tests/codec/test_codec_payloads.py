@@ -55,6 +55,22 @@ def test_long_payloads_are_compressed_where_it_saves_a_tenth() -> None:
     assert CODEC.decode(packed_noise) == noise
 
 
+@pytest.mark.parametrize(
+    ("value", "is_compressed"),
+    [
+        pytest.param(random.Random(1).randbytes(2**20), False, id="noise"),
+        pytest.param(bytes(2**20), True, id="zeros"),
+        pytest.param(random.Random(1).randbytes(2**18) + bytes(3 * 2**18), True, id="noise at its head"),
+    ],
+)
+def test_of_a_large_payload_samples_say_whether_it_is_compressed(value: bytes, is_compressed: bool) -> None:
+    codec = Codec()
+    payload = codec.encode(value)
+    assert payload is not None
+    assert (len(payload) < len(value)) is is_compressed
+    assert codec.decode(payload) == value
+
+
 def test_a_payload_of_just_the_threshold_is_not_compressed() -> None:
     codec = Codec(compress_over_bytes=100)
     assert codec.encode("a" * 98) == msgpack.packb("a" * 98)
