@@ -71,6 +71,33 @@ class CreateSubOrchestration:
 
 
 @dataclass(slots=True)
+class ScheduleMap:
+    """A map is asked for: `scheduled` is its record. Found again in a history, it is what that says, whatever the code would have now."""
+
+    scheduled: events.MapScheduled
+
+    @property
+    def id(self) -> int:
+        return self.scheduled.event_id
+
+    @property
+    def site(self) -> str:
+        return self.scheduled.site
+
+    def record(self) -> events.MapScheduled:
+        return self.scheduled
+
+    def fits(self, event: HistoryEvent) -> bool:
+        now = self.scheduled
+        return (
+            type(event) is events.MapScheduled
+            and event.event_id == now.event_id
+            and event.name == now.name
+            and event.is_orchestrator == now.is_orchestrator
+        )
+
+
+@dataclass(slots=True)
 class CreateTimer:
     id: int
     fire_at_microseconds: int
@@ -148,5 +175,7 @@ class CompleteOrchestration:
         )
 
 
-Matched: TypeAlias = ScheduleTask | CreateSubOrchestration | CreateTimer | SendEvent | CancelTimer | CancelTask
+Matched: TypeAlias = (
+    ScheduleTask | CreateSubOrchestration | ScheduleMap | CreateTimer | SendEvent | CancelTimer | CancelTask
+)
 Action: TypeAlias = Matched | SetCustomStatus | CompleteOrchestration

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from replayflow.codec import Payload
@@ -22,6 +23,7 @@ from replayflow.core.actions import (
     CompleteOrchestration,
     CreateSubOrchestration,
     Matched,
+    ScheduleMap,
     ScheduleTask,
     SendEvent,
     SetCustomStatus,
@@ -30,6 +32,7 @@ from replayflow.core.events import (
     EventRaised,
     EventSent,
     HistoryEvent,
+    MapScheduled,
     SubOrchestrationInstanceCreated,
     TaskScheduled,
     describe,
@@ -239,11 +242,15 @@ class Decisions:
                     self._warn_of_change("input", action.site, then)
                 if action.instance_id != then.instance_id:
                     self._warn_of_change("target", action.site, then)
+            case ScheduleMap(), MapScheduled():
+                if replace(action.scheduled, site=then.site) != then:
+                    self._warn_of_change("input", action.site, then)
+                action.scheduled = then
             case _:
                 pass
 
     def _warn_of_change(
-        self, what: str, now: str, then: TaskScheduled | SubOrchestrationInstanceCreated | EventSent
+        self, what: str, now: str, then: TaskScheduled | SubOrchestrationInstanceCreated | EventSent | MapScheduled
     ) -> None:
         _logger.warning(
             "instance '%s': %s was asked for with another %s then (%s) than now (%s); what happened then counts",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any, Protocol
 
-from replayflow.core import events, ids
+from replayflow.core import events, ids, map_children, mapping
 from replayflow.core.actions import Action, CompleteOrchestration, CreateSubOrchestration, ScheduleTask
 from replayflow.core.commit import Commit, Message, RowState, Start
 from replayflow.core.events import (
@@ -27,6 +27,10 @@ from replayflow.core.events import (
     ExecutionSuspended,
     ExecutionTerminated,
     HistoryEvent,
+    MapPage,
+    MapProgress,
+    MapRetried,
+    MapScheduled,
     OrchestratorStarted,
     ParentInstance,
     SubOrchestrationAttemptFailed,
@@ -42,7 +46,8 @@ from replayflow.core.events import (
     TimerCreated,
     TimerFired,
 )
-from replayflow.core.instance import CHILD_RETRY, TASK_RETRY, TIMER, Alarm, Instance, Status
+from replayflow.core.instance import CHILD_RETRY, MAP_RETRY, TASK_RETRY, TIMER, Alarm, Instance, Status
+from replayflow.core.mapping import OpenMap
 from replayflow.errors import FailureDetails
 from replayflow.retry import next_attempt_at
 
@@ -63,16 +68,18 @@ class Executor(Protocol):
 class Episode:
     """What an episode came to: the commit, and what to do once it is durable.
 
-    `held` is what was not taken because the instance is suspended; `retried` are children that begin anew.
+    `held` is what was not taken because the instance is suspended; `retried` are children that begin anew; `mapped` are the maps that something has
+    happened to.
     """
 
-    __slots__ = ("alarms", "canceled", "commit", "held", "messages", "retried", "scheduled", "starts")
+    __slots__ = ("alarms", "canceled", "commit", "held", "mapped", "messages", "retried", "scheduled", "starts")
 
     def __init__(self) -> None:
         self.commit: Commit | None = None
         self.held: list[HistoryEvent] = []
         self.scheduled: list[TaskScheduled] = []
         self.canceled: list[int] = []
+        self.mapped: list[OpenMap] = []
         self.alarms: list[Alarm] = []
         self.retried: list[SubOrchestrationRetried] = []
         self.starts: list[Start] = []
@@ -175,6 +182,14 @@ def _in_order(inbox: Iterable[HistoryEvent]) -> deque[HistoryEvent]:
     return waiting
 
 
+def _gathered(instance: Instance, waiting: deque[HistoryEvent]) -> deque[HistoryEvent]:
+    """The same, with what has come for each map in one event. Around a suspension each event stays by itself: it may be held."""
+    kinds = set(map(type, waiting))
+    if instance.status is Status.SUSPENDED or MapProgress not in kinds or not kinds.isdisjoint(CONTROL):
+        return waiting
+    return deque(mapping.gathered(waiting))
+
+
 def _take_results(instance: Instance, executor: Executor, inbox: Sequence[Any], chunk: list[HistoryEvent]) -> None:
     """`_take_in` for what nearly every episode gets: results of activities, and nothing else."""
     tasks, apply, deliver = instance.tasks, instance.apply, executor.deliver
@@ -195,6 +210,8 @@ def _take_in(
     random: Random,
 ) -> ExecutionReplaced | None:
     replaced: ExecutionReplaced | None = None
+    if instance.maps:
+        waiting = _gathered(instance, waiting)
     while waiting:
         event = waiting.popleft()
         if instance.status is Status.SUSPENDED and not isinstance(event, CONTROL):
@@ -204,6 +221,10 @@ def _take_in(
         if admitted is None:
             continue
         chunk.append(admitted)
+        if isinstance(admitted, MapProgress | MapPage | MapRetried):
+            _move_map(instance, admitted, episode, now)
+            executor.deliver(admitted)
+            continue
         instance.apply(admitted)
         match admitted:
             case TaskAttemptFailed():
@@ -215,6 +236,7 @@ def _take_in(
             case ExecutionResumed():
                 waiting.extendleft(reversed(episode.held))
                 episode.held = []
+                episode.mapped.extend(instance.maps.values())
             case ExecutionTerminated() | ExecutionReplaced() if not instance.is_finished:
                 replaced = admitted if isinstance(admitted, ExecutionReplaced) else None
                 end = ExecutionCompleted(-1, Status.TERMINATED, admitted.input)
@@ -228,6 +250,28 @@ def _take_in(
             case _ if not instance.is_finished:
                 executor.deliver(admitted)
     return replaced
+
+
+def _move_map(
+    instance: Instance, event: MapProgress | MapPage | MapRetried, episode: Episode, now: int
+) -> None:
+    """The event has happened to its map: retries are set, children take the places that are free, or are stopped where the map is over."""
+    open = instance.maps[event.task_scheduled_id]
+    instance.apply(event)
+    episode.mapped.append(open)
+    if isinstance(event, MapProgress):
+        for at in {failure.retry_at_microseconds for failure in event.failures} - {None}:
+            episode.alarms.append(Alarm(at or 0, MAP_RETRY, open.id))
+    _follow_map(instance, open, episode, now)
+
+
+def _follow_map(instance: Instance, open: OpenMap, episode: Episode, now: int) -> None:
+    parent = instance.started
+    assert parent is not None  # noqa: S101 - what has a map has started
+    if open.is_closed:
+        episode.messages.extend(map_children.stops(parent, open, ExecutionCancelRequested()))
+    else:
+        episode.starts.extend(map_children.starts(parent, open, now))
 
 
 def _admit(
@@ -250,6 +294,12 @@ def _admit(
             return _retried_child(instance, executor, event, now, random)
         case SubOrchestrationRetried():
             return event if event.task_scheduled_id in instance.retrying_children else None
+        case MapProgress() | MapPage() | MapRetried():
+            if instance.is_finished:
+                return None
+            id = event.task_scheduled_id
+            predicate = executor.predicate_of(id) if type(event) is MapProgress and event.failures else None
+            return mapping.admitted(instance.maps.get(id), event, now, random, predicate)
         case _:
             return event
 
@@ -332,6 +382,10 @@ def _decide(
             commit.next_start = _continuation(instance, action, now, new_execution_id(), chunk)
         chunk.append(decided)
         instance.apply(decided)
+        if type(decided) is MapScheduled and decided.event_id in instance.maps:
+            open = instance.maps[decided.event_id]
+            episode.mapped.append(open)
+            _follow_map(instance, open, episode, now)
     for event in episode.retried:
         child = instance.children.get(event.task_scheduled_id)
         if child is not None:
@@ -363,12 +417,7 @@ def _child_start(
         parent_instance=ParentInstance(parent.instance_id, parent.execution_id, created.event_id, parent.name),
         tags=created.tags,
     )
-    taken = FailureDetails(
-        type="InstanceExistsError",
-        message=f"the id '{instance_id}' is taken by another instance: choose another, or leave it out",
-        non_retryable=True,
-        bases=("replayflow.errors.InstanceExistsError", "replayflow.errors.StateError"),
-    )
+    taken = map_children.id_is_taken(instance_id)
     return Start(
         instance_id=instance_id,
         execution_id=execution_id,
@@ -397,7 +446,10 @@ def _sent(event: EventSent) -> Message:
 
 def _cancel(instance: Instance, task_id: int, episode: Episode) -> None:
     child = instance.children.get(task_id)
-    if child is None:
+    open = instance.maps.get(task_id)
+    if open is not None:
+        _stop_map(instance, open, episode, ExecutionCancelRequested())
+    elif child is None:
         episode.canceled.append(task_id)
     elif task_id not in instance.retrying_children:
         episode.messages.append(
@@ -407,6 +459,15 @@ def _cancel(instance: Instance, task_id: int, episode: Episode) -> None:
                 execution_id=child.execution_id,
             )
         )
+
+
+def _stop_map(
+    instance: Instance, open: OpenMap, episode: Episode, event: HistoryEvent, *, is_control: bool = False
+) -> None:
+    parent = instance.started
+    assert parent is not None  # noqa: S101 - what has a map has started
+    episode.mapped.append(open)
+    episode.messages.extend(map_children.stops(parent, open, event, is_control=is_control))
 
 
 # ---- the end
@@ -422,7 +483,7 @@ def _finish(instance: Instance, episode: Episode, chunk: list[HistoryEvent]) -> 
         _terminate_children(instance, episode, chunk)
         episode.canceled.extend(instance.tasks)
     elif instance.status is Status.CANCELED:
-        for id in instance.children:
+        for id in [*instance.children, *instance.maps]:
             _cancel(instance, id, episode)
         last = {task.event_id for task in episode.scheduled}
         episode.canceled.extend(id for id in instance.tasks if id not in last)
@@ -445,14 +506,18 @@ def _owed(instance: Instance, episode: Episode, execution_id: str) -> list[tuple
 
 def _report(instance: Instance, started: ExecutionStarted, parent: ParentInstance) -> Message:
     report: HistoryEvent
-    if instance.status is Status.COMPLETED:
-        report = SubOrchestrationInstanceCompleted(parent.task_scheduled_id, instance.output)
-    else:
+    details: FailureDetails | None = None
+    if instance.status is not Status.COMPLETED:
         details = instance.failure or FailureDetails(
             type="OrchestrationTerminated" if instance.status is Status.TERMINATED else "OrchestrationCanceled",
             message=f"'{started.instance_id}' was {instance.status.lower()}",
             non_retryable=True,
         )
+    if parent.number is not None:
+        report = map_children.report(parent, instance.output, details)
+    elif details is None:
+        report = SubOrchestrationInstanceCompleted(parent.task_scheduled_id, instance.output)
+    else:
         report = SubOrchestrationInstanceFailed(parent.task_scheduled_id, details)
     return Message(parent.instance_id, events.encode([report]), execution_id=parent.execution_id)
 
@@ -470,6 +535,8 @@ def _terminate_children(instance: Instance, episode: Episode, chunk: list[Histor
                 is_control=True,
             )
         )
+    for open in instance.maps.values():
+        _stop_map(instance, open, episode, ExecutionTerminated(asked.input), is_control=True)
 
 
 def _continuation(

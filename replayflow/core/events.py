@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from operator import attrgetter
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import msgpack
 
@@ -65,12 +65,16 @@ class Unnumbered(HistoryEvent):
 
 @dataclass(slots=True)
 class ParentInstance:
-    """Who waits for a sub-orchestration's result: the parent's instance and execution, and the id of its task there."""
+    """Who waits for a sub-orchestration's result: the parent's instance and execution, and the id of its task there.
+
+    `number` (ours) is that of the call, where the task is a map.
+    """
 
     instance_id: str
     execution_id: str
     task_scheduled_id: int
     name: str = ""
+    number: int | None = None
 
 
 # ---- the protocol's kinds --------------------------------------------------------------------------------------
@@ -331,6 +335,94 @@ class ExecutionReplaced(Fact):
     input: Payload = None
 
 
+# ---- maps ------------------------------------------------------------------------------------------------------
+
+
+class Block(NamedTuple):
+    """Some calls of a map, for so many items: the payloads of the calls, together as one payload."""
+
+    calls: int
+    items: int
+    payloads: Payload
+
+
+@dataclass(slots=True)
+class MapItemFailed:
+    """A call of a map failed: for good, or with another attempt at `retry_at`, decided when it was taken in.
+
+    On its way there `attempt` may be 0, for the present one, and `retry_after_microseconds` is what the call itself asked for. The number -1 is
+    that of the activity that gives the pages.
+    """
+
+    number: int
+    attempt: int
+    failure_details: FailureDetails
+    retry_at_microseconds: int | None = None
+    retry_after_microseconds: int | None = None
+
+
+Blocks: TypeAlias = Any
+"""`Block`s. Where a client's `history()` hands an event to a user, the items themselves."""
+
+
+@dataclass(slots=True)
+class MapScheduled(Decided):
+    """An activity or orchestrator was asked for, once for each of `count` items or `batch_size` of them.
+
+    With `pages`, the name of an activity, there are no items yet: it is asked for them, page by page.
+    """
+
+    kind: ClassVar[int] = 110
+    event_id: int
+    name: str
+    items: Blocks
+    count: int
+    site: str = ""
+    is_orchestrator: bool = False
+    concurrency: int = 1
+    batch_size: int | None = None
+    tolerated_failures: int | float = 0
+    on_item_error: str = "fail_fast"
+    retry: RetryValues | None = None
+    timeout_microseconds: int | None = None
+    version: str | None = None
+    pages: str | None = None
+    page_retry: RetryValues | None = None
+    page_timeout_microseconds: int | None = None
+
+
+@dataclass(slots=True)
+class MapProgress(Fact):
+    """Calls of a map have ended: those with `numbers` have `results`, in the same order; others have failed."""
+
+    kind: ClassVar[int] = 111
+    task_scheduled_id: int
+    numbers: list[int]
+    results: list[Payload]
+    failures: list[MapItemFailed]
+
+
+@dataclass(slots=True)
+class MapPage(Fact):
+    """The page `number` (from 0) of a map's items has come; `cursor` is what the next is asked for with, None after the last."""
+
+    kind: ClassVar[int] = 112
+    task_scheduled_id: int
+    number: int
+    items: Blocks
+    count: int
+    cursor: Payload = None
+
+
+@dataclass(slots=True)
+class MapRetried(Fact):
+    """The wait of sub-orchestrations of a map is over: they may begin again."""
+
+    kind: ClassVar[int] = 113
+    task_scheduled_id: int
+    numbers: list[int]
+
+
 KINDS: dict[int, type[HistoryEvent]] = {}
 _ROWS: dict[type[HistoryEvent], Callable[[Any], tuple[object, ...]]] = {}
 _READERS: dict[int, tuple[Callable[..., HistoryEvent], list[tuple[int, Callable[[Any], object]]]]] = {}
@@ -412,6 +504,8 @@ def describe(event: HistoryEvent) -> str:
             return f"activity '{event.name}' (task {event.event_id})"
         case SubOrchestrationInstanceCreated():
             return f"sub-orchestration '{event.name}' (task {event.event_id})"
+        case MapScheduled():
+            return f"map of '{event.name}' (task {event.event_id})"
         case TimerCreated():
             return f"timer (task {event.event_id})"
         case EventSent():
@@ -454,8 +548,17 @@ def _retry(row: list[Any]) -> RetryValues:
     return RetryValues.of_row(row)
 
 
+def _blocks(rows: list[list[Any]]) -> list[Block]:
+    return [Block(*row) for row in rows]
+
+
+def _item_failures(rows: list[list[Any]]) -> list[MapItemFailed]:
+    return [MapItemFailed(row[0], row[1], _details(row[2]), *row[3:]) for row in rows]
+
+
 _VALUE_ROWS: dict[type, Callable[[Any], tuple[object, ...]]] = {
     FailureDetails: _getter(FailureDetails),
+    MapItemFailed: _getter(MapItemFailed),
     ParentInstance: _getter(ParentInstance),
     RetryValues: _getter(RetryValues),
 }
@@ -463,6 +566,9 @@ _CONVERTERS: dict[str, Callable[[Any], object]] = {
     "failure_details": _details,
     "parent_instance": _parent,
     "retry": _retry,
+    "page_retry": _retry,
+    "items": _blocks,
+    "failures": _item_failures,
 }
 _NIL = b"\xc0"
 

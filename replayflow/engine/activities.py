@@ -112,9 +112,7 @@ class Activities:
         """The activity runs as soon as there is a place for it. While stopping nothing is started: it is durable, and runs some other day."""
         plan = self._plans.get(task.name)
         if plan is None:
-            plan = self._plans[task.name] = Plan(
-                definition, self._codec.decoder(definition.input_type), f"result of activity '{task.name}'"
-            )
+            plan = self.plan_of(definition)
         run = Run(instance_id, execution_id, task, plan, attempt)
         if self._is_stopping:
             return run
@@ -125,6 +123,25 @@ class Activities:
         else:
             line.waiting.append(run)
         return run
+
+    def plan_of(self, definition: ActivityDefinition) -> Plan:
+        """How to call the activity."""
+        name = definition.name
+        plan = self._plans[name] = Plan(
+            definition, self._codec.decoder(definition.input_type), f"result of activity '{name}'"
+        )
+        return plan
+
+    def start_run(self, run: Run) -> None:
+        """As `start`, for a run that somebody else has made."""
+        if self._is_stopping:
+            return
+        self._runs.add(run)
+        line = self._lines[run.plan.definition.executor]
+        if line.active < line.limit:
+            self._begin(line, run)
+        else:
+            line.waiting.append(run)
 
     def cancel(self, run: Run) -> None:
         """Nobody waits for the activity any longer: an async one is cancelled, a thread sees `cancelled`; nothing comes of it."""

@@ -15,6 +15,7 @@ from replayflow.core.events import ExecutionStarted, HistoryEvent, TaskScheduled
 from replayflow.core.instance import Instance, Status
 from replayflow.core.replay import Replay
 from replayflow.engine.activities import Run
+from replayflow.engine.windows import Window
 from replayflow.errors import FailureDetails
 from replayflow.store.base import Delivery, Loaded
 
@@ -70,6 +71,7 @@ class Live:
         "running",
         "sequence",
         "start",
+        "windows",
     )
 
     def __init__(self, id: str, execution_id: str) -> None:
@@ -87,6 +89,7 @@ class Live:
         self.owing: set[tuple[str, int]] = set()
         self.ran: set[tuple[str, int]] = set()
         self.running: dict[int, Run] = {}
+        self.windows: dict[int, Window] = {}
         self.reading = 0
         self.must_reload = False
         self.is_busy = False
@@ -120,6 +123,7 @@ class Live:
         self.is_busy = False
         if record.execution_id != self.execution_id:
             self.running = {}
+            self.windows = {}
             self.mailbox = []
         else:
             self.mailbox = [event for event in self.mailbox if id(event) not in self.numbers]
@@ -215,4 +219,12 @@ class Live:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is lost by forgetting it."""
-        return not (self.is_busy or self.is_queued or self.is_loading or self.running or self.orphans or self.has_news)
+        return not (
+            self.is_busy
+            or self.is_queued
+            or self.is_loading
+            or self.running
+            or self.windows
+            or self.orphans
+            or self.has_news
+        )
