@@ -17,6 +17,11 @@ from replayflow.core.events import (
     ExecutionTerminated,
     GenericEvent,
     HistoryEvent,
+    MapItemFailed,
+    MapPage,
+    MapProgress,
+    MapRetried,
+    MapScheduled,
     OrchestratorCompleted,
     OrchestratorStarted,
     SubOrchestrationAttemptFailed,
@@ -34,6 +39,7 @@ from replayflow.core.events import (
     TimerFired,
 )
 from replayflow.core.instance import Status
+from replayflow.core.maps import MapFailure, MapResult
 from replayflow.core.tasks import Orchestration, Task, TimerTask, race, when_all, when_any
 from replayflow.engine import Limits
 from replayflow.errors import (
@@ -49,6 +55,7 @@ from replayflow.errors import (
     InvalidArgumentError,
     InvalidStateError,
     LeaseLostError,
+    MapError,
     NewerSchemaError,
     NonDeterminismError,
     NonRetryableError,
@@ -119,6 +126,14 @@ __all__ = [
     "InvalidStateError",
     "LeaseLostError",
     "Limits",
+    "MapError",
+    "MapFailure",
+    "MapItemFailed",
+    "MapPage",
+    "MapProgress",
+    "MapResult",
+    "MapRetried",
+    "MapScheduled",
     "MemoryStore",
     "NewerSchemaError",
     "NonDeterminismError",

@@ -20,6 +20,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar, overload
 from replayflow.clock import Clock, SystemClock, to_datetime, to_microseconds
 from replayflow.codec import Codec
 from replayflow.core import episode, events
+from replayflow.core.blocks import payloads_of
 from replayflow.core.commit import Message, RowState, Start
 from replayflow.core.context import OrchestrationContext, check_event_name, check_tags
 from replayflow.core.events import (
@@ -31,6 +32,9 @@ from replayflow.core.events import (
     ExecutionSuspended,
     ExecutionTerminated,
     HistoryEvent,
+    MapPage,
+    MapProgress,
+    MapScheduled,
 )
 from replayflow.core.ids import check_instance_id
 from replayflow.core.instance import Status
@@ -397,7 +401,19 @@ class Client:
             payload = getattr(event, name, None)
             if isinstance(payload, bytes):
                 setattr(event, name, self._shown(payload, Any))
+        if isinstance(event, MapScheduled | MapPage | MapProgress):
+            self._map_with_values(event)
         return event
+
+    def _map_with_values(self, event: MapScheduled | MapPage | MapProgress) -> None:
+        if isinstance(event, MapProgress):
+            event.results = [self._shown(result, Any) for result in event.results]
+            return
+        calls = [self._shown(payload, Any) for payload in payloads_of(event.items)]
+        is_batched = event.count != len(calls)
+        event.items = [item for batch in calls for item in batch] if is_batched else calls
+        if isinstance(event, MapPage):
+            event.cursor = self._shown(event.cursor, Any)
 
     def _name(self, orchestrator: Any) -> tuple[str, str | None]:
         if self._app is not None:

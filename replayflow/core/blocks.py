@@ -32,9 +32,7 @@ def encode_items(codec: Codec, items: Sequence[Any], batch_size: int | None, tit
     return pack_calls(calls, batch_size, codec.payload_bytes_max, title)
 
 
-def pack_calls(
-    calls: Iterable[tuple[Payload, int]], batch_size: int | None, bytes_max: int, title: str
-) -> list[Block]:
+def pack_calls(calls: Iterable[tuple[Payload, int]], batch_size: int | None, bytes_max: int, title: str) -> list[Block]:
     """Encoded calls, each with its number of items, in blocks. In a block only the last call may have fewer items than a batch.
 
     Raises:
@@ -118,7 +116,9 @@ def _single(codec: Codec, items: Sequence[Any], title: str) -> Iterator[tuple[Pa
     for i, item in enumerate(items):
         try:
             yield encode(item, "item"), 1
-        except PayloadError:  # once more, with its place: a text for each of a million would cost more than the encoding
+        except (
+            PayloadError
+        ):  # once more, with its place: a text for each of a million would cost more than the encoding
             encode(item, f"item {i} of {title}")
             raise
 

@@ -252,9 +252,7 @@ def _take_in(
     return replaced
 
 
-def _move_map(
-    instance: Instance, event: MapProgress | MapPage | MapRetried, episode: Episode, now: int
-) -> None:
+def _move_map(instance: Instance, event: MapProgress | MapPage | MapRetried, episode: Episode, now: int) -> None:
     """The event has happened to its map: retries are set, children take the places that are free, or are stopped where the map is over."""
     open = instance.maps[event.task_scheduled_id]
     instance.apply(event)

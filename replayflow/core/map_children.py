@@ -21,7 +21,9 @@ def starts(parent: ExecutionStarted, open: OpenMap, now: int) -> Iterator[Start]
         yield _start(parent, open, number, now)
 
 
-def stops(parent: ExecutionStarted, open: OpenMap, event: HistoryEvent, *, is_control: bool = False) -> Iterator[Message]:
+def stops(
+    parent: ExecutionStarted, open: OpenMap, event: HistoryEvent, *, is_control: bool = False
+) -> Iterator[Message]:
     """The event, for every child that is at work."""
     encoded = events.encode([event])
     for number in sorted(open.at_work):

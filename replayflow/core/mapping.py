@@ -231,8 +231,8 @@ class OpenMap:
 class Due:
     """Which call of an activity to start next; one is handed out once for each of its attempts.
 
-    A worker makes a new one from the fold when it begins: what was handed out by another, and did not settle, is due again. `answered` are calls whose
-    end is known, and not in the fold yet.
+    A worker makes a new one from the fold when it begins: what was handed out by another, and did not settle, is due again. `answered` are calls
+    whose end is known, and not in the fold yet.
     """
 
     __slots__ = ("_again", "_answered", "_attempted", "_next", "_open")

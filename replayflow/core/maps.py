@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast, overload
 
@@ -22,7 +22,7 @@ from replayflow.core.mapping import MISSING, PAGE, Gathering
 from replayflow.core.sites import site_of
 from replayflow.core.tasks import Orchestration, Pending, Task, complete
 from replayflow.errors import FailureDetails, InvalidArgumentError, MapError, OrchestratorError
-from replayflow.retry import RetryPolicy, RetryValues, stored_duration
+from replayflow.retry import RetryPolicy, stored_duration
 
 I = TypeVar("I")  # noqa: E741
 R = TypeVar("R")
@@ -78,7 +78,8 @@ class MapResult(Generic[R]):
     ) -> Generator[Task[Any], Any, MapResult[R]]:
         """`result = yield from result.retry_failed(ctx)`: what has no result runs again, as a map of its own; returns the two together.
 
-        Without options it follows those of the first map; a tolerance is that for the items that run again. Without failures nothing runs.
+        Without options it follows those of the first map, so that as many items may fail now as might have then; a `tolerated_failures` given
+        here is that of the items that run again. Without failures nothing runs.
 
         Raises:
             MapError: more failed than is tolerated; its `.result` is the two together.
@@ -115,9 +116,13 @@ class MapResult(Generic[R]):
 
 @dataclass(slots=True)
 class _Again:
-    """What it takes to run again the calls of a map that have no result: their payloads, and the indices of their items."""
+    """What it takes to run again the calls of a map that have no result: their payloads, and the indices of their items.
+
+    `tolerated` is how many items might fail of all: as many may fail again.
+    """
 
     scheduled: MapScheduled
+    tolerated: float
     calls: list[tuple[Payload, int]]
     indices: list[int]
     decoding: _Decoding
@@ -125,9 +130,7 @@ class _Again:
 
     def seen_from(self, indices: Sequence[int]) -> _Again:
         """The same, with the indices that the items had in the map before."""
-        return _Again(
-            self.scheduled, self.calls, [indices[i] for i in self.indices], self.decoding, self.predicate
-        )
+        return replace(self, indices=[indices[i] for i in self.indices])
 
     def task(
         self,
@@ -144,7 +147,7 @@ class _Again:
         options = _checked(
             first.concurrency if concurrency is None else concurrency,
             first.batch_size,
-            first.tolerated_failures if tolerated_failures is None else tolerated_failures,
+            self.tolerated if tolerated_failures is None else tolerated_failures,
             on_item_error or first.on_item_error,
             timeout,
         )
@@ -228,7 +231,9 @@ class MapTask(Pending[MapResult[R]]):
         gathering, scheduled = self._gathering, self._scheduled
         calls = gathering.tally.calls
         values = _decoded(gathering.results, scheduled.batch_size is not None, self._decoding, self.title)
-        again = _Again(scheduled, [], [], self._decoding, self.predicate)
+        tolerated = gathering.tally.tolerated
+        might_fail = scheduled.tolerated_failures if tolerated is None else tolerated
+        again = _Again(scheduled, might_fail, [], [], self._decoding, self.predicate)
         result: MapResult[R] = MapResult(cast("list[R | None]", values), [])
         result._again = again
         if gathering.tally.settled == len(calls) and not gathering.failures:
@@ -447,13 +452,14 @@ class MapContext:
     ) -> Task[MapResult[Any]]:
         """The activity or orchestrator `fn` runs once for each item, at most `concurrency` (100) at a time; yield the task for a `MapResult`.
 
-        With `batch_size` it runs for so many items at a time: it is given a list, and returns a list with a result for each. Up to a million items are
-        one task with a compact history; after a crash only those run again that were under way. `items` may be an activity instead, which is
-        given a cursor (None at first) and returns a page of items and the cursor of the next page, None after the last.
+        With `batch_size` it runs for so many items at a time: it is given a list, and returns a list with a result for each. Up to a million items
+        are one task with a compact history; after a crash only those run again that were under way. `items` may be an activity instead, which
+        is given a cursor (None at first) and returns a page of items and the cursor of the next page, None after the last.
 
         `tolerated_failures` is how many items may fail: a count, or as a float a share of all (0.05; 1.0 for all). Above it the map fails with
-        `MapError`: at once, with what is under way cancelled ("fail_fast"), or when every item has had its turn ("collect"). `retry` and `timeout` are for
-        each call; a policy's own `timeout` counts from the call's first failure. A map that is open when its execution ends is given up.
+        `MapError`: at once, and what is under way is cancelled ("fail_fast"), or when every item has had its turn ("collect"). `retry` and `timeout`
+        (of activities) are for each call; a policy's own `timeout` counts from the call's first failure. A map that is open when its execution ends
+        is given up.
 
         Raises:
             EncodeError, PayloadTooLargeError: an item cannot travel, or all together are too large; give pages then.
@@ -463,6 +469,10 @@ class MapContext:
         environment = self._environment
         plan, is_orchestrator, annotation = _callee(environment, fn)
         title = f"map of '{plan.name}'"
+        if is_orchestrator and timeout is not None:
+            raise InvalidArgumentError(
+                f"{title}: timeout is for attempts of activities; an orchestrator ends itself with a timer"
+            )
         options = _checked(concurrency, batch_size, tolerated_failures, on_item_error, timeout)
         pages: CallPlan | None = None
         blocks: list[Block] = []

@@ -12,7 +12,15 @@ from typing import Any
 from replayflow.codec import Codec
 from replayflow.core.blocks import encode_items
 from replayflow.core.definitions import ActivityDefinition
-from replayflow.core.events import HistoryEvent, MapItemFailed, MapPage, MapProgress, MapRetried, TaskCompleted, TaskFailed
+from replayflow.core.events import (
+    HistoryEvent,
+    MapItemFailed,
+    MapPage,
+    MapProgress,
+    MapRetried,
+    TaskCompleted,
+    TaskFailed,
+)
 from replayflow.core.instance import Alarm, Status
 from replayflow.core.mapping import PAGE, OpenMap
 from replayflow.engine.activities import Activities, Plan

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from replayflow.core.context import ActivityContext
-from replayflow.core.events import HistoryEvent, MapItemFailed, MapProgress, TaskScheduled
+from replayflow.core.events import HistoryEvent, MapProgress, TaskScheduled
 from replayflow.core.mapping import PAGE, Due, OpenMap, answered
 from replayflow.engine.activities import Plan, Run
 
