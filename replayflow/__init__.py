@@ -39,6 +39,7 @@ from replayflow.core.events import (
     TimerFired,
 )
 from replayflow.core.instance import Status
+from replayflow.core.map_progress import MapState
 from replayflow.core.maps import MapFailure, MapResult
 from replayflow.core.tasks import Orchestration, Task, TimerTask, race, when_all, when_any
 from replayflow.engine import Limits
@@ -134,6 +135,7 @@ __all__ = [
     "MapResult",
     "MapRetried",
     "MapScheduled",
+    "MapState",
     "MemoryStore",
     "NewerSchemaError",
     "NonDeterminismError",

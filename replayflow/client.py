@@ -38,6 +38,7 @@ from replayflow.core.events import (
 )
 from replayflow.core.ids import check_instance_id
 from replayflow.core.instance import Status
+from replayflow.core.map_progress import MapState, MapStates
 from replayflow.core.tasks import Orchestration
 from replayflow.errors import (
     FailureDetails,
@@ -410,8 +411,7 @@ class Client:
             event.results = [self._shown(result, Any) for result in event.results]
             return
         calls = [self._shown(payload, Any) for payload in payloads_of(event.items)]
-        is_batched = event.count != len(calls)
-        event.items = [item for batch in calls for item in batch] if is_batched else calls
+        event.items = calls if event.batch_size is None else [item for batch in calls for item in batch]
         if isinstance(event, MapPage):
             event.cursor = self._shown(event.cursor, Any)
 
@@ -579,6 +579,13 @@ class Instance(Generic[T]):
         """
         async for event in self._client._history(self.id, execution_id):
             yield self._client._with_values(event)
+
+    async def maps(self) -> list[MapState]:
+        """How far each `ctx.map` of the present execution is, in the order in which they were asked for. Reads the instance's history."""
+        states = MapStates()
+        async for event in self._client._history(self.id, None):
+            states.take(event)
+        return states.now()
 
     async def _open(self, verb: str) -> InstanceRecord:
         record = await self._client._record(self.id)

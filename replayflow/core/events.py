@@ -412,6 +412,7 @@ class MapPage(Fact):
     items: Blocks
     count: int
     cursor: Payload = None
+    batch_size: int | None = None
 
 
 @dataclass(slots=True)

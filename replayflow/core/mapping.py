@@ -32,7 +32,7 @@ _reading = Codec()
 class Tally:
     """How many items there are, how many have failed, and whether that is the end."""
 
-    __slots__ = ("_fails_fast", "_tolerated", "calls", "failed", "is_broken", "is_whole", "settled")
+    __slots__ = ("_fails_fast", "_tolerated", "calls", "done", "failed", "is_broken", "is_whole", "settled")
 
     def __init__(self, scheduled: MapScheduled) -> None:
         self._tolerated = scheduled.tolerated_failures
@@ -43,8 +43,9 @@ class Tally:
         self.is_broken = False
         """Whether a page could not be had."""
         self.settled = 0
+        """Calls, where `done` and `failed` count items."""
+        self.done = 0
         self.failed = 0
-        """Items, where `settled` counts calls."""
 
     @property
     def tolerated(self) -> int | None:
@@ -68,7 +69,9 @@ class Tally:
         return self._fails_fast and self.failed > 0 and self.has_failed
 
     def progress(self, event: MapProgress) -> None:
-        self.settled += len(event.numbers)
+        ended = len(event.numbers)
+        self.settled += ended
+        self.done += ended if self.calls.batch_size is None else sum(map(len, map(self.calls.span, event.numbers)))
         for failure in event.failures:
             if failure.retry_at_microseconds is not None:
                 continue

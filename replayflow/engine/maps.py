@@ -162,9 +162,8 @@ class Maps:
         items, cursor = self._codec.decode(payload, tuple[list[Any], Any], f"page of activity '{run.task.name}'")
         blocks = encode_items(self._codec, items, scheduled.batch_size, f"map of '{scheduled.name}'")
         number = run.window.open.pages
-        return MapPage(
-            scheduled.event_id, number, blocks, len(items), self._codec.encode(cursor, "cursor of the next page")
-        )
+        next_cursor = self._codec.encode(cursor, "cursor of the next page")
+        return MapPage(scheduled.event_id, number, blocks, len(items), next_cursor, scheduled.batch_size)
 
 
 def _failure(run: CallRun, event: HistoryEvent) -> MapItemFailed:

@@ -86,9 +86,8 @@ class Player:
 
     def start(self) -> None:
         """Calls begin, as many as there are places."""
-        if self.open.wants_page and PAGE not in self.open.retry_at and PAGE not in self.running:
-            if PAGE not in answered(1, self.mailbox):
-                self._run(PAGE)
+        if self.open.wants_page and PAGE not in self.open.retry_at and self._may_ask_for_page:
+            self._run(PAGE)
         while not self.plan.is_orchestrator and len(self.running) < self.plan.concurrency:
             number = self.due.take(len(self.open.tally.calls))
             if number is None:
@@ -163,8 +162,12 @@ class Player:
         elif not self.plan.is_orchestrator:
             self.due.ring(at)
             self.due.ring(at)
-        if PAGE in waiting and PAGE not in self.running and PAGE not in answered(1, self.mailbox):
+        if PAGE in waiting and self._may_ask_for_page:
             self._run(PAGE)
+
+    @property
+    def _may_ask_for_page(self) -> bool:
+        return PAGE not in self.running and PAGE not in answered(1, self.mailbox)
 
     def die(self) -> None:
         """The process is gone: what no history has is forgotten, but for children, who run by themselves and report in the inbox."""
@@ -260,7 +263,8 @@ def test_calls_give_back_the_items_in_order(items: list[bytes | None], batch_siz
     calls = Calls(batch_size)
     calls.add(blocks)
     assert calls.items == len(items)
-    got, covered = [], []
+    got: list[Any] = []
+    covered: list[int] = []
     for number in range(len(calls)):
         value = CODEC.decode(calls.payload(number))
         got += [value] if batch_size is None else value

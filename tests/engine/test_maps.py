@@ -135,7 +135,6 @@ async def test_large_results_stop_the_window_sooner(monkeypatch: pytest.MonkeyPa
     def sizes(ctx: OrchestrationContext) -> Any:
         return sum(len(r) for r in (yield ctx.map(large, range(200), concurrency=2)).succeeded)
 
-    store.refuses = lambda commit: False
     async with hub_on(store, app) as hub:
         instance = await hub.client.start(sizes, instance_id="i")
         assert await instance.result(20) == 200 * 10_000
@@ -148,7 +147,7 @@ async def test_large_results_stop_the_window_sooner(monkeypatch: pytest.MonkeyPa
 async def test_results_of_a_commit_that_was_not_written_are_kept_and_no_call_runs_twice(how: str) -> None:
     work, store = Work(), ToldStore()
     work.gate.clear()
-    refused = []
+    refused: list[Commit] = []
 
     def refuses(commit: Commit) -> bool:
         if commit.sequence > 1 and len(refused) < 3:
@@ -188,7 +187,7 @@ async def test_a_store_that_refuses_for_long_stops_the_window(monkeypatch: pytes
 async def test_a_worker_that_lost_its_hub_leaves_the_rest_to_the_next() -> None:
     work, store = Work(), ToldStore()
     work.gate.clear()
-    with pytest.raises(LeaseLostError):
+    with pytest.raises(LeaseLostError):  # noqa: PT012 - raised when the hub is left, at the latest
         async with hub_on(store, work.app) as hub:
             await hub.client.start("main", [30, 5], instance_id="i")
             await until(lambda: len(work.runs) == 5)
