@@ -2,6 +2,7 @@
 
 python -m benchmarks.workloads chain 1000      N orchestrations x 5 sequential activities, all started at once
 python -m benchmarks.workloads fan 100000      one orchestration, N activities, fan-in
+python -m benchmarks.workloads map 1000000     one orchestration, one ctx.map of N items
 python -m benchmarks.workloads latency 200     N times: one orchestration x 5 activities, one after the other
 python -m benchmarks.workloads long 10000      one orchestration, N sequential activities
 python -m benchmarks.workloads recover 1000    N orchestrations with 20 results behind them, finished by an event after a restart
@@ -84,6 +85,20 @@ async def measure_fan(n: int, path: Path) -> Figures:
         return {"activities_per_s": n / (time.perf_counter() - began)}
 
 
+@app.orchestrator
+def mapped(ctx: OrchestrationContext, n: int) -> Orchestration[int]:
+    result = yield from ctx.map(add_one, range(n))
+    return sum(result.succeeded)
+
+
+async def measure_map(n: int, path: Path) -> Figures:
+    async with TaskHub(path, app) as hub:
+        await (await hub.client.start(chain, 0)).result()
+        began = time.perf_counter()
+        assert await (await hub.client.start(mapped, n)).result() == n * (n + 1) // 2
+        return {"activities_per_s": n / (time.perf_counter() - began)}
+
+
 async def measure_latency(n: int, path: Path) -> Figures:
     async with TaskHub(path, app) as hub:
         await (await hub.client.start(chain, 0)).result()
@@ -159,6 +174,7 @@ async def measure_open(_n: int, path: Path) -> Figures:
 WORKLOADS: dict[str, Callable[[int, Path], Awaitable[Figures]]] = {
     "chain": measure_chain,
     "fan": measure_fan,
+    "map": measure_map,
     "latency": measure_latency,
     "long": measure_long,
     "recover": measure_recover,

@@ -83,7 +83,7 @@ class Maps:
     def has_run(self, live: Live | None, run: CallRun, event: HistoryEvent) -> None:
         """A call has ended: its result gathers with the others, and the next one starts."""
         window, number = run.window, run.number
-        window.running.pop(number, None)
+        window.ended(run)
         if live is None:
             self._post(run, self._alone(run, event))
         elif live.execution_id != run.execution_id or live.instance.is_finished:
@@ -134,9 +134,8 @@ class Maps:
     def _close(self, live: Live, id: int) -> None:
         window = live.windows.pop(id, None)
         if window is not None:
-            for run in window.running.values():
+            for run in window.under_way():
                 self._activities.cancel(run)
-            window.running.clear()
 
     def _alone(self, run: CallRun, event: HistoryEvent) -> MapProgress | MapPage:
         """The end of a call as an event of its own."""

@@ -48,12 +48,14 @@ class Window:
         "_gathering",
         "_gathers_in",
         "_page_asked",
+        "_places",
         "due",
         "end",
         "execution_id",
         "instance_id",
         "open",
         "page",
+        "page_run",
         "plan",
         "running",
     )
@@ -77,15 +79,19 @@ class Window:
         self.due = Due(open, known - {PAGE})
         self._page_asked = (open.pages, open.attempts.get(PAGE, 0) + 1) if PAGE in known else (-1, 0)
         self.end = len(open.tally.calls)
+        self._places = open.scheduled.concurrency
         self.running: dict[int, CallRun] = {}
+        self.page_run: CallRun | None = None
         self._gathers_in: list[HistoryEvent] | None = None
         self._gathering = MapProgress(open.id, [], [], [])
         self._bytes = 0
 
     def next(self) -> CallRun | None:
         """The next call to start, which counts as running from now on; None where none is due or there is no place."""
+        if len(self.running) >= self._places:
+            return None
         open, plan = self.open, self.plan
-        if plan is None or open.is_closed or len(self.running) >= open.scheduled.concurrency or self._is_full:
+        if plan is None or open.is_closed or self._is_full:
             return None
         number = self.due.take(self.end)
         if number is None:
@@ -120,8 +126,19 @@ class Window:
         scheduled = open.scheduled
         name, timeout = page.definition.name, scheduled.page_timeout_microseconds
         task = TaskScheduled(scheduled.event_id, name, open.cursor, "", None, timeout)
-        run = self.running[PAGE] = CallRun(self, page, PAGE, task, asked[1])
-        return run
+        self.page_run = CallRun(self, page, PAGE, task, asked[1])
+        return self.page_run
+
+    def ended(self, run: CallRun) -> None:
+        """The call runs no longer."""
+        if run is self.page_run:
+            self.page_run = None
+        else:
+            self.running.pop(run.number, None)
+
+    def under_way(self) -> list[CallRun]:
+        """All that runs."""
+        return [*self.running.values(), *([] if self.page_run is None else [self.page_run])]
 
     def gathering(self, mailbox: list[HistoryEvent]) -> tuple[MapProgress, bool]:
         """The event that results go into; and whether it has just been put into the mailbox."""
