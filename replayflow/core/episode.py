@@ -236,7 +236,9 @@ def _take_in(
             case ExecutionResumed():
                 waiting.extendleft(reversed(episode.held))
                 episode.held = []
+                # Retries that came due meanwhile were not heard: what is open is set again, and rings at once where its time is past.
                 episode.mapped.extend(instance.maps.values())
+                episode.alarms.extend(alarm for alarm in instance.alarms() if alarm.kind == MAP_RETRY)
             case ExecutionTerminated() | ExecutionReplaced() if not instance.is_finished:
                 replaced = admitted if isinstance(admitted, ExecutionReplaced) else None
                 end = ExecutionCompleted(-1, Status.TERMINATED, admitted.input)

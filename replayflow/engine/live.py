@@ -224,7 +224,7 @@ class Live:
             or self.is_queued
             or self.is_loading
             or self.running
-            or self.windows
             or self.orphans
             or self.has_news
+            or any(window.under_way() for window in self.windows.values())
         )

@@ -64,7 +64,9 @@ class Maps:
             self._close(live, id)
 
     def ring(self, live: Live, alarm: Alarm) -> None:
-        """The wait of some calls is over."""
+        """The wait of some calls is over. A suspended instance does not hear it; its alarms are set again when it is resumed."""
+        if live.instance.status is Status.SUSPENDED:
+            return
         open = live.instance.maps[alarm.id]
         waiting = open.rings[alarm.at]
         children = sorted(waiting - {PAGE}) if open.scheduled.is_orchestrator else []
@@ -72,7 +74,7 @@ class Maps:
             live.mailbox.append(MapRetried(open.id, children))
             self._enqueue(live)
         window = live.windows.get(open.id)
-        if window is None or live.instance.status is Status.SUSPENDED:
+        if window is None:
             return
         if not open.scheduled.is_orchestrator:
             window.due.ring(alarm.at)

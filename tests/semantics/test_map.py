@@ -609,6 +609,37 @@ async def test_children_that_fail_are_tried_again_under_ids_of_their_own(place: 
         assert "MapRetried" in await kinds(instance)
 
 
+async def test_children_may_work_on_batches(place: Place) -> None:
+    told = with_children()
+
+    @told.app.orchestrator
+    def batch(ctx: OrchestrationContext, items: list[int]) -> Any:
+        return (yield ctx.map("double", items)).succeeded
+
+    @told.app.orchestrator
+    def main(ctx: OrchestrationContext) -> Any:
+        return (yield ctx.map("batch", range(10), batch_size=4)).succeeded
+
+    async with place.hub(told.app) as hub:
+        instance = await hub.client.start(main, instance_id="p")
+        assert await instance.result(LIMIT) == [2 * i for i in range(10)]
+        assert {state.id async for state in hub.client.list(id_prefix="p:")} == {f"p:0001:{i}" for i in range(3)}
+
+
+@pytest.mark.parametrize("size", [3, 10])
+async def test_children_may_be_fed_by_pages(place: Place, size: int) -> None:
+    told, asked = with_children(), list[int | None]()
+    paged(told, size, 25, asked)
+
+    @told.app.orchestrator
+    def main(ctx: OrchestrationContext) -> Any:
+        return (yield ctx.map("child", told.app.activities["numbers"].fn, concurrency=4)).succeeded
+
+    async with place.hub(told.app) as hub:
+        assert await (await hub.client.start(main)).result(LIMIT) == [2 * i + 1 for i in range(25)]
+        assert asked == [None, *range(size, 25, size)]
+
+
 async def test_a_child_whose_id_is_taken_has_failed(place: Place) -> None:
     told = with_children()
 
@@ -749,6 +780,79 @@ async def test_a_suspended_instance_starts_no_call_and_loses_no_result(place: Pl
         await instance.resume()
         assert await instance.result(LIMIT) == [2 * i for i in range(20)]
         assert told.runs == dict.fromkeys(range(20), 1)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("what", ["double", "child", "page"])
+async def test_a_retry_that_falls_due_while_suspended_is_made_when_resumed(
+    place: Place, what: str, restarts: bool
+) -> None:
+    told = with_children(x1=1)
+    told.hold(1)
+    later = RetryPolicy(max_attempts=2, first_interval=timedelta(milliseconds=40))
+    asked = []
+
+    @told.app.activity(retry=later)
+    async def page(ctx: ActivityContext, cursor: int | None) -> tuple[list[int], int | None]:
+        asked.append(ctx.attempt)
+        if len(asked) == 1:
+            await told.held[1].wait()
+            raise ValueError("no page")
+        return [0, 2], None
+
+    @told.app.orchestrator
+    def main(ctx: OrchestrationContext) -> Any:
+        if what == "page":
+            return (yield ctx.map("double", page)).succeeded
+        return (yield ctx.map(what, range(3), retry=later)).succeeded
+
+    expected = {"double": [0, 2, 4], "child": [1, 3, 5], "page": [0, 4]}[what]
+
+    async def failed_once() -> bool:
+        past = await history(instance)
+        return any(event.failures for event in past if isinstance(event, MapProgress))
+
+    async with place.hub(told.app) as hub:
+        instance = await hub.client.start(main, instance_id="i")
+
+        async def stuck() -> bool:
+            return bool(told.now or asked)
+
+        await until(stuck)
+        told.let_go()
+        await until(failed_once)
+        await instance.suspend()
+        await until_status(instance, "SUSPENDED")
+        await asyncio.sleep(0.06)
+        if not restarts:
+            await instance.resume()
+            assert await instance.result(LIMIT) == expected
+            return
+    async with place.hub(told.app) as hub:
+        instance = hub.client.get("i")
+        await instance.resume()
+        assert await instance.result(LIMIT) == expected
+
+
+async def test_an_instance_that_is_evicted_while_its_map_waits_for_a_retry_goes_on(place: Place) -> None:
+    app, attempts = App(), Counter[tuple[int, int]]()
+
+    @app.activity
+    async def at_last(ctx: ActivityContext, x: int) -> int:
+        attempts[x, ctx.attempt] += 1
+        if ctx.attempt == 1 and x == 1:
+            raise ValueError
+        return x
+
+    @app.orchestrator
+    def main(ctx: OrchestrationContext) -> Any:
+        later = RetryPolicy(max_attempts=2, first_interval=timedelta(milliseconds=150))
+        return (yield ctx.map(at_last, range(3), retry=later)).succeeded
+
+    async with place.hub(app, warm_instances=1) as hub:
+        some = [await hub.client.start(main) for _ in range(4)]
+        assert [await one.result(LIMIT) for one in some] == [[0, 1, 2]] * 4
+        assert attempts == {(0, 1): 4, (1, 1): 4, (1, 2): 4, (2, 1): 4}
 
 
 async def test_maps_stand_beside_each_other_and_beside_other_tasks(place: Place) -> None:
