@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import sys
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -18,7 +17,8 @@ from replayflow.errors import PayloadError, PayloadTooLargeError
 
 CALLS_PER_BLOCK = 256
 BLOCK_BYTES = 64 * 2**10
-_storing = Codec(payload_bytes_max=sys.maxsize)
+STORING = Codec(payload_bytes_max=2**40)
+"""Reads and writes what has been checked against a hub's own limit before."""
 
 
 def encode_items(codec: Codec, items: Sequence[Any], batch_size: int | None, title: str) -> list[Block]:
@@ -44,7 +44,7 @@ def pack_calls(calls: Iterable[tuple[Payload, int]], batch_size: int | None, byt
     size = items = total = 0
     for payload, count in calls:
         if len(payloads) >= CALLS_PER_BLOCK or size >= BLOCK_BYTES or items < len(payloads) * full:
-            blocks.append(Block(len(payloads), items, _storing.encode(payloads)))
+            blocks.append(Block(len(payloads), items, STORING.encode(payloads)))
             payloads, size, items = [], 0, 0
         payloads.append(payload)
         items += count
@@ -57,7 +57,7 @@ def pack_calls(calls: Iterable[tuple[Payload, int]], batch_size: int | None, byt
                 "(`items=` an activity that returns a page and a cursor), or pass references"
             )
     if payloads:
-        blocks.append(Block(len(payloads), items, _storing.encode(payloads)))
+        blocks.append(Block(len(payloads), items, STORING.encode(payloads)))
     return blocks
 
 
@@ -92,7 +92,7 @@ class Calls:
         first_calls = self._first_calls
         if at < 0 or not first_calls[at] <= number < first_calls[at + 1]:
             at = self._at = bisect_right(first_calls, number) - 1
-            self._opened = _storing.decode(self._blocks[at].payloads)
+            self._opened = STORING.decode(self._blocks[at].payloads)
         return self._opened[number - first_calls[at]]
 
     def span(self, number: int) -> range:
@@ -108,7 +108,7 @@ class Calls:
 def payloads_of(blocks: Iterable[Block]) -> Iterator[Payload]:
     """The payloads of all calls in the blocks, in order."""
     for block in blocks:
-        yield from _storing.decode(block.payloads)
+        yield from STORING.decode(block.payloads)
 
 
 def _single(codec: Codec, items: Sequence[Any], title: str) -> Iterator[tuple[Payload, int]]:

@@ -15,8 +15,8 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
-from replayflow.codec import Codec, Payload
-from replayflow.core.blocks import Calls
+from replayflow.codec import Payload
+from replayflow.core.blocks import STORING, Calls
 from replayflow.core.events import HistoryEvent, MapItemFailed, MapPage, MapProgress, MapRetried, MapScheduled
 from replayflow.errors import FailureDetails
 from replayflow.retry import next_attempt_at
@@ -24,9 +24,7 @@ from replayflow.retry import next_attempt_at
 PAGE = -1
 """The number of the call that gives the next page."""
 STACKS_PER_EVENT = 10
-FACTS: frozenset[type[HistoryEvent]] = frozenset({MapProgress, MapPage, MapRetried})
 MISSING: Any = object()
-_reading = Codec()
 
 
 class Tally:
@@ -397,7 +395,7 @@ def _length(payload: Payload) -> int | None:
             return payload[0] & 0x0F
         if payload[0] in (0xDC, 0xDD):
             return int.from_bytes(payload[1 : 3 if payload[0] == 0xDC else 5], "big")
-    value = _reading.decode(payload)
+    value = STORING.decode(payload)
     return len(value) if isinstance(value, list | tuple) else None
 
 

@@ -285,6 +285,26 @@ def test_blocks_are_bounded_in_calls_and_bytes(batch_size: int | None) -> None:
     assert len(calls) == (100 if batch_size is None else 34)
 
 
+@pytest.mark.parametrize("batch_size", [None, 50, 5_000])
+def test_items_that_compress_read_back(batch_size: int | None) -> None:
+    items = [f"item {i % 7}, much like the others" for i in range(5_000)]
+    calls = Calls(batch_size)
+    calls.add(encode_items(CODEC, items, batch_size, "map"))
+    values = [CODEC.decode(calls.payload(number)) for number in range(len(calls))]
+    assert (values if batch_size is None else [item for batch in values for item in batch]) == items
+
+
+@pytest.mark.parametrize("size", [1, 15, 16, 70_000])
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_the_results_of_a_batch_are_counted_however_they_are_encoded(size: int, kind: type) -> None:
+    open = OpenMap(Plan(size, size, 0, "collect", 1, [0]).scheduled())
+    for count in (size, size + 1):
+        event = MapProgress(1, [0], [CODEC.encode(kind(range(count)))], [])
+        taken = admitted(open, event, 0, Random(), None)
+        assert isinstance(taken, MapProgress)
+        assert len(taken.numbers) == (count == size)
+
+
 def test_pages_of_any_size_keep_their_batches_to_themselves() -> None:
     calls = Calls(4)
     for first, size in ((0, 5), (5, 0), (5, 1), (6, 8), (14, 3)):

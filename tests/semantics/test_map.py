@@ -893,7 +893,9 @@ async def test_plain_functions_and_processes_do_the_work_of_a_map(place: Place) 
 # ---- over restarts
 
 
-async def test_after_a_restart_only_what_was_under_way_runs_again(place: Place) -> None:
+async def test_after_a_restart_only_what_was_under_way_runs_again(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
     told = Told(x2=1)
     told.hold(*range(10, 14))
 
@@ -920,6 +922,7 @@ async def test_after_a_restart_only_what_was_under_way_runs_again(place: Place) 
         assert {x: n for x, n in told.runs.items() if n != 1} == {2: 2, 10: 2, 11: 2, 12: 2, 13: 2}
         numbers = [n for event in await history(instance) if isinstance(event, MapProgress) for n in event.numbers]
         assert sorted(numbers) == list(range(30))
+    assert "another input" not in caplog.text
 
 
 async def test_a_retry_is_kept_over_a_restart(place: Place) -> None:
