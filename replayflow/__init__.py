@@ -40,7 +40,7 @@ from replayflow.core.events import (
 )
 from replayflow.core.instance import Status
 from replayflow.core.map_progress import MapState
-from replayflow.core.maps import MapFailure, MapResult
+from replayflow.core.map_result import MapFailure, MapResult
 from replayflow.core.tasks import Orchestration, Task, TimerTask, race, when_all, when_any
 from replayflow.engine import Limits
 from replayflow.errors import (

@@ -412,8 +412,7 @@ class Client:
             return
         calls = [self._shown(payload, Any) for payload in payloads_of(event.items)]
         event.items = calls if event.batch_size is None else [item for batch in calls for item in batch]
-        if isinstance(event, MapPage):
-            event.cursor = self._shown(event.cursor, Any)
+        event.cursor = self._shown(event.cursor, Any)
 
     def _name(self, orchestrator: Any) -> tuple[str, str | None]:
         if self._app is not None:

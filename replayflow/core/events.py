@@ -369,7 +369,7 @@ Blocks: TypeAlias = Any
 class MapScheduled(Decided):
     """An activity or orchestrator was asked for, once for each of `count` items or `batch_size` of them.
 
-    With `pages`, the name of an activity, there are no items yet: it is asked for them, page by page.
+    With `pages`, the name of an activity, more items follow: it is asked for them, page by page, beginning with `cursor`.
     """
 
     kind: ClassVar[int] = 110
@@ -389,6 +389,7 @@ class MapScheduled(Decided):
     pages: str | None = None
     page_retry: RetryValues | None = None
     page_timeout_microseconds: int | None = None
+    cursor: Payload = None
 
 
 @dataclass(slots=True)

@@ -118,7 +118,7 @@ class OpenMap:
         """What waits for which time."""
         self._failed_since: dict[int, int] = {}
         self.pages = 0
-        self.cursor: Payload = None
+        self.cursor: Payload = scheduled.cursor
         self.at_work: set[int] = set()
         self.just_begun: list[int] = []
         """The children that begin with the event that was applied last."""
@@ -279,9 +279,10 @@ class Due:
 class Gathering:
     """The executor's side of a map: the results that have come, as payloads."""
 
-    __slots__ = ("failures", "results", "tally")
+    __slots__ = ("cursor", "failures", "results", "tally")
 
     def __init__(self, scheduled: MapScheduled) -> None:
+        self.cursor: Payload = scheduled.cursor
         self.tally = Tally(scheduled)
         self.results: list[Payload] = [MISSING] * len(self.tally.calls)
         self.failures: dict[int, MapItemFailed] = {}
@@ -290,6 +291,7 @@ class Gathering:
         """The event, which stands in the history, reaches the executor."""
         if isinstance(event, MapPage):
             self.tally.page(event)
+            self.cursor = event.cursor
             self.results.extend([MISSING] * (len(self.tally.calls) - len(self.results)))
             return
         self.tally.progress(event)

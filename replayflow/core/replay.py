@@ -35,7 +35,7 @@ from replayflow.core.events import (
     TimerFired,
     describe,
 )
-from replayflow.core.maps import MapTask
+from replayflow.core.map_result import MapTask
 from replayflow.core.sites import site_of, site_of_code
 from replayflow.core.tasks import Pending, Task, complete
 from replayflow.errors import (

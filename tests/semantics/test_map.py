@@ -391,10 +391,11 @@ async def test_retry_failed_says_which_items_of_the_first_map_failed_again(place
         try:
             yield from result.retry_failed(ctx, tolerated_failures=0)
         except MapError as error:
-            return shown(error.result)
+            return [str(error), shown(error.result)]
 
     async with place.hub(told.app) as hub:
-        result = await (await hub.client.start(main)).result(LIMIT)
+        text, result = await (await hub.client.start(main)).result(LIMIT)
+        assert "1 of 1 items failed, 0 are tolerated: item 5 (ValueError: bad 5)" in text
         assert result == {
             "results": [None if i == 5 else 2 * i for i in range(7)],
             "failures": [[5, "bad 5", 1]],
@@ -521,6 +522,53 @@ async def test_pages_may_be_batched_and_failures_have_the_index_over_all_pages(p
         assert result["results"] == expected
         assert [failure[0] for failure in result["failures"]] == [7, 8]
         assert again == expected
+
+
+@pytest.mark.parametrize("batched", [False, True])
+async def test_retry_failed_goes_on_with_pages_that_had_not_come(place: Place, batched: bool) -> None:
+    app, asked = App(), list[int | None]()
+    is_mended = False
+
+    @app.activity
+    async def numbers(cursor: int | None) -> tuple[list[int], int | None]:
+        asked.append(cursor)
+        if cursor == 20 and asked.count(20) == 1:
+            raise OSError("the list is gone")
+        first = cursor or 0
+        return list(range(first, first + 10)), first + 10 if first < 40 else None
+
+    @app.activity
+    async def work(x: Any) -> Any:
+        if not is_mended and x in (3, [3, 4, 5]):
+            raise ValueError("three")
+        return x
+
+    @app.orchestrator
+    def main(ctx: OrchestrationContext) -> Any:
+        nonlocal is_mended
+        options: dict[str, Any] = {"batch_size": 3} if batched else {}
+        errors = []
+        try:
+            yield ctx.map("work", numbers, concurrency=2, on_item_error="collect", **options)
+        except MapError as error:
+            result = error.result
+            errors.append(str(error))
+        for tolerated in (0, 5):
+            is_mended = tolerated == 5
+            try:
+                result = yield from result.retry_failed(ctx, tolerated_failures=tolerated, on_item_error="fail_fast")
+            except MapError as error:
+                result = error.result
+                errors.append(str(error))
+        return [errors, result.results, (yield from result.retry_failed(ctx)) is result]
+
+    async with place.hub(app) as hub:
+        errors, results, is_same = await (await hub.client.start(main)).result(LIMIT)
+        assert "'numbers' did not give the next page of items: OSError" in errors[0]
+        assert "item 3 (ValueError: three)" in errors[1]
+        assert len(errors) == 2
+        assert results == list(range(50))
+        assert is_same
 
 
 @pytest.mark.parametrize("gives", ["no page", [1, 2], [[1], 2, 3], [5, None]])
