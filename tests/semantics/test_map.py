@@ -548,6 +548,7 @@ async def test_retry_failed_goes_on_with_pages_that_had_not_come(place: Place, b
         nonlocal is_mended
         options: dict[str, Any] = {"batch_size": 3} if batched else {}
         errors = []
+        result: MapResult[Any] = MapResult([], [])
         try:
             yield ctx.map("work", numbers, concurrency=2, on_item_error="collect", **options)
         except MapError as error:
