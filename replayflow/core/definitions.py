@@ -63,7 +63,8 @@ class Environment:
     codec: Codec
     activities: Mapping[str, ActivityDefinition]
     orchestrators: Mapping[str, OrchestratorDefinition]
-    _plans: dict[object, CallPlan] = field(default_factory=dict)
+    plans: dict[object, CallPlan] = field(default_factory=dict)
+    """How to call what was called before, by function or name."""
 
     def activity(self, called: Callable[..., Any] | str) -> CallPlan:
         """How to call the activity, given as function or as name. A name that is not registered here may be known to another worker.
@@ -71,13 +72,13 @@ class Environment:
         Raises:
             UnknownNameError: the function is not registered.
         """
-        plan = self._plans.get(called)
+        plan = self.plans.get(called)
         return plan if plan is not None else self._plan(called, self.activities, "activity")
 
     def orchestrator(self, called: Callable[..., Any] | str) -> CallPlan:
         """How to call the orchestrator as a sub-orchestration; as for `activity`."""
         key = ("orchestrator", called)
-        plan = self._plans.get(key)
+        plan = self.plans.get(key)
         return plan if plan is not None else self._plan(called, self.orchestrators, "orchestrator")
 
     def _plan(
@@ -111,5 +112,5 @@ class Environment:
             else None,
             version=definition.version if isinstance(definition, OrchestratorDefinition) else None,
         )
-        self._plans[called if what == "activity" else ("orchestrator", called)] = plan
+        self.plans[called if what == "activity" else ("orchestrator", called)] = plan
         return plan

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from replayflow.core.events import (
     Block,
@@ -75,5 +76,5 @@ class MapStates:
         ]
 
 
-def _extent(items: int, batch_size: int | None) -> Iterable[Block]:
+def _extent(items: int, batch_size: int | None) -> list[Block]:
     return [Block(-(-items // (batch_size or 1)), items, None)] if items else []

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
+from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, cast
 
 from replayflow.codec import Codec, Payload
 from replayflow.core.actions import ScheduleMap
@@ -40,13 +40,28 @@ class Deciding:
     _environment: Environment
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class MapFailure:
     """An item of a map that failed: its index, and why. `attempts` counts the first one."""
 
     index: int
-    details: FailureDetails
+    type: str
+    message: str
     attempts: int = 1
+    # No field: a failure that travels as a payload leaves stack and causes behind.
+    _details = cast("FailureDetails | None", None)
+
+    @classmethod
+    def of(cls, index: int, details: FailureDetails, attempts: int) -> MapFailure:
+        """The failure of the item with these details."""
+        failure = cls(index, details.type, details.message, attempts)
+        failure._details = details
+        return failure
+
+    @property
+    def details(self) -> FailureDetails:
+        """The error as it was recorded, with its causes; of a result that came as a payload its type and message alone."""
+        return self._details or FailureDetails(self.type, self.message)
 
 
 @dataclass
@@ -111,7 +126,7 @@ class MapResult(Generic[R]):
         for i, result in enumerate(second.results):
             results[first.index(i)] = result
         failures = [
-            MapFailure(first.index(failure.index), failure.details, failure.attempts) for failure in second.failures
+            MapFailure.of(first.index(failure.index), failure.details, failure.attempts) for failure in second.failures
         ]
         both: MapResult[R] = MapResult(results, failures, [first.index(i) for i in second.unfinished])
         if second._again is not None:
@@ -200,25 +215,16 @@ class Decoding:
     many: Callable[..., Any]
 
 
-class MapTask(Pending[MapResult[R]]):
+class MapTask(Pending[MapResult[R]], kw_only=True):
     """A map that is under way: complete when it is over."""
 
-    __slots__ = ("_decoding", "_gathering", "_index", "_scheduled")
-    label = "map"
+    _scheduled: MapScheduled
+    _decoding: Decoding
+    _index: Callable[[int], int]
+    _gathering: Gathering
+    label: ClassVar[str] = "map"
 
-    def __init__(
-        self,
-        scheduled: MapScheduled,
-        decoding: Decoding,
-        abandoned: Callable[[Any], None],
-        predicate: Callable[[FailureDetails], bool] | None,
-        index: Callable[[int], int],
-    ) -> None:
-        super().__init__(scheduled.event_id, scheduled.name, None, abandoned, predicate)
-        self._scheduled = scheduled
-        self._decoding = decoding
-        self._index = index
-        self._gathering = Gathering(scheduled)
+    def __post_init__(self) -> None:
         self._end_if_over()
 
     @property
@@ -275,7 +281,7 @@ class MapTask(Pending[MapResult[R]]):
             if failed is None:
                 result.unfinished += span
             else:
-                result.failures += [MapFailure(i, failed.failure_details, failed.attempt) for i in span]
+                result.failures += [MapFailure.of(i, failed.failure_details, failed.attempt) for i in span]
         result.results = results
         return result
 
@@ -305,7 +311,18 @@ def ask(
     scheduled.event_id = decisions.take_id()
     action = ScheduleMap(scheduled)
     decisions.add(action)
-    task: MapTask[Any] = MapTask(action.scheduled, decoding, decisions.abandon_task, predicate, index)
+    recorded = action.scheduled
+    task: MapTask[Any] = MapTask(
+        recorded.event_id,
+        recorded.name,
+        None,
+        decisions.abandon_task,
+        predicate,
+        _scheduled=recorded,
+        _decoding=decoding,
+        _index=index,
+        _gathering=Gathering(recorded),
+    )
     if not task.is_complete:
         decisions.open[task.id] = task
     return task

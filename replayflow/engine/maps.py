@@ -6,12 +6,11 @@ A call that ends makes room for the next at once; that its result becomes durabl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from replayflow.codec import Codec
 from replayflow.core.blocks import encode_items
-from replayflow.core.definitions import ActivityDefinition
 from replayflow.core.events import (
     HistoryEvent,
     MapItemFailed,
@@ -23,7 +22,7 @@ from replayflow.core.events import (
 )
 from replayflow.core.instance import Alarm, Status
 from replayflow.core.mapping import PAGE, OpenMap
-from replayflow.engine.activities import Activities, Plan
+from replayflow.engine.activities import Activities
 from replayflow.engine.live import Live
 from replayflow.engine.windows import CallRun, Window
 from replayflow.errors import FailureDetails, ReplayflowError
@@ -35,13 +34,11 @@ class Maps:
     def __init__(
         self,
         codec: Codec,
-        definitions: Mapping[str, ActivityDefinition],
         activities: Activities,
         enqueue: Callable[[Live], None],
         post: Callable[[CallRun, HistoryEvent], None],
     ) -> None:
         self._codec = codec
-        self._definitions = definitions
         self._activities = activities
         self._enqueue = enqueue
         self._post = post
@@ -123,15 +120,12 @@ class Maps:
 
     def _window(self, live: Live, open: OpenMap) -> Window | None:
         scheduled = open.scheduled
-        plan = None if scheduled.is_orchestrator else self._plan(scheduled.name)
-        page = None if scheduled.pages is None else self._plan(scheduled.pages)
+        plan = None if scheduled.is_orchestrator else self._activities.plan_of(scheduled.name)
+        page = None if scheduled.pages is None else self._activities.plan_of(scheduled.pages)
         if plan is None and page is None:
             return None  # children run by themselves
         window = live.windows[open.id] = Window(live.id, live.execution_id, open, plan, page, live.mailbox)
         return window
-
-    def _plan(self, name: str) -> Plan:
-        return self._activities.plan_of(self._definitions[name])
 
     def _close(self, live: Live, id: int) -> None:
         window = live.windows.pop(id, None)

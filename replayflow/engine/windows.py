@@ -18,15 +18,11 @@ RESULTS_AHEAD_MAX = 10_000
 RESULT_BYTES_AHEAD_MAX = 8 * 2**20
 
 
-class CallRun(Run):
+class CallRun(Run, eq=False, kw_only=True):
     """One attempt of one call of a map."""
 
-    __slots__ = ("number", "window")
-
-    def __init__(self, window: Window, plan: Plan, number: int, task: TaskScheduled, attempt: int) -> None:
-        super().__init__(window.instance_id, window.execution_id, task, plan, attempt)
-        self.window = window
-        self.number = number
+    window: Window
+    number: int
 
     def context(self) -> ActivityContext:
         place = f"page-{self.window.open.pages}" if self.number == PAGE else self.number
@@ -106,7 +102,9 @@ class Window:
             scheduled.timeout_microseconds,
         )
         attempt = open.attempts.get(number, 0) + 1 if open.attempts else 1
-        run = self.running[number] = CallRun(self, plan, number, task, attempt)
+        run = self.running[number] = CallRun(
+            self.instance_id, self.execution_id, task, plan, attempt, window=self, number=number
+        )
         return run
 
     def next_page(self) -> CallRun | None:
@@ -126,7 +124,7 @@ class Window:
         scheduled = open.scheduled
         name, timeout = page.definition.name, scheduled.page_timeout_microseconds
         task = TaskScheduled(scheduled.event_id, name, open.cursor, "", None, timeout)
-        self.page_run = CallRun(self, page, PAGE, task, asked[1])
+        self.page_run = CallRun(self.instance_id, self.execution_id, task, page, asked[1], window=self, number=PAGE)
         return self.page_run
 
     def ended(self, run: CallRun) -> None:
