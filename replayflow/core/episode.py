@@ -111,6 +111,7 @@ def run(
     instance.now = now
     executor.begin(now)
     replaced: ExecutionReplaced | None = None
+    next_start: Start | None = None
     if not start and instance.status is Status.RUNNING and _RESULTS.issuperset(map(type, inbox)):
         _take_results(instance, executor, inbox, chunk)
     else:
@@ -124,20 +125,26 @@ def run(
         return episode  # nothing was taken, so that there was nothing to decide
     started = instance.started
     assert started is not None  # noqa: S101 - the first event of every execution is its start
-    commit = Commit(started.instance_id, started.execution_id, sequence, now, None)
     if not instance.is_finished:
-        _decide(instance, executor, episode, commit, chunk, now, new_execution_id)
-    kept = orphans
+        next_start = _decide(instance, executor, episode, chunk, now, new_execution_id)
     if instance.is_finished:
         if replaced is not None:
-            commit.next_start = _replacement(replaced, now)
+            next_start = _replacement(replaced, now)
         if any(type(event) is ExecutionCompleted for event in chunk):
             _finish(instance, episode, chunk)
-            kept = [*orphans, *_owed(instance, episode, commit.execution_id)]
-    commit.starts, commit.messages = episode.starts, episode.messages
-    commit.chunk = events.encode(chunk)
-    commit.state = _changed(instance, row, now, kept)
-    episode.commit = commit
+            orphans = [*orphans, *_owed(instance, episode, started.execution_id)]
+    episode.commit = Commit(
+        started.instance_id,
+        started.execution_id,
+        sequence,
+        now,
+        events.encode(chunk),
+        _changed(instance, row, now, orphans),
+        (),
+        episode.starts,
+        episode.messages,
+        next_start,
+    )
     return episode
 
 
@@ -354,11 +361,12 @@ def _decide(
     instance: Instance,
     executor: Executor,
     episode: Episode,
-    commit: Commit,
     chunk: list[HistoryEvent],
     now: int,
     new_execution_id: Callable[[], str],
-) -> None:
+) -> Start | None:
+    """What the code decided is in the chunk, and has happened to the instance; returns the start of the execution that continues this one."""
+    next_start: Start | None = None
     for action in executor.take():
         if type(action) is ScheduleTask:  # nearly every decision
             scheduled = action.record()
@@ -381,7 +389,7 @@ def _decide(
             case _:
                 pass
         if type(action) is CompleteOrchestration and action.orchestration_status == Status.CONTINUED_AS_NEW:
-            commit.next_start = _continuation(instance, action, now, new_execution_id(), chunk)
+            next_start = _continuation(instance, action, now, new_execution_id(), chunk)
         chunk.append(decided)
         instance.apply(decided)
         if type(decided) is MapScheduled and decided.event_id in instance.maps:
@@ -392,6 +400,7 @@ def _decide(
         child = instance.children.get(event.task_scheduled_id)
         if child is not None:
             episode.starts.append(_child_start(instance, child.created, event.instance_id, event.execution_id, now))
+    return next_start
 
 
 def retried(instance: Instance, task_id: int, new_execution_id: Callable[[], str]) -> SubOrchestrationRetried | None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 from replayflow.codec import Codec, Payload
 from replayflow.core.actions import ScheduleMap
@@ -215,16 +215,25 @@ class Decoding:
     many: Callable[..., Any]
 
 
-class MapTask(Pending[MapResult[R]], kw_only=True):
+class MapTask(Pending[MapResult[R]]):
     """A map that is under way: complete when it is over."""
 
-    _scheduled: MapScheduled
-    _decoding: Decoding
-    _index: Callable[[int], int]
-    _gathering: Gathering
-    label: ClassVar[str] = "map"
+    __slots__ = ("_decoding", "_gathering", "_index", "_scheduled")
+    label = "map"
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        scheduled: MapScheduled,
+        decoding: Decoding,
+        abandoned: Callable[[Any], None],
+        predicate: Callable[[FailureDetails], bool] | None,
+        index: Callable[[int], int],
+    ) -> None:
+        super().__init__(scheduled.event_id, scheduled.name, None, abandoned, predicate)
+        self._scheduled = scheduled
+        self._decoding = decoding
+        self._index = index
+        self._gathering = Gathering(scheduled)
         self._end_if_over()
 
     @property
@@ -311,18 +320,7 @@ def ask(
     scheduled.event_id = decisions.take_id()
     action = ScheduleMap(scheduled)
     decisions.add(action)
-    recorded = action.scheduled
-    task: MapTask[Any] = MapTask(
-        recorded.event_id,
-        recorded.name,
-        None,
-        decisions.abandon_task,
-        predicate,
-        _scheduled=recorded,
-        _decoding=decoding,
-        _index=index,
-        _gathering=Gathering(recorded),
-    )
+    task: MapTask[Any] = MapTask(action.scheduled, decoding, decisions.abandon_task, predicate, index)
     if not task.is_complete:
         decisions.open[task.id] = task
     return task

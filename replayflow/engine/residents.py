@@ -61,7 +61,7 @@ from replayflow.errors import (
     ReplayflowError,
     StoreCorruptError,
 )
-from replayflow.store.base import Create, Delivery, Loaded, Outcome, Park, Post, Store
+from replayflow.store.base import ACCEPTED, Create, Delivery, Loaded, Outcome, Park, Post, Store
 
 _logger = logging.getLogger("replayflow")
 _EPISODES_PER_TURN = 200
@@ -358,7 +358,11 @@ class Residents:
             missing = open.unknown_activity(activities)
             if missing is not None:
                 return self._parking(live, str(unknown("activity", missing, activities)))
-        live.start, live.mailbox, live.discarded = [], [], []
+        live.mailbox = []
+        if start:
+            live.start = []
+        if discarded:
+            live.discarded = []
         numbers, loose = discarded, mailbox
         if live.numbers:
             loose = [event for event in mailbox if id(event) not in live.numbers]
@@ -371,7 +375,8 @@ class Residents:
             if not numbers:
                 return None
             commit = Commit(live.id, live.execution_id, live.sequence, self._clock.now(), None)
-        commit.consumed = numbers
+        if numbers:
+            commit.consumed = numbers
         live.is_busy = True
         return Step(self, live, commit, done, loose, live.reading)
 
@@ -403,10 +408,8 @@ class Residents:
         state = commit.state
         if state is not None:
             live.row = state
-        for task_id in done.canceled:
-            run = live.running.pop(task_id, None)
-            if run is not None:
-                self.activities.cancel(run)
+        if done.canceled:
+            self._cancel_activities(live, done.canceled)
         if state is not None and state.status.is_finished:
             self._ended(live, commit, state)
         else:
@@ -416,10 +419,16 @@ class Residents:
                 self.alarms.set(live.id, alarm)
             if done.mapped:
                 self._maps.follow(live, done.mapped)
-        if outcome.deliveries or outcome.started or outcome.dropped:
+        if outcome is not ACCEPTED:
             self.follow(outcome)
         if live.mailbox or live.discarded or live.row.orphans is not None or live.instance.is_finished:
             self._go_on(live)
+
+    def _cancel_activities(self, live: Live, task_ids: list[int]) -> None:
+        for task_id in task_ids:
+            run = live.running.pop(task_id, None)
+            if run is not None:
+                self.activities.cancel(run)
 
     def _ended(self, live: Live, commit: Commit, state: RowState) -> None:
         """The execution is over: what it asked for last still runs, its successor begins, and whoever waits is told."""
