@@ -4,6 +4,7 @@ from replayflow.client import Client, Instance, InstancePage, InstanceState
 from replayflow.codec import Codec
 from replayflow.core.context import ActivityContext, OrchestrationContext
 from replayflow.core.events import (
+    CompensationFailed,
     ContinueAsNew,
     CustomStatusSet,
     EventRaised,
@@ -17,6 +18,8 @@ from replayflow.core.events import (
     ExecutionTerminated,
     GenericEvent,
     HistoryEvent,
+    InstanceAsked,
+    InstanceStarted,
     MapItemFailed,
     MapPage,
     MapProgress,
@@ -41,10 +44,12 @@ from replayflow.core.events import (
 from replayflow.core.instance import Status
 from replayflow.core.map_progress import MapState
 from replayflow.core.map_result import MapFailure, MapResult
+from replayflow.core.saga import Saga
 from replayflow.core.tasks import Orchestration, Task, TimerTask, race, when_all, when_any
 from replayflow.engine import Limits
 from replayflow.errors import (
     ActivityError,
+    CompensationError,
     DecodeError,
     EncodeError,
     EntityError,
@@ -73,6 +78,7 @@ from replayflow.errors import (
     RegistrationError,
     ReplayflowError,
     RetryAfter,
+    ScheduleError,
     StateError,
     StoreBusyError,
     StoreCorruptError,
@@ -87,6 +93,7 @@ from replayflow.errors import (
     UserError,
 )
 from replayflow.hub import TaskHub, run
+from replayflow.patterns.schedule_handle import Schedule, ScheduleState
 from replayflow.registry import App
 from replayflow.retry import RetryPolicy
 from replayflow.store import MemoryStore, SqliteStore
@@ -99,6 +106,8 @@ __all__ = [
     "App",
     "Client",
     "Codec",
+    "CompensationError",
+    "CompensationFailed",
     "ContinueAsNew",
     "CustomStatusSet",
     "DecodeError",
@@ -118,10 +127,12 @@ __all__ = [
     "HistoryEvent",
     "HubOwnedError",
     "Instance",
+    "InstanceAsked",
     "InstanceExistsError",
     "InstanceFinishedError",
     "InstanceNotFoundError",
     "InstancePage",
+    "InstanceStarted",
     "InstanceState",
     "InvalidArgumentError",
     "InvalidStateError",
@@ -158,6 +169,10 @@ __all__ = [
     "ReplayflowError",
     "RetryAfter",
     "RetryPolicy",
+    "Saga",
+    "Schedule",
+    "ScheduleError",
+    "ScheduleState",
     "SqliteStore",
     "StateError",
     "Status",

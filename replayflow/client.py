@@ -51,7 +51,8 @@ from replayflow.errors import (
     OrchestrationFailed,
     OrchestrationTerminated,
 )
-from replayflow.registry import App
+from replayflow.patterns.schedule_client import ScheduleVerbs
+from replayflow.registry import OWN_PREFIX, App
 from replayflow.store import Store, store_at
 from replayflow.store.base import Create, InstanceFilter, InstanceRecord, OnExisting, Outcome, Post
 
@@ -102,7 +103,7 @@ class Door(Protocol):
     def is_at_work(self, instance_id: str) -> bool: ...
 
 
-class Client:
+class Client(ScheduleVerbs):
     """Asks a hub for work. `async with Client("orders.db") as client`, from any process; or `hub.client`.
 
     With an `app` it refuses names that the app lacks and rebuilds results by its annotations; without one it takes any name.
@@ -410,6 +411,8 @@ class Client:
         event.cursor = self._shown(event.cursor, Any)
 
     def _name(self, orchestrator: Any) -> tuple[str, str | None]:
+        if isinstance(orchestrator, str) and orchestrator.startswith(OWN_PREFIX):
+            return orchestrator, None  # every worker has it
         if self._app is not None:
             definition = self._app.orchestrator_named(orchestrator)
             return definition.name, definition.version
@@ -534,15 +537,15 @@ class Instance(Generic[T]):
         await self._ask("suspend", ExecutionSuspended(self._reasoned(reason)))
 
     async def resume(self, reason: str = "") -> None:
-        """A suspended instance goes on.
+        """A suspended instance goes on; one that is parked is tried again.
 
         Raises:
-            InvalidStateError: it is not suspended, and no request to suspend it is under way.
+            InvalidStateError: it is not suspended or parked, and no request to suspend it is under way.
         """
         record = await self._open("resume")
-        if record.status is not Status.SUSPENDED and not await self._is_being_suspended():
+        if record.problem is None and record.status is not Status.SUSPENDED and not await self._is_being_suspended():
             raise InvalidStateError(
-                f"instance '{self.id}' is {record.status}: only a suspended instance can be resumed"
+                f"instance '{self.id}' is {record.status}: only a suspended instance, or a parked one, can be resumed"
             )
         await self._ask("resume", ExecutionResumed(self._reasoned(reason)))
 

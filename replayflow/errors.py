@@ -129,6 +129,26 @@ class NonDeterminismError(UserError):
     code = "RF130"
 
 
+class CompensationError(UserError):
+    """The code with which a saga undoes its work raised an error of its own: not the failure of a task, which is retried.
+
+    The instance is parked: `problem` names the compensation and what is left to undo besides. Nothing that this code did in its last episode
+    counts. Mend the code; the compensation is tried again when a worker starts, or when the instance is resumed.
+    """
+
+    code = "RF131"
+
+
+class ScheduleError(UserError):
+    """It cannot be told when a schedule comes next: the cron library (`pip install 'replayflow[cron]'`) or the time zone is not there.
+
+    Where a client is told so, nothing was written. Where a worker finds out, the schedule is parked, and goes on where it was under a worker
+    that has them.
+    """
+
+    code = "RF132"
+
+
 # ---- the instance cannot do that now --------------------------------------------------------------------------
 
 
@@ -168,7 +188,7 @@ class InstanceFinishedError(StateError):
 class InvalidStateError(StateError):
     """The verb does not fit the instance's present status, which the message names.
 
-    Only a suspended instance can be resumed, only one that has not finished can be suspended or terminated.
+    Only a suspended instance, or a parked one, can be resumed, only one that has not finished can be suspended or terminated.
     """
 
     code = "RF204"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable
 from datetime import timedelta
 from typing import Any, TypeVar, overload
 
@@ -20,6 +20,7 @@ from replayflow.retry import RetryPolicy
 
 F = TypeVar("F", bound=Callable[..., Any])
 NAME_CHARS_MAX = 256
+OWN_PREFIX = "replayflow."
 APP_ATTRIBUTE = "__replayflow_app__"
 
 
@@ -117,7 +118,7 @@ class App:
         if definition is None:
             wanted = called if isinstance(called, str) else getattr(called, "__name__", repr(called))
             raise UnknownNameError(
-                f"no orchestrator '{wanted}' is registered with this app; it has: {', '.join(sorted(self.orchestrators)) or 'none'}"
+                f"no orchestrator '{wanted}' is registered with this app; it has: {', '.join(own_names(self.orchestrators)) or 'none'}"
             )
         return definition
 
@@ -137,6 +138,11 @@ def app_of(fn: Callable[..., Any]) -> App | None:
     """The app that the function was first registered with; None where it was not."""
     app = getattr(fn, APP_ATTRIBUTE, None)
     return app if isinstance(app, App) else None
+
+
+def own_names(names: Iterable[str]) -> list[str]:
+    """The names that the program itself has registered, sorted: what every worker has beside them is nobody's choice."""
+    return sorted(name for name in names if not name.startswith(OWN_PREFIX))
 
 
 def input_type_of(fn: Callable[..., Any]) -> Any:
@@ -234,6 +240,10 @@ def _check_name(fn: Callable[..., Any], name: str | None, what: str) -> str:
     if not isinstance(title, str) or not 0 < len(title) <= NAME_CHARS_MAX or not title.isprintable():
         raise RegistrationError(
             f"{title!r:.80} is no name for an {what}: it is printable text of 1 to {NAME_CHARS_MAX} characters"
+        )
+    if title.startswith(OWN_PREFIX):
+        raise RegistrationError(
+            f"{title!r:.80}: names that begin with {OWN_PREFIX!r} are replayflow's own; choose another"
         )
     if title == "<lambda>":
         raise RegistrationError(

@@ -82,7 +82,10 @@ class RetryPolicy:
 
 
 class RetryValues(Struct, array_like=True):
-    """A policy's values: durations in microseconds, classes by qualified name."""
+    """A policy's values: durations in microseconds, classes by qualified name.
+
+    `park` is what the instance is parked with, before the failure's own text, where no attempt is left; None lets the orchestrator have the failure.
+    """
 
     max_attempts: int
     first_interval: int
@@ -92,6 +95,7 @@ class RetryValues(Struct, array_like=True):
     jitter: float
     retry_on: list[str] | None
     non_retryable: list[str]
+    park: str | None = None
 
 
 def next_attempt_at(

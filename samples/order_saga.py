@@ -1,18 +1,23 @@
-"""A saga: when a step fails, what the steps before it did is undone, the last one first.
+"""A saga: when a part of an order fails, what the parts before it did is undone, the last one first.
 
     python -m samples.order_saga [STORE]
 
-It needs no special machinery: the orchestrator remembers how to undo what it did in a plain list, and a plain `except` goes through it.
-Should the process die in the middle of the undoing, the undoing goes on. An order's number is its instance's id, so that an order is
-never handled twice, however often it is sent.
+`ctx.saga` registers how each part is undone before it begins, so that a payment whose receipt was lost is given back, too. Should the
+process die in the middle of the undoing, the undoing goes on. An order's number is its instance's id, so that an order is never handled
+twice, however often it is sent.
+
+By hand, with a worker that may be killed, and a request to cancel while the order is being packed:
+
+    replayflow worker samples.order_saga:app --store orders.db
+    replayflow start order_saga --input '{"number": "o-3", "item": "a kite", "destination": "Lisbon"}' --id o-3 --store orders.db
+    replayflow cancel o-3 --store orders.db
 """
 
 import asyncio
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from replayflow import ActivityError, App, NonRetryableError, Orchestration, OrchestrationContext, Task, TaskHub
+from replayflow import ActivityError, App, NonRetryableError, Orchestration, OrchestrationContext, Saga, TaskHub
 
 app = App()
 
@@ -22,6 +27,7 @@ class Order:
     number: str
     item: str
     destination: str
+    packing_seconds: float = 0.01
 
 
 @dataclass
@@ -43,35 +49,39 @@ def charge(order: Order) -> str:
 
 
 @app.activity
-def ship(order: Order) -> str:
+async def ship(order: Order) -> str:
     if order.destination == "Atlantis":
         raise NonRetryableError("no carrier goes to Atlantis")
+    await asyncio.sleep(order.packing_seconds)
     print(f"  {order.number}: on its way to {order.destination}")
     return f"parcel to {order.destination}"
 
 
 @app.activity
-def release(reservation: str) -> None:
-    print(f"  undone: {reservation}")
+def release(order: Order) -> None:
+    print(f"  {order.number}: {order.item} is released")
 
 
 @app.activity
-def refund(payment: str) -> None:
-    print(f"  undone: {payment}")
+def refund(order: Order) -> None:
+    print(f"  {order.number}: the card gets its money back")
+
+
+@app.activity
+def call_back(order: Order) -> None:
+    print(f"  {order.number}: the parcel is called back, if there is one")
 
 
 @app.orchestrator
 def order_saga(ctx: OrchestrationContext, order: Order) -> Orchestration[Outcome]:
-    undo: list[Callable[[], Task[None]]] = []
+    def body(saga: Saga) -> Orchestration[str]:
+        yield from saga.run(reserve, release, order)
+        yield from saga.run(charge, refund, order)
+        return (yield from saga.run(ship, call_back, order))
+
     try:
-        reservation = yield from ctx.call_activity(reserve, order)
-        undo.append(lambda: ctx.call_activity(release, reservation))
-        payment = yield from ctx.call_activity(charge, order)
-        undo.append(lambda: ctx.call_activity(refund, payment))
-        parcel = yield from ctx.call_activity(ship, order)
+        parcel = yield from ctx.saga(body)
     except ActivityError as error:
-        for step in reversed(undo):
-            yield from step()
         return Outcome(False, error.details.message)
     return Outcome(True, parcel)
 

@@ -39,7 +39,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 def test_files_named_in_the_architecture_exist() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
-    for name in re.findall(r"`((?:core|engine|store|codec|cli|tests)/[\w/]+\.\w+)`", text):
+    for name in re.findall(r"`((?:core|engine|store|patterns|codec|cli|tests)/[\w/]+\.\w+)`", text):
         home = ROOT if name.startswith("tests/") else ROOT / "replayflow"
         assert (home / name).exists(), name
 

@@ -26,7 +26,7 @@ def _subject(event: HistoryEvent, scheduled: Mapping[int, HistoryEvent]) -> str:
     match event:
         case events.ExecutionCompleted():
             return event.orchestration_status
-        case events.TaskAttemptFailed() | events.SubOrchestrationAttemptFailed():
+        case events.TaskAttemptFailed() | events.CompensationFailed() | events.SubOrchestrationAttemptFailed():
             return f"{_name(event.task_scheduled_id, scheduled)}, attempt {event.attempt}"
         case events.SubOrchestrationRetried():
             return f"{_name(event.task_scheduled_id, scheduled)}, attempt {event.attempt}: {event.instance_id}"

@@ -49,7 +49,7 @@ def suspend(id: str, reason: str, store: str | None, as_json: bool) -> None:
 @_reason_option
 @store_options
 def resume(id: str, reason: str, store: str | None, as_json: bool) -> None:
-    """Let a suspended instance go on."""
+    """Let a suspended instance go on, or try a parked one again."""
     _ask(store, id, lambda instance: instance.resume(reason))
     _accepted(as_json, id, "resume")
 

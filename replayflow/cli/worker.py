@@ -20,7 +20,7 @@ from replayflow.cli.target import load_app
 from replayflow.engine import Limits
 from replayflow.errors import HubOwnedError
 from replayflow.hub import TaskHub
-from replayflow.registry import App
+from replayflow.registry import App, own_names
 from replayflow.store import store_at
 
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -83,8 +83,8 @@ def _served(app: App, store: str | None) -> dict[str, Any]:
     return {
         "store": store_at(store).url,
         "process_id": os.getpid(),
-        "orchestrators": sorted(app.orchestrators),
-        "activities": sorted(app.activities),
+        "orchestrators": own_names(app.orchestrators),
+        "activities": own_names(app.activities),
     }
 
 

@@ -143,6 +143,44 @@ class CancelTask(Struct):
         return type(event) is events.TaskCanceled and event.task_scheduled_id == self.task_id
 
 
+class StartInstance(Struct):
+    """Start an instance that is nobody's child; with `end_event` its end is told to whoever decided this."""
+
+    instance_id: str
+    name: str
+    input: Payload
+    version: str | None = None
+    tags: dict[str, str] | None = None
+    end_event: str = ""
+    execution_id: str = ""
+    site: str = ""
+
+    def record(self) -> events.InstanceStarted:
+        return events.InstanceStarted(self.instance_id, self.name, self.execution_id, self.version, self.end_event)
+
+    def fits(self, event: HistoryEvent) -> bool:
+        return type(event) is events.InstanceStarted and event.name == self.name
+
+
+class AskInstance(Struct):
+    """Ask another instance to end: `request` is "cancel" or "terminate". With `task_id` it is the child that is at that task now."""
+
+    instance_id: str
+    request: str
+    task_id: int = 0
+    site: str = ""
+
+    def record(self) -> events.InstanceAsked:
+        return events.InstanceAsked(self.instance_id, self.request, self.task_id)
+
+    def fits(self, event: HistoryEvent) -> bool:
+        return (
+            type(event) is events.InstanceAsked
+            and event.request == self.request
+            and event.task_scheduled_id == self.task_id
+        )
+
+
 class SetCustomStatus(Struct):
     value: Payload
 
@@ -168,6 +206,14 @@ class CompleteOrchestration(Struct):
 
 
 Matched: TypeAlias = (
-    ScheduleTask | CreateSubOrchestration | ScheduleMap | CreateTimer | SendEvent | CancelTimer | CancelTask
+    ScheduleTask
+    | CreateSubOrchestration
+    | ScheduleMap
+    | CreateTimer
+    | SendEvent
+    | CancelTimer
+    | CancelTask
+    | StartInstance
+    | AskInstance
 )
 Action: TypeAlias = Matched | SetCustomStatus | CompleteOrchestration

@@ -7,8 +7,7 @@
 from __future__ import annotations
 
 import sys
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from logging import Logger, LoggerAdapter, getLogger
@@ -22,6 +21,7 @@ from replayflow.core.decisions import Decisions, settle
 from replayflow.core.definitions import CallPlan, Environment
 from replayflow.core.events import ExecutionStarted, microseconds
 from replayflow.core.maps import MapContext
+from replayflow.core.saga import Saga, run_saga
 from replayflow.core.sites import site_of
 from replayflow.core.tasks import ActivityTask, EventTask, Orchestration, SubOrchestrationTask, Task, TimerTask
 from replayflow.errors import InvalidArgumentError, OrchestratorError
@@ -123,7 +123,7 @@ class OrchestrationContext(MapContext):
     def parent_instance_id(self) -> str | None:
         """The instance that called this one as a sub-orchestration; None where a client started it."""
         parent = self._started.parent_instance
-        return None if parent is None else parent.instance_id
+        return None if parent is None or parent.event else parent.instance_id
 
     @property
     def tags(self) -> Mapping[str, str]:
@@ -424,9 +424,8 @@ class OrchestrationContext(MapContext):
             settle(task, event.input)
             return task
         if fire_at is not None:
-            task.timer = self._timer(fire_at, site_of(_frame(1)))
-            decisions.deadlines[task.timer.id] = task
-        decisions.waiting.setdefault(name.casefold(), deque()).append(task)
+            decisions.limit(task, self._timer(fire_at, site_of(_frame(1))))
+        decisions.waiting.setdefault(name.casefold(), []).append(task)
         return task
 
     def send_event(self, instance_id: str, name: str, payload: object = None) -> None:
@@ -442,6 +441,34 @@ class OrchestrationContext(MapContext):
         encoded = self._environment.codec.encode(payload, f"payload of event '{name}'")
         self._decisions.add(SendEvent(self._decisions.take_id(), instance_id, name, encoded, site_of(_frame(1))))
 
+    # ---- undoing
+
+    def saga(
+        self,
+        body: Callable[[Saga], Generator[Any, Any, R]],
+        *,
+        parallel: bool = False,
+        undo_retry: RetryPolicy | None = None,
+    ) -> Orchestration[R]:
+        """`result = yield from ctx.saga(body)` is the result of `body(saga)`, a generator that works with `yield from saga.run(do, undo, input)`.
+
+        Where the body ends with an error, a request to cancel among them, everything that it had begun is undone, the last first or with
+        `parallel` at once, and then the error is raised here. Undoing is not interrupted by requests to cancel, which are heard afterwards. A
+        compensation is retried by `undo_retry` (without it by the activity's own policy, or for about a week); when that gives out the instance is
+        parked with what is left to undo, and goes on from there when it is resumed or a worker starts.
+
+        Raises:
+            OrchestratorError: the execution has already continued as new; in the body, where it calls `continue_as_new`.
+        """
+        return run_saga(
+            body,
+            self._decisions,
+            self._environment,
+            is_parallel=parallel,
+            undo_retry=undo_retry,
+            site=site_of(_frame(1)),
+        )
+
     # ---- the execution itself
 
     def continue_as_new(self, input: object = None, *, save_events: bool = True, version: str | None = None) -> None:
@@ -450,7 +477,7 @@ class OrchestrationContext(MapContext):
         Events that have come and were not waited for go with it, unless `save_events` is false. Nothing may follow this call but the return.
 
         Raises:
-            OrchestratorError: it was called before in this execution.
+            OrchestratorError: it was called before in this execution, or inside a saga.
             EncodeError: the input cannot travel as a payload.
         """
         decisions = self._decisions
@@ -459,6 +486,10 @@ class OrchestrationContext(MapContext):
         site = site_of(_frame(1))
         if decisions.ending is not None:
             raise OrchestratorError(f"{site}: continue_as_new was called already, at {decisions.ending.site}")
+        if decisions.saga is not None:
+            raise OrchestratorError(
+                f"{site}: continue_as_new was called inside a saga, whose compensations would be forgotten: call it when ctx.saga has returned"
+            )
         encoded = self._environment.codec.encode(input, "input of continue_as_new")
         decisions.saves_events = save_events
         decisions.ending = CompleteOrchestration(

@@ -12,13 +12,14 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from msgspec.structs import replace
 
 from replayflow.codec import Payload
 from replayflow.core.actions import (
     Action,
+    AskInstance,
     CancelTask,
     CancelTimer,
     CompleteOrchestration,
@@ -28,20 +29,28 @@ from replayflow.core.actions import (
     ScheduleTask,
     SendEvent,
     SetCustomStatus,
+    StartInstance,
 )
 from replayflow.core.events import (
     EventRaised,
     EventSent,
+    ExecutionCancelRequested,
     HistoryEvent,
     MapScheduled,
     SubOrchestrationInstanceCreated,
     TaskScheduled,
     describe,
 )
+from replayflow.core.nothing import NOTHING
 from replayflow.core.tasks import EventTask, Pending, TimerTask, complete
-from replayflow.errors import DecodeError, NonDeterminismError, OrchestratorError
+from replayflow.errors import CompensationError, DecodeError, NonDeterminismError, OrchestratorError, ScheduleError
 
 _logger = logging.getLogger("replayflow")
+
+
+FAULTS = (CompensationError, ScheduleError)
+Fault: TypeAlias = CompensationError | ScheduleError
+"""What the code cannot go on with: its episode does not count, and the instance is parked until other code, or another worker, is there."""
 
 
 class Diverged(BaseException):
@@ -65,7 +74,10 @@ class Decisions:
         "open",
         "position",
         "recorded",
+        "request",
+        "saga",
         "saves_events",
+        "shields",
         "waiting",
     )
 
@@ -75,15 +87,19 @@ class Decisions:
         self.next_id = 1
         self.made: list[Action] = []
         self.open: dict[int, Pending[Any]] = {}
-        self.waiting: dict[str, deque[EventTask[Any]]] = {}
-        self.buffered: dict[str, deque[EventRaised]] = {}
-        self.deadlines: dict[int, EventTask[Any]] = {}
+        self.waiting: dict[str, list[EventTask[Any]]] = {}  # a deque takes ten times the memory
+        self.buffered: dict[str, deque[EventRaised]] = NOTHING
+        self.deadlines: dict[int, EventTask[Any]] = NOTHING
         self.custom_status: Payload = None
         self.ending: CompleteOrchestration | None = None
         self.saves_events = True
         self.is_sealed = False
         self.is_replaying = False
-        self.mismatch: NonDeterminismError | None = None
+        self.mismatch: NonDeterminismError | Fault | None = None
+        # The innermost saga that is open; how many of them undo right now, and a request to cancel that waits until none does.
+        self.saga: object = None
+        self.shields = 0
+        self.request: ExecutionCancelRequested | None = None
         self.recorded: Sequence[HistoryEvent] = ()
         self.position = 0
         self._last: HistoryEvent | None = None
@@ -104,7 +120,7 @@ class Decisions:
         if self.is_sealed:
             return
         if self.ending is not None:
-            if not isinstance(action, CancelTimer | CancelTask):
+            if not isinstance(action, CancelTimer | CancelTask | StartInstance | AskInstance):
                 self.next_id -= 1
             raise OrchestratorError(
                 f"{action.site}: {describe(action.record())} was asked for after continue_as_new at {self.ending.site}: "
@@ -135,7 +151,7 @@ class Decisions:
         name = event.name.casefold()
         waiters = self.waiting.get(name)
         if waiters:
-            task = waiters.popleft()
+            task = waiters.pop(0)
             if not waiters:
                 del self.waiting[name]
             self.fulfil(task, event.input)
@@ -144,7 +160,16 @@ class Decisions:
 
     def keep(self, event: EventRaised) -> None:
         """The event waits for whoever asks for its name next, in this execution or in the one that continues it."""
+        if self.buffered is NOTHING:
+            self.buffered = {}
         self.buffered.setdefault(event.name.casefold(), deque()).append(event)
+
+    def limit(self, task: EventTask[Any], timer: TimerTask) -> None:
+        """The wait ends with the timer, where no event comes before."""
+        if self.deadlines is NOTHING:
+            self.deadlines = {}
+        task.timer = timer
+        self.deadlines[timer.id] = task
 
     def fulfil(self, task: EventTask[Any], payload: Payload) -> None:
         """The wait is over with the payload as its value, and its time limit with it."""
@@ -266,6 +291,11 @@ class Decisions:
         elif self._last is not None:
             past = f"{nothing}, after {_with_site(self._last)}"
         self.mismatch = NonDeterminismError(f"instance '{self.instance_id}': the history has {past}; {now}")
+        self.seal()
+
+    def fault(self, error: Fault) -> None:
+        """The code cannot go on as it is, and nothing that it did in this episode counts."""
+        self.mismatch = error
         self.seal()
 
 

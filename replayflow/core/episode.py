@@ -14,10 +14,12 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
+from replayflow.codec import Codec
 from replayflow.core import events, ids, map_children, mapping
-from replayflow.core.actions import Action, CompleteOrchestration, CreateSubOrchestration, ScheduleTask
+from replayflow.core.actions import Action, CompleteOrchestration, CreateSubOrchestration, ScheduleTask, StartInstance
 from replayflow.core.commit import Commit, Message, RowState, Start
 from replayflow.core.events import (
+    CompensationFailed,
     CustomStatusSet,
     EventRaised,
     EventSent,
@@ -29,6 +31,7 @@ from replayflow.core.events import (
     ExecutionSuspended,
     ExecutionTerminated,
     HistoryEvent,
+    InstanceAsked,
     MapPage,
     MapProgress,
     MapRetried,
@@ -53,6 +56,7 @@ from replayflow.core.mapping import OpenMap
 from replayflow.errors import FailureDetails
 from replayflow.retry import next_attempt_at
 
+_codec = Codec()
 _RESULTS: frozenset[type[HistoryEvent]] = frozenset({TaskCompleted})
 ENDS = (ExecutionTerminated, ExecutionReplaced)
 CONTROL = (ExecutionTerminated, ExecutionSuspended, ExecutionResumed, ExecutionReplaced)
@@ -70,8 +74,9 @@ class Executor(Protocol):
 class Episode(Struct, eq=False):
     """What an episode came to: the commit, and what to do once it is durable.
 
-    `held` is what was not taken because the instance is suspended; `retried` are children that begin anew; `mapped` are the maps that something has
-    happened to.
+    `held` is what was not taken because the instance is suspended; `retried` are children that begin anew; `mapped` are the maps that
+    something has happened to. Where there is a `problem` the instance
+    is to be parked with it, once the commit is durable.
     """
 
     commit: Commit | None = None
@@ -83,6 +88,7 @@ class Episode(Struct, eq=False):
     retried: list[SubOrchestrationRetried] = []
     starts: list[Start] = []
     messages: list[Message] = []
+    problem: str | None = None
 
 
 def run(
@@ -238,6 +244,8 @@ def _take_in(
         match admitted:
             case TaskAttemptFailed():
                 episode.alarms.append(Alarm(admitted.retry_at_microseconds, TASK_RETRY, admitted.task_scheduled_id))
+            case CompensationFailed():
+                episode.problem = _problem(instance, admitted)
             case SubOrchestrationAttemptFailed():
                 episode.alarms.append(Alarm(admitted.retry_at_microseconds, CHILD_RETRY, admitted.task_scheduled_id))
             case SubOrchestrationRetried():
@@ -330,14 +338,22 @@ def _retried_task(
         retry_after=event.retry_after_microseconds,
         predicate=executor.predicate_of(id),
     )
-    return event if retry_at is None else TaskAttemptFailed(id, attempt, event.failure_details, retry_at)
+    if retry_at is not None:
+        return TaskAttemptFailed(id, attempt, event.failure_details, retry_at)
+    return event if task.retry.park is None else CompensationFailed(id, attempt, event.failure_details)
+
+
+def _problem(instance: Instance, event: CompensationFailed) -> str:
+    retry = instance.tasks[event.task_scheduled_id].retry
+    assert retry is not None  # noqa: S101 - only such tasks park
+    return f"{retry.park}: {event.failure_details}; mend what it needs, and resume the instance"
 
 
 def _retried_child(
     instance: Instance, executor: Executor, event: SubOrchestrationInstanceFailed, now: int, random: Random
 ) -> HistoryEvent:
     child = instance.children.get(event.task_scheduled_id)
-    if child is None or child.created.retry is None:
+    if child is None or child.created.retry is None or child.is_asked_to_end:
         return event
     id = event.task_scheduled_id
     retry_at = next_attempt_at(
@@ -374,8 +390,10 @@ def _decide(
             chunk.append(scheduled)
             instance.task_scheduled(scheduled)
             continue
-        if type(action) is CreateSubOrchestration:
+        if isinstance(action, CreateSubOrchestration | StartInstance):
             action.execution_id = new_execution_id()
+        if type(action) is StartInstance:
+            episode.starts.append(_detached_start(instance, action, now))
         decided = action.record()
         match decided:
             case TimerCreated():
@@ -384,6 +402,8 @@ def _decide(
                 episode.starts.append(_child_start(instance, decided, decided.instance_id, decided.execution_id, now))
             case EventSent():
                 episode.messages.append(_sent(decided))
+            case InstanceAsked():
+                _ask(instance, decided, episode)
             case TaskCanceled():
                 _cancel(instance, decided.task_scheduled_id, episode)
             case _:
@@ -445,6 +465,54 @@ def _child_start(
             execution_id=parent.execution_id,
         ),
     )
+
+
+def _detached_start(instance: Instance, action: StartInstance, now: int) -> Start:
+    starter = instance.started
+    assert starter is not None  # noqa: S101 - an execution that decides has started
+    told = None
+    if action.end_event:
+        told = ParentInstance(starter.instance_id, "", 0, starter.name, action.end_event)
+    started = ExecutionStarted(
+        name=action.name,
+        input=action.input,
+        instance_id=action.instance_id,
+        execution_id=action.execution_id,
+        version=action.version,
+        parent_instance=told,
+        tags=action.tags,
+    )
+    return Start(
+        instance_id=action.instance_id,
+        execution_id=action.execution_id,
+        name=action.name,
+        version=action.version,
+        event=events.encode([started]),
+        decoded=[started],
+        created_at=now,
+        tags=action.tags,
+        if_taken=None if told is None else _told(told, action.instance_id, "TAKEN"),
+    )
+
+
+def _told(whom: ParentInstance, instance_id: str, status: str) -> Message:
+    payload = _codec.encode([instance_id, status])
+    return Message(whom.instance_id, events.encode([EventRaised(whom.event, payload)]))
+
+
+def _ask(instance: Instance, event: InstanceAsked, episode: Episode) -> None:
+    if event.task_scheduled_id:
+        child = instance.children.get(event.task_scheduled_id)
+        if child is None or event.task_scheduled_id in instance.retrying_children:
+            return
+        message = Message(
+            child.instance_id, events.encode([ExecutionCancelRequested()]), execution_id=child.execution_id
+        )
+    elif event.request == "terminate":
+        message = Message(event.instance_id, events.encode([ExecutionTerminated()]), is_control=True)
+    else:
+        message = Message(event.instance_id, events.encode([ExecutionCancelRequested()]))
+    episode.messages.append(message)
 
 
 def _sent(event: EventSent) -> Message:
@@ -516,6 +584,8 @@ def _owed(instance: Instance, episode: Episode, execution_id: str) -> list[tuple
 
 
 def _report(instance: Instance, started: ExecutionStarted, parent: ParentInstance) -> Message:
+    if parent.event:
+        return _told(parent, started.instance_id, instance.status)
     report: HistoryEvent
     details: FailureDetails | None = None
     if instance.status is not Status.COMPLETED:

@@ -66,6 +66,7 @@ class Unnumbered(HistoryEvent):
 class ParentInstance(Struct, array_like=True):
     """Who waits for a sub-orchestration's result: the parent's instance and execution, and the id of its task there.
 
+    With `event` it is no parent, but whoever started a detached instance: that gets an event of the name when this one has ended, in any execution.
     `number` (ours) is that of the call, where the task is a map.
     """
 
@@ -73,6 +74,7 @@ class ParentInstance(Struct, array_like=True):
     execution_id: str
     task_scheduled_id: int
     name: str = ""
+    event: str = ""
     number: int | None = None
 
 
@@ -306,6 +308,32 @@ class ExecutionReplaced(Fact, tag=107):
     input: Payload = None
 
 
+class CompensationFailed(Fact, tag=130):
+    """An attempt to undo failed and was the last: the instance is parked after it. The task stays open, and runs again when the instance goes on."""
+
+    task_scheduled_id: int
+    attempt: int
+    failure_details: FailureDetails
+
+
+class InstanceStarted(Unnumbered, tag=131):
+    """An instance was started that is nobody's child; where its id was taken, nothing was. Its input stands in its own history."""
+
+    instance_id: str
+    name: str
+    execution_id: str = ""
+    version: str | None = None
+    end_event: str = ""
+
+
+class InstanceAsked(Unnumbered, tag=132):
+    """Another instance was asked to end; `request` is "cancel" or "terminate". Where it is a child it is named by its task, which stays open."""
+
+    instance_id: str
+    request: str
+    task_scheduled_id: int = 0
+
+
 # ---- maps ------------------------------------------------------------------------------------------------------
 
 
@@ -468,6 +496,11 @@ def describe(event: HistoryEvent) -> str:
             return f"event '{event.name}' sent (task {event.event_id})"
         case TimerCanceled():
             return f"cancelling timer {event.timer_id}"
+        case InstanceStarted():
+            return f"instance '{event.instance_id}' of '{event.name}'"
+        case InstanceAsked():
+            whom = f"task {event.task_scheduled_id}" if event.task_scheduled_id else f"instance '{event.instance_id}'"
+            return f"asking {whom} to {event.request}"
         case TaskCanceled():
             return f"cancelling task {event.task_scheduled_id}"
         case ExecutionCompleted():

@@ -24,6 +24,7 @@ from replayflow.core.events import (
     TaskScheduled,
 )
 from replayflow.core.mapping import OpenMap
+from replayflow.core.nothing import NOTHING
 from replayflow.errors import FailureDetails
 
 
@@ -69,6 +70,8 @@ class Child:
     instance_id: str
     execution_id: str
     attempt: int = 1
+    is_asked_to_end: bool = False
+    """So that it is not tried again."""
 
 
 TIMER, TASK_RETRY, CHILD_RETRY, MAP_RETRY = range(4)
@@ -111,19 +114,19 @@ class Instance:
         self.is_finished = False
         self.now = 0
         self.tasks: dict[int, TaskScheduled] = {}
-        self.timers: dict[int, int] = {}
-        self.children: dict[int, Child] = {}
-        self.maps: dict[int, OpenMap] = {}
+        self.timers: dict[int, int] = NOTHING
+        self.children: dict[int, Child] = NOTHING
+        self.maps: dict[int, OpenMap] = NOTHING
         self.runnable_maps = 0
         # Only tasks with a retry policy have entries in these four.
-        self.attempts: dict[int, int] = {}
-        self.scheduled_at: dict[int, int] = {}
-        self.retrying: dict[int, int] = {}
-        self.retrying_children: dict[int, int] = {}
+        self.attempts: dict[int, int] = NOTHING
+        self.scheduled_at: dict[int, int] = NOTHING
+        self.retrying: dict[int, int] = NOTHING
+        self.retrying_children: dict[int, int] = NOTHING
         self.custom_status: Payload = None
         self.output: Payload = None
         self.failure: FailureDetails | None = None
-        self._due: list[tuple[int, int, int]] = []
+        self._due: list[tuple[int, int, int]] | None = None
 
     def apply(self, event: HistoryEvent) -> None:
         """The event has happened."""
@@ -142,7 +145,7 @@ class Instance:
             elif type(event) is TaskScheduled:
                 tasks[event.event_id] = event
                 if event.retry is not None:
-                    self.scheduled_at[event.event_id] = self.now
+                    self._follow(event.event_id)
             elif type(event) is OrchestratorStarted:
                 self.now = event.now_microseconds
             else:
@@ -154,11 +157,12 @@ class Instance:
 
         A retry stays set while its attempt runs, so that a worker that takes over finds it due.
         """
-        while self._due:
-            at, what, id = self._due[0]
+        due = self._due
+        while due:
+            at, what, id = due[0]
             if self._is_open(at, what, id):
                 return at
-            heapq.heappop(self._due)
+            heapq.heappop(due)
         return None
 
     def wake_at(self) -> int | None:
@@ -193,6 +197,11 @@ class Instance:
         retrying = self.retrying if what == TASK_RETRY else self.retrying_children
         return retrying.get(id) == at
 
+    def _set(self, at: int, what: int, id: int) -> None:
+        if self._due is None:
+            self._due = []
+        heapq.heappush(self._due, (at, what, id))
+
     def _move(self, event: HistoryEvent, end: Status | None = None) -> None:
         self.status = TRANSITIONS.get((self.status, type(event), end), self.status)
         self.is_finished = self.status.is_finished
@@ -215,7 +224,16 @@ class Instance:
         """`apply` for what nearly every event is."""
         self.tasks[event.event_id] = event
         if event.retry is not None:
-            self.scheduled_at[event.event_id] = self.now
+            self._follow(event.event_id)
+
+    def _follow(self, id: int) -> None:
+        """The task with that id has a retry policy."""
+        self._own_retries()
+        self.scheduled_at[id] = self.now
+
+    def _own_retries(self) -> None:
+        if self.scheduled_at is NOTHING:
+            self.attempts, self.scheduled_at, self.retrying, self.retrying_children = {}, {}, {}, {}
 
     def _task_ended(self, event: events.TaskCompleted | events.TaskFailed) -> None:
         self._close_task(event.task_scheduled_id)
@@ -237,14 +255,26 @@ class Instance:
         self.scheduled_at.pop(id, None)
 
     def _task_attempt_failed(self, event: events.TaskAttemptFailed) -> None:
+        self._own_retries()
         self.attempts[event.task_scheduled_id] = event.attempt
         self.retrying[event.task_scheduled_id] = event.retry_at_microseconds
-        heapq.heappush(self._due, (event.retry_at_microseconds, TASK_RETRY, event.task_scheduled_id))
+        self._set(event.retry_at_microseconds, TASK_RETRY, event.task_scheduled_id)
+
+    def _compensation_failed(self, event: events.CompensationFailed) -> None:
+        self.attempts[event.task_scheduled_id] = event.attempt
+        self.retrying.pop(event.task_scheduled_id, None)
 
     def _child_created(self, event: events.SubOrchestrationInstanceCreated) -> None:
+        if self.children is NOTHING:
+            self.children = {}
         self.children[event.event_id] = Child(event, event.instance_id, event.execution_id)
         if event.retry is not None:
-            self.scheduled_at[event.event_id] = self.now
+            self._follow(event.event_id)
+
+    def _asked(self, event: events.InstanceAsked) -> None:
+        child = self.children.get(event.task_scheduled_id)
+        if child is not None:
+            child.is_asked_to_end = True
 
     def _child_ended(
         self, event: events.SubOrchestrationInstanceCompleted | events.SubOrchestrationInstanceFailed
@@ -258,8 +288,9 @@ class Instance:
             self.scheduled_at.pop(id, None)
 
     def _child_attempt_failed(self, event: events.SubOrchestrationAttemptFailed) -> None:
+        self._own_retries()
         self.retrying_children[event.task_scheduled_id] = event.retry_at_microseconds
-        heapq.heappush(self._due, (event.retry_at_microseconds, CHILD_RETRY, event.task_scheduled_id))
+        self._set(event.retry_at_microseconds, CHILD_RETRY, event.task_scheduled_id)
 
     def _child_retried(self, event: events.SubOrchestrationRetried) -> None:
         self.retrying_children.pop(event.task_scheduled_id, None)
@@ -270,6 +301,8 @@ class Instance:
     def _map_scheduled(self, event: events.MapScheduled) -> None:
         open = OpenMap(event)
         if not open.is_closed:
+            if self.maps is NOTHING:
+                self.maps = {}
             self.maps[event.event_id] = open
             self.runnable_maps += open.is_runnable
 
@@ -284,7 +317,7 @@ class Instance:
             for failure in event.failures:
                 at = failure.retry_at_microseconds
                 if at is not None:
-                    heapq.heappush(self._due, (at, MAP_RETRY, open.id))
+                    self._set(at, MAP_RETRY, open.id)
         if open.is_closed:
             self._close_map(open.id)
 
@@ -295,8 +328,10 @@ class Instance:
             open.is_closed = True
 
     def _timer_created(self, event: events.TimerCreated) -> None:
+        if self.timers is NOTHING:
+            self.timers = {}
         self.timers[event.event_id] = event.fire_at_microseconds
-        heapq.heappush(self._due, (event.fire_at_microseconds, TIMER, event.event_id))
+        self._set(event.fire_at_microseconds, TIMER, event.event_id)
 
     def _timer_fired(self, event: events.TimerFired) -> None:
         self.timers.pop(event.timer_id, None)
@@ -314,6 +349,8 @@ _APPLY: dict[type[HistoryEvent], Callable[[Instance, Any], None]] = {
     events.TaskFailed: Instance._task_ended,
     events.TaskCanceled: Instance._task_canceled,
     events.TaskAttemptFailed: Instance._task_attempt_failed,
+    events.CompensationFailed: Instance._compensation_failed,
+    events.InstanceAsked: Instance._asked,
     events.OrchestratorStarted: Instance._orchestrator_started,
     events.ExecutionStarted: Instance._execution_started,
     events.ExecutionCompleted: Instance._execution_completed,

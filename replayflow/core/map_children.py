@@ -52,7 +52,7 @@ def id_is_taken(instance_id: str) -> FailureDetails:
 def _start(parent: ExecutionStarted, open: OpenMap, number: int, now: int) -> Start:
     instance_id, execution_id = _identity(parent, open, number)
     scheduled = open.scheduled
-    whose = ParentInstance(parent.instance_id, parent.execution_id, open.id, parent.name, number)
+    whose = ParentInstance(parent.instance_id, parent.execution_id, open.id, parent.name, number=number)
     child = ExecutionStarted(
         name=scheduled.name,
         input=open.tally.calls.payload(number),

@@ -54,7 +54,8 @@ _CLOSE_ATTEMPTS_MAX = 100
 class Replay:
     """One execution's generator, with what it decided and waits for.
 
-    Raises (any call): NonDeterminismError, where the code does not do what the history says. The object is of no use afterwards.
+    Raises (any call): NonDeterminismError, where the code does not do what the history says; a `Fault`, where it cannot go on.
+    The object is of no use afterwards.
     """
 
     __slots__ = (
@@ -294,13 +295,24 @@ class Replay:
             self._end("FAILED", failure=failure)
         if decisions.mismatch is not None:
             self._raise_mismatch()
+        if self.decisions.request is not None:
+            self._hear(self.decisions.request)
 
     def _cancel(self, event: ExecutionCancelRequested) -> None:
+        if self.decisions.shields:
+            self.decisions.request = event
+            return
         reason = self._codec.decode(event.input)
         error = OrchestrationCancelled(reason if isinstance(reason, str) else "")
         if self._generator is None:
             return
         self._run(error)
+
+    def _hear(self, request: ExecutionCancelRequested) -> None:
+        """A request to cancel that came while a saga undid what it had done is heard at the first yield after that."""
+        if not self.decisions.shields and self._blocked_on is not None:
+            self.decisions.request = None
+            self._cancel(request)
 
     def _end(self, status: str, *, value: object = None, failure: BaseException | None = None) -> None:
         self._generator = None
@@ -322,10 +334,11 @@ class Replay:
 
     def _unconsumed(self) -> tuple[HistoryEvent, ...]:
         """What the next execution gets: requests to cancel that came after the end and, unless the code gave them up, events."""
+        late = self._late if self.decisions.request is None else (self.decisions.request, *self._late)
         if not self.decisions.saves_events:
-            return self._late
+            return late
         # Per name the order of arrival is kept; names do not compete for events, so that their order among each other says nothing.
-        return (*(event for kept in self.decisions.buffered.values() for event in kept), *self._late)
+        return (*(event for kept in self.decisions.buffered.values() for event in kept), *late)
 
     def _not_a_task(self, yielded: object) -> NotATaskError:
         hint = ""

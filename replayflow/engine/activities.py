@@ -161,6 +161,14 @@ class Activities:
             if isinstance(run.handle, asyncio.Task):
                 run.handle.cancel()
 
+    def at_work_for(self, instance_id: str, execution_id: str) -> dict[int, Run]:
+        """What runs for the execution, by task id. Looks at all that runs: for an instance that comes back from being parked, and no other."""
+        return {
+            run.task.event_id: run
+            for run in self._runs
+            if run.instance_id == instance_id and run.execution_id == execution_id
+        }
+
     async def stop(self, grace_seconds: float) -> None:
         """Nothing is started any more; what runs has so long to end, and is abandoned then."""
         self._is_stopping = True

@@ -14,6 +14,7 @@ from replayflow.codec import Codec
 from replayflow.core.commit import Ending
 from replayflow.core.definitions import Environment
 from replayflow.engine import tuning
+from replayflow.engine.built_in import add_built_ins
 from replayflow.engine.committer import Committer
 from replayflow.engine.deployment import try_sleepers
 from replayflow.engine.limits import Limits
@@ -45,6 +46,7 @@ class Engine:
         self._store = store
         self._epoch = epoch
         self._limits = limits
+        add_built_ins(app)
         self._environment = Environment(codec, app.activities, app.orchestrators)
         self._loop = asyncio.get_running_loop()
         self._waiters = Waiters()

@@ -5,7 +5,8 @@ Everything here can be lost at any moment: the store has it all, or will be aske
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import chain
 from typing import TypeAlias
 
@@ -14,11 +15,14 @@ from replayflow.core.actions import Action
 from replayflow.core.commit import RowState, Start
 from replayflow.core.events import ExecutionStarted, HistoryEvent, TaskScheduled
 from replayflow.core.instance import Instance, Status
+from replayflow.core.nothing import NOTHING
 from replayflow.core.replay import Replay
 from replayflow.engine.activities import Run
 from replayflow.engine.windows import Window
 from replayflow.errors import FailureDetails
 from replayflow.store.base import Delivery, Loaded
+
+_NO_KEYS: frozenset[tuple[str, int]] = frozenset()
 
 
 class Ended:
@@ -82,13 +86,13 @@ class Live:
         self.executor: LocalExecutor | None = None
         self.row = RowState(Status.PENDING, 0)
         self.sequence = 1
-        self.start: list[HistoryEvent] = []
+        self.start: Sequence[HistoryEvent] = ()
         self.mailbox: list[HistoryEvent] = []
-        self.numbers: dict[int, tuple[int, str | None]] = {}
+        self.numbers: dict[int, tuple[int, str | None]] = NOTHING
         self.discarded: list[int] = []
         self.orphans: list[tuple[str, TaskScheduled]] = []
-        self.owing: set[tuple[str, int]] = set()
-        self.ran: set[tuple[str, int]] = set()
+        self.owing: AbstractSet[tuple[str, int]] = _NO_KEYS
+        self.ran: AbstractSet[tuple[str, int]] = _NO_KEYS
         self.running: dict[int, Run] = {}
         self.windows: dict[int, Window] = {}
         self.reading = 0
@@ -128,7 +132,7 @@ class Live:
             self.mailbox = []
         else:
             self.mailbox = [event for event in self.mailbox if id(event) not in self.numbers]
-        self.numbers = {}
+        self.numbers = NOTHING
         self.discarded = []
         self.execution_id = record.execution_id
         self.row = RowState(
@@ -147,12 +151,23 @@ class Live:
         if pieces:
             first = pieces[0]
             pieces[0] = [first[0], *start, *first[1:]]
-            self.start = []
+            self.start = ()
         else:
             self.start = start
         self.instance = Instance()
         self.instance.apply_all(chain.from_iterable(pieces))
         return pieces
+
+    def owe(self, key: tuple[str, int]) -> None:
+        """The activity of an ended execution, by its execution and id, is at work."""
+        self.owing = _with(self.owing, key)
+
+    def pay(self, key: tuple[str, int]) -> None:
+        """That activity has had its run."""
+        if isinstance(self.owing, set):
+            self.owing.discard(key)
+        self.ran = _with(self.ran, key)
+        self.orphans = [(owner, task) for owner, task in self.orphans if (owner, task.event_id) != key]
 
     def successor(self, start: Start) -> Live:
         """The execution that comes after this one, with the messages that are meant for it, and what this one still owes."""
@@ -171,7 +186,7 @@ class Live:
             number, execution_id = numbered
             if execution_id is None or execution_id == heir.execution_id:
                 heir.mailbox.append(event)
-                heir.numbers[id(event)] = numbered
+                heir.number(event, *numbered)
             else:
                 heir.discarded.append(number)
         return heir
@@ -182,8 +197,14 @@ class Live:
             self.discarded.append(delivery.number)
             return
         for event in events.decode(delivery.event):
-            self.numbers[id(event)] = (delivery.number, delivery.execution_id)
+            self.number(event, delivery.number, delivery.execution_id)
             self.mailbox.append(event)
+
+    def number(self, event: HistoryEvent, number: int, execution_id: str | None) -> None:
+        """The event stands in the inbox, too, under the number, meant for the execution."""
+        if self.numbers is NOTHING:
+            self.numbers = {}
+        self.numbers[id(event)] = (number, execution_id)
 
     def numbers_of(self, taken: list[HistoryEvent]) -> list[int]:
         """The inbox numbers of the events, which are taken out of the mailbox for good."""
@@ -228,3 +249,10 @@ class Live:
             or self.has_news
             or any(window.under_way() for window in self.windows.values())
         )
+
+
+def _with(keys: AbstractSet[tuple[str, int]], key: tuple[str, int]) -> set[tuple[str, int]]:
+    """The keys and this one: in the same set, where there is one already. Few instances need one, and an empty one takes 200 bytes."""
+    own = keys if isinstance(keys, set) else set(keys)
+    own.add(key)
+    return own

@@ -24,6 +24,7 @@ from random import Random
 from replayflow.clock import Clock
 from replayflow.core import episode, events
 from replayflow.core.commit import Commit, Ending, Message, RowState, Start
+from replayflow.core.decisions import FAULTS
 from replayflow.core.definitions import Environment
 from replayflow.core.episode import Episode
 from replayflow.core.events import (
@@ -233,8 +234,9 @@ class Residents:
         problem = revive(live, pieces, self._environment)
         if problem is None:
             if record.problem is not None:
+                live.running |= self.activities.at_work_for(live.id, live.execution_id)
                 self._unpark(live)
-                _logger.warning("instance '%s' fits the code again, and goes on", live.id)
+                _logger.warning("instance '%s' is parked no longer, and is tried again", live.id)
             self._warm.touch(live)
             if live.start and (live.row.wake_at or 0) > self._clock.now():
                 self._await_start(live)
@@ -344,6 +346,8 @@ class Residents:
                 start=start,
                 orphans=live.orphans,
             )
+        except FAULTS as fault:
+            return self._parking(live, str(fault))
         except (
             InvalidArgumentError
         ) as error:  # a name or a tag that is no text: what was decided with it is nowhere yet
@@ -360,7 +364,7 @@ class Residents:
                 return self._parking(live, str(unknown("activity", missing, activities)))
         live.mailbox = []
         if start:
-            live.start = []
+            live.start = ()
         if discarded:
             live.discarded = []
         numbers, loose = discarded, mailbox
@@ -421,7 +425,9 @@ class Residents:
                 self._maps.follow(live, done.mapped)
         if outcome is not ACCEPTED:
             self.follow(outcome)
-        if live.mailbox or live.discarded or live.row.orphans is not None or live.instance.is_finished:
+        if done.problem is not None and not live.instance.is_finished:
+            self._park(live, done.problem)
+        elif live.mailbox or live.discarded or live.row.orphans is not None or live.instance.is_finished:
             self._go_on(live)
 
     def _cancel_activities(self, live: Live, task_ids: list[int]) -> None:
@@ -443,7 +449,7 @@ class Residents:
                 if execution_id != live.execution_id:
                     continue
                 if task.event_id in live.running:
-                    live.owing.add((execution_id, task.event_id))
+                    live.owe((execution_id, task.event_id))
                 else:
                     self._start_orphan(live, execution_id, task)
         if state.status is Status.FAILED and state.failure is not None:
@@ -529,7 +535,7 @@ class Residents:
         """What an ended execution still owes runs, once in this worker; its id may be that of a task of the present execution."""
         key = (execution_id, task.event_id)
         if key not in live.owing:
-            live.owing.add(key)
+            live.owe(key)
             self.activities.start(live.id, execution_id, task, 1)
 
     def _has_run(self, run: Run, event: HistoryEvent) -> None:
@@ -557,9 +563,7 @@ class Residents:
             del live.running[run.task.event_id]
             if live.is_busy or live.is_loading:
                 live.mailbox.append(event)  # the end is not durable; where it never is, somebody wants to know
-        live.owing.discard(key)
-        live.ran.add(key)
-        live.orphans = [(owner, task) for owner, task in live.orphans if (owner, task.event_id) != key]
+        live.pay(key)
         self._go_on(live)
 
     def _pay_off(self, live: Live) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from replayflow.core.decisions import FAULTS
 from replayflow.core.definitions import Environment
 from replayflow.core.events import ExecutionStarted, HistoryEvent
 from replayflow.core.replay import Replay
 from replayflow.engine.live import Ended, Live
 from replayflow.errors import NonDeterminismError, UnknownNameError, UserError
+from replayflow.registry import own_names
 
 
 def revive(live: Live, pieces: Sequence[Sequence[HistoryEvent]], environment: Environment) -> UserError | None:
@@ -34,7 +36,7 @@ def revive(live: Live, pieces: Sequence[Sequence[HistoryEvent]], environment: En
     try:
         for piece in pieces:
             replay.replay(piece)
-    except NonDeterminismError as mismatch:
+    except (NonDeterminismError, *FAULTS) as mismatch:
         return mismatch
     live.executor = replay
     return None
@@ -43,6 +45,6 @@ def revive(live: Live, pieces: Sequence[Sequence[HistoryEvent]], environment: En
 def unknown(what: str, name: str, known: Mapping[str, object]) -> UnknownNameError:
     """The problem of an instance that needs a name which this worker does not have."""
     return UnknownNameError(
-        f"no {what} '{name}' is registered with this worker's app (it has: {', '.join(sorted(known)) or 'none'}); "
+        f"no {what} '{name}' is registered with this worker's app (it has: {', '.join(own_names(known)) or 'none'}); "
         "the instance waits, and goes on when a worker that has it starts"
     )

@@ -173,7 +173,7 @@ def test_children_begin_in_the_commit_of_the_event_from_which_that_follows() -> 
         assert first.commit is not None
         assert list(first.commit.starts) == first.starts
         (started,) = first.starts[1].decoded or []
-        assert started.parent_instance == ParentInstance("p", "e0", 1, "main", 1)  # type: ignore[attr-defined]
+        assert started.parent_instance == ParentInstance("p", "e0", 1, "main", number=1)  # type: ignore[attr-defined]
         second = stage.run(ended(1, 1), bad(1, 0))
         assert [start.instance_id for start in second.starts] == ["p:0001:2", "p:0001:3"]
         third = stage.run(MapRetried(1, [0]))
@@ -212,7 +212,7 @@ def test_a_child_of_a_map_reports_as_progress_of_one_call() -> None:
         return x
 
     for input, is_done in ((5, True), (-5, False)):
-        with Stage(app_of(main), input=input, parent=ParentInstance("p", "e", 3, "main", 17)) as stage:
+        with Stage(app_of(main), input=input, parent=ParentInstance("p", "e", 3, "main", number=17)) as stage:
             stage.run()
             done = stage.run(fired(1))
             (message,) = done.messages

@@ -18,7 +18,7 @@ WRONG = """
 from datetime import timedelta
 from typing import Any
 
-from replayflow import App, Client, Orchestration, OrchestrationContext, RetryPolicy, Task, when_all
+from replayflow import App, Client, Orchestration, OrchestrationContext, RetryPolicy, Saga, Task, when_all
 
 app = App()
 
@@ -61,6 +61,14 @@ def parent(ctx: OrchestrationContext, x: int) -> Orchestration[str]:
     ctx.map(number, [x], batch_size=2)  # wrong
     ctx.map(number, [x], on_item_error="perhaps")  # wrong
     mapped: list[str] = (yield from ctx.map(number, [x])).succeeded  # wrong
+    saga: Saga
+    saga = Saga()  # wrong
+    saga.run(number, nothing, "text")  # wrong
+    saga.run(number, 5, x)  # wrong
+    saga.run(number)  # wrong
+    saga.run(number, nothing, x, retry=3)  # wrong
+    ctx.saga(5)  # wrong
+    lie: str = yield from saga.run(number, nothing, x)  # wrong
     return right  # wrong
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
 from replayflow import (
@@ -16,6 +16,9 @@ from replayflow import (
     Orchestration,
     OrchestrationContext,
     RetryPolicy,
+    Saga,
+    Schedule,
+    ScheduleState,
     Task,
     race,
     run,
@@ -162,6 +165,30 @@ def parent(ctx: OrchestrationContext, order: Order) -> Orchestration[str]:
     return order.id
 
 
+@app.orchestrator
+def with_saga(ctx: OrchestrationContext, order: Order) -> Orchestration[float]:
+    def by_generator() -> Orchestration[int]:
+        return (yield from ctx.call_activity(in_loop, order))
+
+    def body(saga: Saga) -> Orchestration[float]:
+        assert_type((yield from saga.run(in_loop, in_thread, order)), int)
+        assert_type((yield from saga.run(in_thread, "by name", order, undo_input=lambda result: result)), str)
+        assert_type((yield from saga.run(with_context, in_loop, order, undo_input=order)), bytes)
+        assert_type((yield from saga.run(without_input, without_input)), list[int])
+        assert_type((yield from saga.run(without_input_in_loop, without_input)), set[int])
+        assert_type((yield from saga.run(context_alone, without_input, undo_retry=RetryPolicy())), bool)
+        assert_type((yield from saga.run("by name", in_loop, order, result_type=int)), int)
+        assert_type((yield from saga.run("by name", in_loop, order)), Any)
+        assert_type((yield from saga.run(in_loop, by_generator, order)), int)
+        saga.add(by_generator, undo_retry=RetryPolicy())
+        assert_type((yield from saga.run(ctx.call_sub_orchestrator(child, order), in_loop)), dict[str, int])
+        assert_type((yield from when_all([saga.run(in_loop, in_loop, order)])), list[int])
+        return (yield from saga.run(with_context_in_loop, in_loop, order, timeout=timedelta(1)))
+
+    assert_type((yield from ctx.saga(body)), float)
+    return (yield from ctx.saga(body, parallel=True, undo_retry=RetryPolicy(max_attempts=5)))
+
+
 async def client_calls(client: Client, order: Order) -> None:
     started = await client.start(parent, order, instance_id="x", on_existing="return")
     assert_type(started, Instance[str])
@@ -169,6 +196,13 @@ async def client_calls(client: Client, order: Order) -> None:
     assert_type(await client.start(child_without_input), Instance[int])
     assert_type(await client.start("by name", {"any": 1}), Instance[Any])
     assert_type(client.get("x"), Instance[Any])
+    schedule = await client.create_schedule(
+        "s", parent, order, every=timedelta(1), overlap="skip", on_existing="update"
+    )
+    assert_type(schedule, Schedule)
+    assert_type(await schedule.status(), ScheduleState)
+    assert_type(await schedule.backfill(datetime.now(UTC), datetime.now(UTC)), int)
+    assert_type([state async for state in client.list_schedules()], list[ScheduleState])
 
 
 def blocking_calls(order: Order) -> None:

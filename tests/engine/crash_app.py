@@ -13,6 +13,7 @@ from replayflow import (
     Orchestration,
     OrchestrationContext,
     RetryPolicy,
+    Saga,
     TaskHub,
     when_all,
 )
@@ -78,6 +79,28 @@ def mapped(ctx: OrchestrationContext, width: int) -> Orchestration[dict[str, int
     results = yield from when_all([single, children, batches])
     first, second, third = (sum(result.succeeded) for result in results)
     return {"single": first, "children": second, "batches": third}
+
+
+@app.activity
+async def undo(x: int) -> None:
+    await asyncio.sleep(0.002)
+
+
+@app.orchestrator
+def guarded(ctx: OrchestrationContext, parts: int) -> Orchestration[str]:
+    """Parts that are all undone where their number is odd."""
+
+    def body(saga: Saga) -> Orchestration[str]:
+        for part in range(parts):
+            yield from saga.run(double, undo, part)
+        if parts % 2:
+            raise ValueError("odd")
+        return "done"
+
+    try:
+        return (yield from ctx.saga(body))
+    except ValueError:
+        return "undone"
 
 
 async def main(path: str) -> None:

@@ -5,7 +5,9 @@
 1. What a client was told is accepted is there after every kill (I6): each instance ends, with the right result.
 2. In each history every task that was scheduled has its result exactly once (I4), every call of a map, too, and each event that was raised stands
    there exactly once (I5).
-3. The file passes SQLite's own check.
+3. A saga that fails undoes what it began, the last first, each once; one that succeeds undoes nothing.
+4. A schedule that catches up has a run for each of its times, and none a second one.
+5. The file passes SQLite's own check.
 """
 
 from __future__ import annotations
@@ -21,14 +23,17 @@ import tempfile
 import time
 from collections import Counter
 from contextlib import closing, suppress
+from datetime import timedelta
 from pathlib import Path
 
-from replayflow import Client, InstanceFinishedError
+from replayflow import Client, InstanceFinishedError, Schedule
 from replayflow.core import events
 
 WIDTH = 60
 MAP_WIDTH = 400
 MAPPED = {"single": MAP_WIDTH * (MAP_WIDTH - 1), "children": 4 * sum(range(6)), "batches": 2 * sum(range(120))}
+SAGA_PARTS = 12
+BEAT = timedelta(milliseconds=150)
 
 
 class Worker:
@@ -67,11 +72,17 @@ async def campaign(path: Path, kills: int, batches: int, seed: int) -> dict[str,
     raised: dict[str, int] = {}
     try:
         async with Client(path) as client:
+            beat = await client.create_schedule(
+                "beat", "child", 3, every=BEAT, overlap="allow", misfire="catch_up", catch_up_max=1000
+            )
+            first_beat = (await beat.status()).next_at
+            sagas = [await _start_saga(client, number) for number in range(batches)]
             started += [await _start(client, number) for number in range(batches)]
             maps += [await _start_map(client, number) for number in range(max(1, batches // 4))]
             for _ in range(kills):
                 await asyncio.sleep(chance.uniform(0.02, 1.0))
                 worker.restart()
+                sagas.append(await _start_saga(client, len(sagas)))
                 started.append(await _start(client, len(started)))  # with nobody there to serve it, perhaps
                 maps.append(await _start_map(client, len(maps)))
                 for id in chance.sample(started, min(5, len(started))):
@@ -97,13 +108,21 @@ async def campaign(path: Path, kills: int, batches: int, seed: int) -> dict[str,
             for id in maps:
                 result = await client.get(id).result(timeout=max(1, deadline - time.monotonic()))
                 assert result == MAPPED, f"seed {seed}: {id} came to {result}, not {MAPPED}"
+            for number, id in enumerate(sagas):
+                result = await client.get(id).result(timeout=max(1, deadline - time.monotonic()))
+                assert result == ("undone" if number % 2 else "done"), f"seed {seed}: {id} came to {result}"
+            beats = await _stop(client, beat, deadline)
             figures = await audit(client, raised)
+            assert first_beat is not None
+            expected_beats = [beat.run_id(first_beat + number * BEAT) for number in range(len(beats))]
+            assert beats == expected_beats, f"seed {seed}: {beats} are not {expected_beats}"
+            figures["beats"] = len(beats)
     finally:
         worker.kill()
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",), f"seed {seed}: the file is damaged"
         assert connection.execute("SELECT count(*) FROM inbox").fetchone() == (0,), f"seed {seed}: messages are left"
-    return figures | {"kills": kills, "instances": len(started), "maps": len(maps)}
+    return figures | {"kills": kills, "instances": len(started), "sagas": len(sagas), "maps": len(maps)}
 
 
 async def _start(client: Client, number: int) -> str:
@@ -116,11 +135,35 @@ async def _start_map(client: Client, number: int) -> str:
     return instance.id
 
 
+async def _start_saga(client: Client, number: int) -> str:
+    """A saga that fails where its number is odd."""
+    instance = await client.start("guarded", 2 * SAGA_PARTS + number % 2, instance_id=f"saga-{number}")
+    return instance.id
+
+
+async def _stop(client: Client, schedule: Schedule, deadline: float) -> list[str]:
+    """The runs of the schedule, in order, when it is paused and they have ended."""
+    await schedule.pause()
+    while not (await schedule.status()).is_paused:
+        assert time.monotonic() < deadline, "the schedule does not pause"
+        await asyncio.sleep(0.02)
+    runs = [state.id async for state in client.list(tags={"schedule": schedule.name})]
+    for id in runs:
+        assert await client.get(id).result(timeout=max(1, deadline - time.monotonic())) == 12
+    await schedule.delete()
+    await client.get(schedule.instance_id).wait(max(1, deadline - time.monotonic()))
+    return runs
+
+
 async def audit(client: Client, raised: dict[str, int]) -> dict[str, int]:
     """Every task has its result exactly once, every event was delivered exactly once."""
     figures: Counter[str] = Counter()
     async for state in client.list():
+        if state.id.startswith("schedule:"):
+            assert state.status == "TERMINATED", f"{state.id} is {state.status}: {state.problem or state.failure}"
+            continue
         assert state.status == "COMPLETED", f"{state.id} is {state.status}: {state.problem or state.failure}"
+        undone: list[object] = []
         asked: Counter[int] = Counter()
         answered: Counter[int] = Counter()
         arrived = 0
@@ -130,6 +173,8 @@ async def audit(client: Client, raised: dict[str, int]) -> dict[str, int]:
             match event:
                 case events.TaskScheduled() | events.SubOrchestrationInstanceCreated() | events.TimerCreated():
                     asked[event.event_id] += 1
+                    if isinstance(event, events.TaskScheduled) and event.name == "undo":
+                        undone.append(event.input)
                 case events.TaskCompleted() | events.SubOrchestrationInstanceCompleted():
                     answered[event.task_scheduled_id] += 1
                     figures["activities"] += isinstance(event, events.TaskCompleted)
@@ -145,6 +190,8 @@ async def audit(client: Client, raised: dict[str, int]) -> dict[str, int]:
         assert not calls or set(calls.values()) == {1}, f"{state.id}: a call has two results: {calls.most_common(3)}"
         assert asked == answered, f"{state.id}: asked {asked - answered}, answered {answered - asked}"
         assert set(asked.values()) <= {1}, f"{state.id}: an id was used twice"
+        if state.name == "guarded":
+            assert undone == (list(reversed(range(state.input))) if state.input % 2 else []), f"{state.id}: {undone}"
         assert arrived == (1 if state.id in raised else 0), f"{state.id}: {arrived} events"
     return dict(figures)
 

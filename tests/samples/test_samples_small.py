@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from replayflow import Client, Instance, Status, TaskHub, TaskScheduled
-from samples import approval, batch, hello_sequence, monitor, order_saga, sub_orchestrations
+from samples import approval, batch, hello_sequence, monitor, nightly_report, order_saga, sub_orchestrations
 
 CHECKOUT = Path(__file__).parent.parent.parent
 LAST_LINE = {
@@ -22,6 +22,7 @@ LAST_LINE = {
     "order_saga": "order-2: not shipped, no carrier goes to Atlantis",
     "approval": "a yacht: no answer in time",
     "monitor": "the print job was done at look 8",
+    "nightly_report": "the shop in Porto: 119 orders",
 }
 PATIENCE_SECONDS = 30
 
@@ -144,7 +145,7 @@ async def test_a_batch_that_was_left_unfinished_goes_on(tmp_path: Path, capsys: 
     ("destination", "is_shipped", "activities"),
     [
         ("Lisbon", True, ["reserve", "charge", "ship"]),
-        ("Atlantis", False, ["reserve", "charge", "ship", "refund", "release"]),
+        ("Atlantis", False, ["reserve", "charge", "ship", "call_back", "refund", "release"]),
     ],
 )
 async def test_the_saga_undoes_in_reverse_what_it_did(
@@ -187,6 +188,18 @@ async def test_the_monitor_gives_up_in_the_end(store: str) -> None:
     async with TaskHub(store, monitor.app) as hub:
         instance = await hub.client.start(monitor.monitor, watch)
         assert await instance.result(PATIENCE_SECONDS) == "the job is at 30 % after 3 looks; giving up"
+
+
+async def test_a_night_that_is_asked_for_has_its_report(store: str) -> None:
+    async with TaskHub(store, nightly_report.app) as hub:
+        schedule = await hub.client.create_schedule(
+            "nightly", nightly_report.nightly_report, "Porto", every=timedelta(days=365), on_existing="update"
+        )
+        run = await schedule.trigger()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while (await schedule.status()).last_run != run.id:  # noqa: ASYNC110 - a store tells nobody of a change
+                await asyncio.sleep(0.005)
+        assert await run.result(PATIENCE_SECONDS) == "Porto: 35 orders"
 
 
 async def test_children_are_instances_and_a_failed_one_gets_a_successor(

@@ -1,0 +1,309 @@
+"""Schedules in a hub: verbs, runs, restarts, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from replayflow import (
+    App,
+    Client,
+    Instance,
+    InstanceExistsError,
+    InstanceNotFoundError,
+    InvalidArgumentError,
+    InvalidStateError,
+    Limits,
+    Orchestration,
+    OrchestrationCancelled,
+    OrchestrationContext,
+    RegistrationError,
+    Schedule,
+    ScheduleError,
+    ScheduleState,
+    TaskHub,
+    UnknownNameError,
+)
+from replayflow.engine import alarms
+from replayflow.patterns.timing import Timing
+from tests.engine.kit import TestClock
+from tests.semantics.kit import LIMIT, Place, until
+
+OFTEN = timedelta(milliseconds=100)
+HOUR = timedelta(hours=1)
+NEVER = timedelta(days=365)
+
+
+def app_of_reports() -> App:
+    app = App()
+
+    @app.orchestrator
+    def report(ctx: OrchestrationContext, about: str) -> str:
+        assert ctx.parent_instance_id is None
+        return f"{about}, {ctx.tags['schedule']}"
+
+    @app.orchestrator
+    def long(ctx: OrchestrationContext) -> Orchestration[str]:
+        try:
+            yield from ctx.wait_for_external_event("enough")
+        except OrchestrationCancelled:
+            return "made room"
+        return "enough"
+
+    return app
+
+
+async def until_shown(schedule: Schedule, holds: Callable[[ScheduleState], object]) -> ScheduleState:
+    async def state() -> ScheduleState | None:
+        found = await schedule.status()
+        return found if holds(found) else None
+
+    found = await until(state)
+    assert isinstance(found, ScheduleState)
+    return found
+
+
+async def until_exists(instance: Instance[Any]) -> None:
+    async def exists() -> bool:
+        try:
+            return bool(await instance.status())
+        except InstanceNotFoundError:
+            return False
+
+    await until(exists)
+
+
+async def test_a_schedule_starts_runs_of_its_own_that_outlive_it(place: Place) -> None:
+    async with place.hub(app_of_reports()) as hub:
+        schedule = await hub.client.create_schedule("often", "report", "all", every=OFTEN, tags={"team": "blue"})
+        state = await until_shown(schedule, lambda state: state.runs >= 2)
+        assert state.last_run is not None
+        assert await hub.client.get(state.last_run).result(LIMIT) == "all, often"
+        assert (await hub.client.get(state.last_run).status()).tags == {"team": "blue", "schedule": "often"}
+        await schedule.delete("no longer wanted")
+        assert (await hub.client.get(schedule.instance_id).wait(LIMIT)).status == "TERMINATED"
+        assert [state async for state in hub.client.list_schedules()] == []
+        statuses = {state.status async for state in hub.client.list(tags={"schedule": "often"})}
+        assert statuses <= {"COMPLETED", "RUNNING", "PENDING"}
+
+
+async def test_what_is_asked_while_nobody_works_is_there_when_somebody_does(tmp_path: Path) -> None:
+    place = Place("sqlite", tmp_path)
+    async with Client(place.store()) as client:
+        schedule = await client.create_schedule("s", "report", "x", every=NEVER, paused=True)
+        triggered = await schedule.trigger()
+        await schedule.resume("go")
+        with pytest.raises(InstanceNotFoundError):
+            await triggered.status()
+    async with place.hub(app_of_reports()) as hub:
+        again = hub.client.get_schedule("s")
+        state = await until_shown(again, lambda state: not state.is_paused)
+        assert (state.reason, state.runs, state.last_run) == ("go", 1, triggered.id)
+        assert await hub.client.get(triggered.id).result(LIMIT) == "x, s"
+
+
+async def test_the_former_makes_room(place: Place) -> None:
+    async with place.hub(app_of_reports()) as hub:
+        schedule = await hub.client.create_schedule("s", "long", every=NEVER, overlap="cancel")
+        first = await schedule.trigger()
+        await until_exists(first)
+        second = await schedule.trigger()
+        assert await first.result(LIMIT) == "made room"
+        await until_exists(second)
+        third = await schedule.trigger(overlap="terminate")
+        assert (await second.wait(LIMIT)).status == "TERMINATED"
+        await until_exists(third)
+        assert (await schedule.status()).running == [third.id]
+        await third.raise_event("enough")
+        await until_shown(schedule, lambda state: not state.running)
+
+
+async def test_one_that_is_skipped_never_exists(place: Place) -> None:
+    async with place.hub(app_of_reports()) as hub:
+        schedule = await hub.client.create_schedule("s", "long", every=NEVER)
+        await schedule.trigger()
+        skipped = await schedule.trigger()
+        await until_shown(schedule, lambda state: state.skipped == 1)
+        with pytest.raises(InstanceNotFoundError):
+            await skipped.status()
+        with pytest.raises(InvalidArgumentError, match="skip, buffer_one"):
+            await schedule.trigger(overlap="sometimes")  # type: ignore[arg-type]
+
+
+async def test_a_backfill_runs_a_past_range_once(place: Place) -> None:
+    async with place.hub(app_of_reports()) as hub:
+        schedule = await hub.client.create_schedule("s", "report", "x", cron="0 3 * * *", zone="Europe/Berlin")
+        first, last = datetime(2026, 3, 27, tzinfo=UTC), datetime(2026, 3, 31, tzinfo=UTC)
+        for _ in range(2):
+            assert await schedule.backfill(first, last) == 4
+        await until_shown(schedule, lambda state: state.runs == 8)
+
+        async def ids() -> list[str]:
+            return [state.id async for state in hub.client.list(id_prefix="s:")]
+
+        assert await ids() == [
+            "s:2026-03-27T02:00:00Z",
+            "s:2026-03-28T02:00:00Z",
+            "s:2026-03-29T01:00:00Z",
+            "s:2026-03-30T01:00:00Z",
+        ]
+        for start, end in (
+            (last, first),
+            (first, datetime(2900, 1, 1, tzinfo=UTC)),
+            (first.replace(tzinfo=None), last),
+        ):
+            with pytest.raises(InvalidArgumentError):
+                await schedule.backfill(start, end)
+        await schedule.update(every=timedelta(seconds=1))
+        await until_shown(schedule, lambda state: state.every is not None)
+        with pytest.raises(InvalidArgumentError, match="more than 10000"):
+            await schedule.backfill(first, last)
+
+
+async def test_a_long_stop_ends_with_one_run_and_the_schedule_goes_on(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alarms, "LOOK_SECONDS_MAX", 0.005)
+    clock = TestClock()
+    store = place.store()
+    limits = Limits(grace=timedelta(seconds=1))
+    async with TaskHub(store, app_of_reports(), clock=clock, limits=limits) as hub:
+        schedule = await hub.client.create_schedule("s", "report", "x", every=HOUR)
+        next_at = (await schedule.status()).next_at
+        assert next_at is not None
+        created = next_at - HOUR
+    clock.advance(10.5 * HOUR)
+    async with TaskHub(place.store(), app_of_reports(), clock=clock, limits=limits) as hub:
+        schedule = hub.client.get_schedule("s")
+        state = await until_shown(schedule, lambda state: state.runs)
+        assert state.last_run == schedule.run_id(created + 10 * HOUR)
+        assert (state.runs, state.next_at) == (1, created + 11 * HOUR)
+        clock.advance(HOUR)
+        state = await until_shown(schedule, lambda state: state.runs == 2)
+        assert state.last_run == schedule.run_id(created + 11 * HOUR)
+
+
+async def test_a_worker_without_the_zone_parks_the_schedule_and_one_that_has_it_goes_on(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> None:
+        raise ScheduleError("no such zone here")
+
+    async with place.hub(app_of_reports()) as hub:
+        schedule = await hub.client.create_schedule("s", "report", "x", every=NEVER)
+        with monkeypatch.context() as patched:
+            patched.setattr(Timing, "after", missing)
+            triggered = await schedule.trigger()
+            state = await until_shown(schedule, lambda state: state.problem)
+            assert state.problem == "schedule 's': no such zone here"
+            assert state.runs == 0
+    async with place.hub(app_of_reports()) as hub:
+        assert await until_result(hub.client.get(triggered.id)) == "x, s"
+        assert (await hub.client.get_schedule("s").status()).problem is None
+
+
+async def until_result(instance: Instance[Any]) -> Any:
+    await until_exists(instance)
+    return await instance.result(LIMIT)
+
+
+# ---- making and changing ---------------------------------------------------------------------------------------
+
+
+async def test_what_a_program_says_again_at_each_start_changes_nothing(place: Place) -> None:
+    async with place.hub(app_of_reports()) as hub:
+        made = await hub.client.create_schedule("s", "report", "x", every=HOUR, on_existing="update")
+        before = await until_shown(made, lambda state: state.status == "RUNNING")
+        await hub.client.create_schedule("s", "report", "x", every=HOUR, on_existing="update")
+        await hub.client.create_schedule("s", "report", "another", every=OFTEN, on_existing="return")
+        await asyncio.sleep(0)
+        assert await made.status() == before
+        await hub.client.create_schedule("s", "report", "another", every=2 * HOUR, on_existing="update")
+        after = await until_shown(made, lambda state: state.every == 2 * HOUR)
+        assert after.input == "another"
+        with pytest.raises(InstanceExistsError, match="schedule 's'"):
+            await hub.client.create_schedule("s", "report", "x", every=HOUR)
+
+
+async def test_an_update_leaves_what_it_does_not_name(place: Place) -> None:
+    async with place.hub(app_of_reports()) as hub:
+        schedule = await hub.client.create_schedule("s", "report", "x", every=HOUR, jitter=OFTEN, overlap="allow")
+        await schedule.update(cron="30 4 * * 1-5", zone="America/New_York")
+        state = await until_shown(schedule, lambda state: state.cron)
+        assert (state.every, state.zone, state.input, state.overlap) == (None, "America/New_York", "x", "allow")
+        await schedule.update(orchestrator="long", input=None, tags={"a": "b"}, misfire="catch_up", catch_up_max=3)
+        state = await until_shown(schedule, lambda state: state.orchestrator == "long")
+        assert (state.cron, state.tags, state.misfire, state.input) == ("30 4 * * 1-5", {"a": "b"}, "catch_up", None)
+
+
+async def test_a_deleted_schedule_can_be_made_again_and_takes_no_verbs(place: Place) -> None:
+    async with place.hub(app_of_reports()) as hub:
+        schedule = await hub.client.create_schedule("s", "report", "x", every=HOUR)
+        await schedule.delete()
+        await hub.client.get(schedule.instance_id).wait(LIMIT)
+        for verb in (schedule.pause, schedule.resume, schedule.trigger, schedule.delete):
+            with pytest.raises(InvalidStateError):
+                await verb()
+        await hub.client.create_schedule("s", "report", "y", every=HOUR)
+        assert (await schedule.status()).input == "y"
+
+
+async def test_a_schedule_that_is_not_there(place: Place) -> None:
+    async with place.hub(app_of_reports()) as hub:
+        schedule = hub.client.get_schedule("none")
+        for verb in (
+            schedule.status,
+            schedule.pause,
+            schedule.resume,
+            schedule.trigger,
+            schedule.delete,
+            schedule.update,
+        ):
+            with pytest.raises(InstanceNotFoundError, match="no schedule 'none'"):
+                await verb()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"name": "a/b"}, InvalidArgumentError, "no name for a schedule"),
+        ({"name": "x" * 201}, InvalidArgumentError, "no name for a schedule"),
+        ({"name": ""}, InvalidArgumentError, "no name for a schedule"),
+        ({"orchestrator": "unknown"}, UnknownNameError, "unknown"),
+        ({"every": None}, InvalidArgumentError, "either an interval"),
+        ({"overlap": "sometimes"}, InvalidArgumentError, "skip, buffer_one"),
+        ({"overlap": None}, InvalidArgumentError, "skip, buffer_one"),
+        ({"misfire": "sometimes"}, InvalidArgumentError, "run_once"),
+        ({"on_existing": "sometimes"}, InvalidArgumentError, "error, return, update"),
+        ({"catch_up_max": 0}, InvalidArgumentError, "catch_up_max"),
+        ({"grace": timedelta(-1)}, InvalidArgumentError, "grace"),
+        ({"start_at": datetime(2026, 1, 1, tzinfo=UTC).replace(tzinfo=None)}, InvalidArgumentError, "start_at"),
+        ({"every": None, "cron": "* * * * *", "zone": "Mars/Olympus"}, ScheduleError, "Mars/Olympus"),
+        ({"input": object()}, TypeError, "input of orchestrator 'report'"),
+        ({"tags": {"a": 1}}, InvalidArgumentError, "tags are text"),
+    ],
+)
+async def test_what_is_wrong_is_refused_before_anything_is_written(
+    options: dict[str, Any], error: type[Exception], message: str, place: Place
+) -> None:
+    given: dict[str, Any] = {"name": "s", "orchestrator": "report", "input": "x", "every": HOUR} | options
+    async with place.hub(app_of_reports()) as hub:
+        with pytest.raises(error, match=message):
+            await hub.client.create_schedule(**given)
+        assert [state async for state in hub.client.list()] == []
+
+
+def test_our_names_are_not_for_users() -> None:
+    with pytest.raises(RegistrationError, match="replayflow's own"):
+        App().orchestrator(name="replayflow.schedule")(app_of_reports)
+
+
+async def test_the_names_that_an_error_lists_are_the_programs_own(place: Place) -> None:
+    async with place.hub(app_of_reports()) as hub:
+        with pytest.raises(UnknownNameError, match=r"it has: long, report$"):
+            await hub.client.start("missing")
