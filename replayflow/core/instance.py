@@ -261,6 +261,7 @@ class Instance:
         self._set(event.retry_at_microseconds, TASK_RETRY, event.task_scheduled_id)
 
     def _compensation_failed(self, event: events.CompensationFailed) -> None:
+        self._own_retries()
         self.attempts[event.task_scheduled_id] = event.attempt
         self.retrying.pop(event.task_scheduled_id, None)
 
