@@ -20,6 +20,11 @@ from replayflow.core.events import (
     HistoryEvent,
     InstanceAsked,
     InstanceStarted,
+    MapItemFailed,
+    MapPage,
+    MapProgress,
+    MapRetried,
+    MapScheduled,
     OrchestratorCompleted,
     OrchestratorStarted,
     SubOrchestrationAttemptFailed,
@@ -37,6 +42,8 @@ from replayflow.core.events import (
     TimerFired,
 )
 from replayflow.core.instance import Status
+from replayflow.core.map_progress import MapState
+from replayflow.core.map_result import MapFailure, MapResult
 from replayflow.core.saga import Saga
 from replayflow.core.tasks import Orchestration, Task, TimerTask, race, when_all, when_any
 from replayflow.engine import Limits
@@ -54,6 +61,7 @@ from replayflow.errors import (
     InvalidArgumentError,
     InvalidStateError,
     LeaseLostError,
+    MapError,
     NewerSchemaError,
     NonDeterminismError,
     NonRetryableError,
@@ -130,6 +138,15 @@ __all__ = [
     "InvalidStateError",
     "LeaseLostError",
     "Limits",
+    "MapError",
+    "MapFailure",
+    "MapItemFailed",
+    "MapPage",
+    "MapProgress",
+    "MapResult",
+    "MapRetried",
+    "MapScheduled",
+    "MapState",
     "MemoryStore",
     "NewerSchemaError",
     "NonDeterminismError",

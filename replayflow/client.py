@@ -20,6 +20,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar, overload
 from replayflow.clock import Clock, SystemClock, to_datetime, to_microseconds
 from replayflow.codec import Codec
 from replayflow.core import episode, events
+from replayflow.core.blocks import payloads_of
 from replayflow.core.commit import Ending, Message, Start
 from replayflow.core.context import OrchestrationContext, check_event_name, check_tags
 from replayflow.core.events import (
@@ -31,10 +32,14 @@ from replayflow.core.events import (
     ExecutionSuspended,
     ExecutionTerminated,
     HistoryEvent,
+    MapPage,
+    MapProgress,
+    MapScheduled,
     OrchestratorStarted,
 )
 from replayflow.core.ids import check_instance_id
 from replayflow.core.instance import Status
+from replayflow.core.map_progress import MapState, MapStates
 from replayflow.core.tasks import Orchestration
 from replayflow.errors import (
     FailureDetails,
@@ -393,7 +398,17 @@ class Client(ScheduleVerbs):
             payload = getattr(event, name, None)
             if isinstance(payload, bytes):
                 setattr(event, name, self._shown(payload, Any))
+        if isinstance(event, MapScheduled | MapPage | MapProgress):
+            self._map_with_values(event)
         return event
+
+    def _map_with_values(self, event: MapScheduled | MapPage | MapProgress) -> None:
+        if isinstance(event, MapProgress):
+            event.results = [self._shown(result, Any) for result in event.results]
+            return
+        calls = [self._shown(payload, Any) for payload in payloads_of(event.items)]
+        event.items = calls if event.batch_size is None else [item for batch in calls for item in batch]
+        event.cursor = self._shown(event.cursor, Any)
 
     def _name(self, orchestrator: Any) -> tuple[str, str | None]:
         if isinstance(orchestrator, str) and orchestrator.startswith(OWN_PREFIX):
@@ -559,6 +574,13 @@ class Instance(Generic[T]):
         """
         async for event in self._client._history(self.id, execution_id):
             yield self._client._with_values(event)
+
+    async def maps(self) -> list[MapState]:
+        """How far each `ctx.map` of the present execution is, in the order in which they were asked for. Reads the instance's history."""
+        states = MapStates()
+        async for event in self._client._history(self.id, None):
+            states.take(event)
+        return states.now()
 
     async def _open(self, verb: str) -> InstanceRecord:
         record = await self._client._record(self.id)

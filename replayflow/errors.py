@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterable, Iterator
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from msgspec import Struct
 
@@ -342,6 +342,20 @@ class TaskCanceledError(ReplayflowError):
     """The result of a task that the orchestrator itself had cancelled was asked for."""
 
     code = "RF404"
+
+
+class MapError(TaskError):
+    """More items of a `ctx.map` failed than it tolerates, or the activity that gives its pages did.
+
+    `.result` is the `MapResult` as far as the map came: `.result.failures` says which items failed and why, and
+    `yield from error.result.retry_failed(ctx)` runs those without a result again. `.details` is the first failure.
+    """
+
+    code = "RF405"
+
+    def __init__(self, message: str, details: FailureDetails, result: Any = None) -> None:
+        super().__init__(message, details)
+        self.result = result
 
 
 # ---- what user code raises ------------------------------------------------------------------------------------

@@ -2,19 +2,20 @@
 
     python -m samples.batch [FOLDER] [STORE]
 
-The id of the instance is made of the folder. A run that was killed goes on, with the files that it had listed; a run that has finished
-is replaced by a new one, because the folder may have changed since.
+The id of the instance is made of the folder. A run that was killed goes on, with the files that it had listed, and hashes none again that it had
+hashed; a run that has finished is replaced by a new one, because the folder may have changed since. A file that cannot be read is
+tried once more at the end, and then told with its reason: the others have their digests all the same.
 """
 
 import asyncio
 import hashlib
 import sys
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import NAMESPACE_URL, uuid5
 
-from replayflow import App, InstanceExistsError, Orchestration, OrchestrationContext, TaskHub, when_all
+from replayflow import App, InstanceExistsError, Orchestration, OrchestrationContext, TaskHub
 
 app = App()
 
@@ -31,6 +32,7 @@ class Summary:
     files: int
     bytes: int
     copies: list[list[str]]
+    unread: dict[str, str] = field(default_factory=dict)
 
 
 @app.activity
@@ -48,11 +50,17 @@ def digest(path: str) -> Digest:
 def batch(ctx: OrchestrationContext, folder: str) -> Orchestration[Summary]:
     # The listing is an activity: the folder may look different by the time of a replay, the list in the history does not.
     paths = yield from ctx.call_activity(list_files, folder)
-    digests = yield from when_all([ctx.call_activity(digest, path) for path in paths])
+    result = yield from ctx.map(digest, paths, concurrency=32, tolerated_failures=1.0)
+    result = yield from result.retry_failed(ctx)
     same: dict[str, list[str]] = defaultdict(list)
-    for one in digests:
+    for one in result.succeeded:
         same[one.sha256].append(one.path)
-    return Summary(len(digests), sum(one.size for one in digests), [paths for paths in same.values() if len(paths) > 1])
+    return Summary(
+        files=len(result.succeeded),
+        bytes=sum(one.size for one in result.succeeded),
+        copies=[paths for paths in same.values() if len(paths) > 1],
+        unread={paths[failure.index]: str(failure.details) for failure in result.failures},
+    )
 
 
 def id_of(folder: str) -> str:
@@ -75,6 +83,8 @@ async def main(folder: str = "replayflow", store: str = "batch.db") -> None:
     print(f"{summary.files:,} files, {summary.bytes:,} bytes")
     for paths in summary.copies:
         print("the same:", ", ".join(paths))
+    for path, reason in summary.unread.items():
+        print("not read:", path, reason)
 
 
 if __name__ == "__main__":

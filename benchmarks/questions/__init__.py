@@ -12,6 +12,7 @@ from benchmarks.questions import (
     latency,
     load,
     long,
+    maps,
     memory,
     payload,
     recover,
@@ -19,7 +20,7 @@ from benchmarks.questions import (
 )
 
 _MODULES = (
-    *(chain, fan, latency, load, long),
+    *(chain, fan, maps, latency, load, long),
     *(recover, dormant, events, children, threads, payload),
     *(idle, memory, disk),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from replayflow.cli.timeline import about, task_of
 from replayflow.client import Instance, InstancePage, InstanceState
 from replayflow.core.events import HistoryEvent
 from replayflow.core.instance import Status
+from replayflow.core.map_progress import MapState
 from replayflow.errors import InvalidStateError
 
 _STATUSES = [str(status) for status in Status if status is not Status.CONTINUED_AS_NEW]
@@ -117,15 +119,16 @@ def _time(state: InstanceState, now: datetime) -> str:
 def show(id: str, store: str | None, as_json: bool) -> None:
     """Show all that is known of an instance."""
 
-    async def read() -> InstanceState:
+    async def read() -> tuple[InstanceState, list[MapState]]:
         async with open_client(store) as client:
-            return await client.get(id).status()
+            instance = client.get(id)
+            return await instance.status(), await instance.maps()
 
-    state = asyncio.run(read())
+    state, maps = asyncio.run(read())
     if as_json:
-        output.document(values.state(state))
+        output.document(values.state(state) | {"maps": [dataclasses.asdict(one) for one in maps]})
         return
-    output.pairs(output.console(), [(label, text) for label, text in _lines(state) if text])
+    output.pairs(output.console(), [(label, text) for label, text in [*_lines(state), *_map_lines(maps)] if text])
     if state.failure is not None:
         click.echo("failure")
         click.echo("\n".join(f"  {line}" for line in failures.failure_lines(state.failure)))
@@ -148,6 +151,14 @@ def _lines(state: InstanceState) -> Iterator[tuple[str, Any]]:
     yield "updated", f"{values.moment(state.updated_at)} UTC"
     if state.completed_at is not None:
         yield "completed", f"{values.moment(state.completed_at)} UTC, took {took}"
+
+
+def _map_lines(maps: list[MapState]) -> Iterator[tuple[str, str]]:
+    for one in maps:
+        total = f"{one.total:,}" if one.is_whole else f"{one.total:,} or more"
+        failed = f", {one.failed:,} failed" if one.failed else ""
+        over = "" if not one.is_over else ", over"
+        yield "map", f"{one.name} (task {one.task_id}): {one.done:,} of {total} items done{failed}{over}"
 
 
 def _block(value: object) -> str:

@@ -18,26 +18,33 @@ from replayflow.cli import output, values
 from replayflow.client import InstanceState
 from replayflow.core import events
 from replayflow.core.events import HistoryEvent
+from replayflow.core.map_progress import MapStates
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many activities the present execution has scheduled, and how many of them have ended."""
+    """How many activities the present execution has scheduled, and how many of them have ended; and the same of the items of its maps."""
 
     done: int
     scheduled: int
+    items_done: int = 0
+    items: int = 0
 
 
 async def count(history: AsyncIterable[HistoryEvent]) -> Count:
-    """The activities in a history."""
+    """The activities in a history, and the items of its maps."""
     scheduled: set[int] = set()
     ended: set[int] = set()
+    states = MapStates()
     async for event in history:
+        states.take(event)
         if isinstance(event, events.TaskScheduled):
             scheduled.add(event.event_id)
         elif isinstance(event, events.TaskCompleted | events.TaskFailed | events.TaskCanceled):
             ended.add(event.task_scheduled_id)
-    return Count(len(scheduled & ended), len(scheduled))
+    maps = states.now()
+    items_done = sum(one.done + one.failed for one in maps)
+    return Count(len(scheduled & ended), len(scheduled), items_done, sum(one.total for one in maps))
 
 
 class ProgressLine:
@@ -86,4 +93,7 @@ class ProgressLine:
         if self._state is None:
             return [Text("starting"), Text(elapsed)]
         activities = f"activities {self._count.done}/{self._count.scheduled}"
-        return [Text(self._state.name, style="bold"), Text(activities), Text(elapsed), output.status(self._state)]
+        counts = [Text(activities)] if self._count.scheduled or not self._count.items else []
+        if self._count.items:
+            counts.append(Text(f"items {self._count.items_done:,}/{self._count.items:,}"))
+        return [Text(self._state.name, style="bold"), *counts, Text(elapsed), output.status(self._state)]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from replayflow.cli import values
 from replayflow.core import events
 from replayflow.core.events import HistoryEvent
+
+_SHOWN_MAX = 5
 
 
 def task_of(event: HistoryEvent) -> str:
@@ -28,6 +30,14 @@ def _subject(event: HistoryEvent, scheduled: Mapping[int, HistoryEvent]) -> str:
             return f"{_name(event.task_scheduled_id, scheduled)}, attempt {event.attempt}"
         case events.SubOrchestrationRetried():
             return f"{_name(event.task_scheduled_id, scheduled)}, attempt {event.attempt}: {event.instance_id}"
+        case events.MapScheduled():
+            return f"{event.name}, {f'pages of {event.pages}' if event.pages else f'{event.count:,} items'}"
+        case events.MapProgress():
+            return f"{_name(event.task_scheduled_id, scheduled)}: {_came_to(event)}"
+        case events.MapPage():
+            return f"{_name(event.task_scheduled_id, scheduled)}: page {event.number}, {event.count:,} items"
+        case events.MapRetried():
+            return f"{_name(event.task_scheduled_id, scheduled)}: {len(event.numbers):,} tried again"
         case events.SubOrchestrationInstanceCreated() | events.EventSent():
             return f"{event.name}: {event.instance_id}"
     name = getattr(event, "name", None)
@@ -40,6 +50,13 @@ def _name(task_id: int, scheduled: Mapping[int, HistoryEvent]) -> str:
     return str(getattr(scheduled.get(task_id), "name", ""))
 
 
+def _came_to(event: events.MapProgress) -> str:
+    """How many calls of a map ended in which way."""
+    waiting = sum(failure.retry_at_microseconds is not None for failure in event.failures)
+    counts = {"done": len(event.numbers), "to be tried again": waiting, "failed": len(event.failures) - waiting}
+    return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+
+
 def _line(event: HistoryEvent) -> str:
     return str(getattr(event, "site", "")).rpartition("/")[2]
 
@@ -48,9 +65,20 @@ def _value(event: HistoryEvent) -> str:
     failure = getattr(event, "failure_details", None)
     if failure is not None:
         return values.one_line(str(failure))
+    if isinstance(event, events.MapProgress):
+        first = next(iter(event.failures), None)
+        return _first(event.results) if first is None else values.one_line(str(first.failure_details))
+    if isinstance(event, events.MapScheduled | events.MapPage):
+        return _first(event.items)
     if isinstance(event, events.TimerCreated | events.TimerFired):
         return f"{values.moment(event.fire_at)} UTC"
     for field in ("input", "result", "custom_status"):
         if getattr(event, field, None) is not None:
             return values.one_line(values.plain(getattr(event, field)))
     return ""
+
+
+def _first(several: Sequence[object]) -> str:
+    """The first few of the values: there may be a million."""
+    shown = values.one_line(values.plain(list(several[:_SHOWN_MAX])))
+    return shown if len(several) <= _SHOWN_MAX else f"{shown[:-1]}, ...]"

@@ -22,7 +22,7 @@ from replayflow.core.definitions import OrchestratorDefinition
 from replayflow.core.events import HistoryEvent
 from replayflow.errors import DecodeError, FailureDetails, InvalidArgumentError, PayloadError
 
-_PAYLOAD_FIELDS = ("input", "result", "custom_status")
+_PAYLOAD_FIELDS = ("input", "result", "custom_status", "items", "results", "cursor")
 _DURATIONS = {"timeout_microseconds": "timeout_seconds", "retry_after_microseconds": "retry_after_seconds"}
 _RETRY_DURATIONS = ("first_interval", "max_interval", "timeout")
 
@@ -147,7 +147,11 @@ def _field(name: str, value: Any) -> tuple[str, Any]:
         return name.removesuffix("_microseconds"), None if value is None else to_datetime(value).isoformat()
     if isinstance(value, FailureDetails):
         return name, failure(value)
-    if name == "retry" and value is not None:
+    if name == "failures":
+        return name, [
+            {field: _field(field, getattr(one, field))[1] for field in one.__struct_fields__} for one in value
+        ]
+    if name in ("retry", "page_retry") and value is not None:
         return name, _retry(msgspec.structs.asdict(value))
     return name, msgspec.structs.asdict(value) if isinstance(value, msgspec.Struct) else value
 

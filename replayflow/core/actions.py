@@ -69,6 +69,32 @@ class CreateSubOrchestration(Struct):
         )
 
 
+class ScheduleMap(Struct):
+    """A map is asked for: `scheduled` is its record. Found again in a history, it is what that says, whatever the code would have now."""
+
+    scheduled: events.MapScheduled
+
+    @property
+    def id(self) -> int:
+        return self.scheduled.event_id
+
+    @property
+    def site(self) -> str:
+        return self.scheduled.site
+
+    def record(self) -> events.MapScheduled:
+        return self.scheduled
+
+    def fits(self, event: HistoryEvent) -> bool:
+        now = self.scheduled
+        return (
+            type(event) is events.MapScheduled
+            and event.event_id == now.event_id
+            and event.name == now.name
+            and event.is_orchestrator == now.is_orchestrator
+        )
+
+
 class CreateTimer(Struct):
     id: int
     fire_at_microseconds: int
@@ -182,6 +208,7 @@ class CompleteOrchestration(Struct):
 Matched: TypeAlias = (
     ScheduleTask
     | CreateSubOrchestration
+    | ScheduleMap
     | CreateTimer
     | SendEvent
     | CancelTimer

@@ -20,6 +20,7 @@ from replayflow.core.actions import CompleteOrchestration, CreateSubOrchestratio
 from replayflow.core.decisions import Decisions, settle
 from replayflow.core.definitions import CallPlan, Environment
 from replayflow.core.events import ExecutionStarted, microseconds
+from replayflow.core.maps import MapContext
 from replayflow.core.saga import Saga, run_saga
 from replayflow.core.sites import site_of
 from replayflow.core.tasks import ActivityTask, EventTask, Orchestration, SubOrchestrationTask, Task, TimerTask
@@ -85,7 +86,7 @@ class ReplaySafeLogger(_Adapter):
         return not (decisions.is_replaying or decisions.is_sealed) and super().isEnabledFor(level)
 
 
-class OrchestrationContext:
+class OrchestrationContext(MapContext):
     """Handed to an orchestrator as its first argument; belongs to one execution of one instance."""
 
     __slots__ = ("_decisions", "_environment", "_logger", "_random", "_started", "_uuids")

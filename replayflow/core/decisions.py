@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+from msgspec.structs import replace
+
 from replayflow.codec import Payload
 from replayflow.core.actions import (
     Action,
@@ -23,6 +25,7 @@ from replayflow.core.actions import (
     CompleteOrchestration,
     CreateSubOrchestration,
     Matched,
+    ScheduleMap,
     ScheduleTask,
     SendEvent,
     SetCustomStatus,
@@ -33,6 +36,7 @@ from replayflow.core.events import (
     EventSent,
     ExecutionCancelRequested,
     HistoryEvent,
+    MapScheduled,
     SubOrchestrationInstanceCreated,
     TaskScheduled,
     describe,
@@ -260,11 +264,15 @@ class Decisions:
                     self._warn_of_change("input", action.site, then)
                 if action.instance_id != then.instance_id:
                     self._warn_of_change("target", action.site, then)
+            case ScheduleMap(), MapScheduled():
+                if replace(action.scheduled, site=then.site) != then:
+                    self._warn_of_change("input", action.site, then)
+                action.scheduled = then
             case _:
                 pass
 
     def _warn_of_change(
-        self, what: str, now: str, then: TaskScheduled | SubOrchestrationInstanceCreated | EventSent
+        self, what: str, now: str, then: TaskScheduled | SubOrchestrationInstanceCreated | EventSent | MapScheduled
     ) -> None:
         _logger.warning(
             "instance '%s': %s was asked for with another %s then (%s) than now (%s); what happened then counts",

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from replayflow.codec import Codec
-from replayflow.core import events, ids
+from replayflow.core import events, ids, map_children, mapping
 from replayflow.core.actions import Action, CompleteOrchestration, CreateSubOrchestration, ScheduleTask, StartInstance
 from replayflow.core.commit import Commit, Message, RowState, Start
 from replayflow.core.events import (
@@ -32,6 +32,10 @@ from replayflow.core.events import (
     ExecutionTerminated,
     HistoryEvent,
     InstanceAsked,
+    MapPage,
+    MapProgress,
+    MapRetried,
+    MapScheduled,
     OrchestratorStarted,
     ParentInstance,
     SubOrchestrationAttemptFailed,
@@ -47,7 +51,8 @@ from replayflow.core.events import (
     TimerCreated,
     TimerFired,
 )
-from replayflow.core.instance import CHILD_RETRY, TASK_RETRY, TIMER, Alarm, Instance, Status
+from replayflow.core.instance import CHILD_RETRY, MAP_RETRY, TASK_RETRY, TIMER, Alarm, Instance, Status
+from replayflow.core.mapping import OpenMap
 from replayflow.errors import FailureDetails
 from replayflow.retry import next_attempt_at
 
@@ -69,7 +74,8 @@ class Executor(Protocol):
 class Episode(Struct, eq=False):
     """What an episode came to: the commit, and what to do once it is durable.
 
-    `held` is what was not taken because the instance is suspended; `retried` are children that begin anew. Where there is a `problem` the instance
+    `held` is what was not taken because the instance is suspended; `retried` are children that begin anew; `mapped` are the maps that
+    something has happened to. Where there is a `problem` the instance
     is to be parked with it, once the commit is durable.
     """
 
@@ -77,6 +83,7 @@ class Episode(Struct, eq=False):
     held: list[HistoryEvent] = []
     scheduled: list[TaskScheduled] = []
     canceled: list[int] = []
+    mapped: list[OpenMap] = []
     alarms: list[Alarm] = []
     retried: list[SubOrchestrationRetried] = []
     starts: list[Start] = []
@@ -188,6 +195,14 @@ def _in_order(inbox: Iterable[HistoryEvent]) -> deque[HistoryEvent]:
     return waiting
 
 
+def _gathered(instance: Instance, waiting: deque[HistoryEvent]) -> deque[HistoryEvent]:
+    """The same, with what has come for each map in one event. Around a suspension each event stays by itself: it may be held."""
+    kinds = set(map(type, waiting))
+    if instance.status is Status.SUSPENDED or MapProgress not in kinds or not kinds.isdisjoint(CONTROL):
+        return waiting
+    return deque(mapping.gathered(waiting))
+
+
 def _take_results(instance: Instance, executor: Executor, inbox: Sequence[Any], chunk: list[HistoryEvent]) -> None:
     """`_take_in` for what nearly every episode gets: results of activities, and nothing else."""
     tasks, deliver = instance.tasks, executor.deliver
@@ -210,6 +225,8 @@ def _take_in(
     random: Random,
 ) -> ExecutionReplaced | None:
     replaced: ExecutionReplaced | None = None
+    if instance.maps:
+        waiting = _gathered(instance, waiting)
     while waiting:
         event = waiting.popleft()
         if instance.status is Status.SUSPENDED and not isinstance(event, CONTROL):
@@ -219,6 +236,10 @@ def _take_in(
         if admitted is None:
             continue
         chunk.append(admitted)
+        if isinstance(admitted, MapProgress | MapPage | MapRetried):
+            _move_map(instance, admitted, episode, now)
+            executor.deliver(admitted)
+            continue
         instance.apply(admitted)
         match admitted:
             case TaskAttemptFailed():
@@ -232,6 +253,9 @@ def _take_in(
             case ExecutionResumed():
                 waiting.extendleft(reversed(episode.held))
                 episode.held = []
+                # Retries that came due meanwhile were not heard: what is open is set again, and rings at once where its time is past.
+                episode.mapped.extend(instance.maps.values())
+                episode.alarms.extend(alarm for alarm in instance.alarms() if alarm.kind == MAP_RETRY)
             case ExecutionTerminated() | ExecutionReplaced() if not instance.is_finished:
                 replaced = admitted if isinstance(admitted, ExecutionReplaced) else None
                 end = ExecutionCompleted(-1, Status.TERMINATED, admitted.input)
@@ -245,6 +269,26 @@ def _take_in(
             case _ if not instance.is_finished:
                 executor.deliver(admitted)
     return replaced
+
+
+def _move_map(instance: Instance, event: MapProgress | MapPage | MapRetried, episode: Episode, now: int) -> None:
+    """The event has happened to its map: retries are set, children take the places that are free, or are stopped where the map is over."""
+    open = instance.maps[event.task_scheduled_id]
+    instance.apply(event)
+    episode.mapped.append(open)
+    if isinstance(event, MapProgress):
+        for at in {failure.retry_at_microseconds for failure in event.failures} - {None}:
+            episode.alarms.append(Alarm(at or 0, MAP_RETRY, open.id))
+    _follow_map(instance, open, episode, now)
+
+
+def _follow_map(instance: Instance, open: OpenMap, episode: Episode, now: int) -> None:
+    parent = instance.started
+    assert parent is not None  # noqa: S101 - what has a map has started
+    if open.is_closed:
+        episode.messages.extend(map_children.stops(parent, open, ExecutionCancelRequested()))
+    else:
+        episode.starts.extend(map_children.starts(parent, open, now))
 
 
 def _admit(
@@ -267,6 +311,12 @@ def _admit(
             return _retried_child(instance, executor, event, now, random)
         case SubOrchestrationRetried():
             return event if event.task_scheduled_id in instance.retrying_children else None
+        case MapProgress() | MapPage() | MapRetried():
+            if instance.is_finished:
+                return None
+            id = event.task_scheduled_id
+            predicate = executor.predicate_of(id) if type(event) is MapProgress and event.failures else None
+            return mapping.admitted(instance.maps.get(id), event, now, random, predicate)
         case _:
             return event
 
@@ -362,6 +412,10 @@ def _decide(
             next_start = _continuation(instance, action, now, new_execution_id(), chunk)
         chunk.append(decided)
         instance.apply(decided)
+        if type(decided) is MapScheduled and decided.event_id in instance.maps:
+            open = instance.maps[decided.event_id]
+            episode.mapped.append(open)
+            _follow_map(instance, open, episode, now)
     for event in episode.retried:
         child = instance.children.get(event.task_scheduled_id)
         if child is not None:
@@ -394,12 +448,7 @@ def _child_start(
         parent_instance=ParentInstance(parent.instance_id, parent.execution_id, created.event_id, parent.name),
         tags=created.tags,
     )
-    taken = FailureDetails(
-        type="InstanceExistsError",
-        message=f"the id '{instance_id}' is taken by another instance: choose another, or leave it out",
-        non_retryable=True,
-        bases=("replayflow.errors.InstanceExistsError", "replayflow.errors.StateError"),
-    )
+    taken = map_children.id_is_taken(instance_id)
     return Start(
         instance_id=instance_id,
         execution_id=execution_id,
@@ -476,7 +525,10 @@ def _sent(event: EventSent) -> Message:
 
 def _cancel(instance: Instance, task_id: int, episode: Episode) -> None:
     child = instance.children.get(task_id)
-    if child is None:
+    open = instance.maps.get(task_id)
+    if open is not None:
+        _stop_map(instance, open, episode, ExecutionCancelRequested())
+    elif child is None:
         episode.canceled.append(task_id)
     elif task_id not in instance.retrying_children:
         episode.messages.append(
@@ -486,6 +538,15 @@ def _cancel(instance: Instance, task_id: int, episode: Episode) -> None:
                 execution_id=child.execution_id,
             )
         )
+
+
+def _stop_map(
+    instance: Instance, open: OpenMap, episode: Episode, event: HistoryEvent, *, is_control: bool = False
+) -> None:
+    parent = instance.started
+    assert parent is not None  # noqa: S101 - what has a map has started
+    episode.mapped.append(open)
+    episode.messages.extend(map_children.stops(parent, open, event, is_control=is_control))
 
 
 # ---- the end
@@ -501,7 +562,7 @@ def _finish(instance: Instance, episode: Episode, chunk: list[HistoryEvent]) -> 
         _terminate_children(instance, episode, chunk)
         episode.canceled.extend(instance.tasks)
     elif instance.status is Status.CANCELED:
-        for id in instance.children:
+        for id in [*instance.children, *instance.maps]:
             _cancel(instance, id, episode)
         last = {task.event_id for task in episode.scheduled}
         episode.canceled.extend(id for id in instance.tasks if id not in last)
@@ -526,14 +587,18 @@ def _report(instance: Instance, started: ExecutionStarted, parent: ParentInstanc
     if parent.event:
         return _told(parent, started.instance_id, instance.status)
     report: HistoryEvent
-    if instance.status is Status.COMPLETED:
-        report = SubOrchestrationInstanceCompleted(parent.task_scheduled_id, instance.output)
-    else:
+    details: FailureDetails | None = None
+    if instance.status is not Status.COMPLETED:
         details = instance.failure or FailureDetails(
             type="OrchestrationTerminated" if instance.status is Status.TERMINATED else "OrchestrationCanceled",
             message=f"'{started.instance_id}' was {instance.status.lower()}",
             non_retryable=True,
         )
+    if parent.number is not None:
+        report = map_children.report(parent, instance.output, details)
+    elif details is None:
+        report = SubOrchestrationInstanceCompleted(parent.task_scheduled_id, instance.output)
+    else:
         report = SubOrchestrationInstanceFailed(parent.task_scheduled_id, details)
     return Message(parent.instance_id, events.encode([report]), execution_id=parent.execution_id)
 
@@ -551,6 +616,8 @@ def _terminate_children(instance: Instance, episode: Episode, chunk: list[Histor
                 is_control=True,
             )
         )
+    for open in instance.maps.values():
+        _stop_map(instance, open, episode, ExecutionTerminated(asked.input), is_control=True)
 
 
 def _continuation(

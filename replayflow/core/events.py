@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Self, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeAlias, Union
 
 import msgspec
 from msgspec import Struct
@@ -67,6 +67,7 @@ class ParentInstance(Struct, array_like=True):
     """Who waits for a sub-orchestration's result: the parent's instance and execution, and the id of its task there.
 
     With `event` it is no parent, but whoever started a detached instance: that gets an event of the name when this one has ended, in any execution.
+    `number` (ours) is that of the call, where the task is a map.
     """
 
     instance_id: str
@@ -74,6 +75,7 @@ class ParentInstance(Struct, array_like=True):
     task_scheduled_id: int
     name: str = ""
     event: str = ""
+    number: int | None = None
 
 
 # ---- the protocol's kinds --------------------------------------------------------------------------------------
@@ -332,6 +334,89 @@ class InstanceAsked(Unnumbered, tag=132):
     task_scheduled_id: int = 0
 
 
+# ---- maps ------------------------------------------------------------------------------------------------------
+
+
+class Block(NamedTuple):
+    """Some calls of a map, for so many items: the payloads of the calls, together as one payload."""
+
+    calls: int
+    items: int
+    payloads: Payload
+
+
+class MapItemFailed(Struct, array_like=True):
+    """A call of a map failed: for good, or with another attempt at `retry_at`, decided when it was taken in.
+
+    On its way there `attempt` may be 0, for the present one, and `retry_after_microseconds` is what the call itself asked for. The number -1 is
+    that of the activity that gives the pages.
+    """
+
+    number: int
+    attempt: int
+    failure_details: FailureDetails
+    retry_at_microseconds: int | None = None
+    retry_after_microseconds: int | None = None
+
+
+# Where a client's `history()` hands an event to a user, the items themselves.
+if TYPE_CHECKING:
+    Blocks: TypeAlias = Any
+else:
+    Blocks = list[Block]
+
+
+class MapScheduled(Decided, tag=110):
+    """An activity or orchestrator was asked for, once for each of `count` items or `batch_size` of them.
+
+    With `pages`, the name of an activity, more items follow: it is asked for them, page by page, beginning with `cursor`.
+    """
+
+    name: str
+    items: Blocks
+    count: int
+    site: str = ""
+    is_orchestrator: bool = False
+    concurrency: int = 1
+    batch_size: int | None = None
+    tolerated_failures: int | float = 0
+    on_item_error: str = "fail_fast"
+    retry: RetryValues | None = None
+    timeout_microseconds: int | None = None
+    version: str | None = None
+    pages: str | None = None
+    page_retry: RetryValues | None = None
+    page_timeout_microseconds: int | None = None
+    cursor: Payload = None
+
+
+class MapProgress(Fact, tag=111):
+    """Calls of a map have ended: those with `numbers` have `results`, in the same order; others have failed."""
+
+    task_scheduled_id: int
+    numbers: list[int]
+    results: list[Payload]
+    failures: list[MapItemFailed]
+
+
+class MapPage(Fact, tag=112):
+    """The page `number` (from 0) of a map's items has come; `cursor` is what the next is asked for with, None after the last."""
+
+    task_scheduled_id: int
+    number: int
+    items: Blocks
+    count: int
+    cursor: Payload = None
+    batch_size: int | None = None
+
+
+class MapRetried(Fact, tag=113):
+    """The wait of sub-orchestrations of a map is over: they may begin again."""
+
+    task_scheduled_id: int
+    numbers: list[int]
+
+
 # ---- storing and reading ---------------------------------------------------------------------------------------
 
 
@@ -403,6 +488,8 @@ def describe(event: HistoryEvent) -> str:
             return f"activity '{event.name}' (task {event.event_id})"
         case SubOrchestrationInstanceCreated():
             return f"sub-orchestration '{event.name}' (task {event.event_id})"
+        case MapScheduled():
+            return f"map of '{event.name}' (task {event.event_id})"
         case TimerCreated():
             return f"timer (task {event.event_id})"
         case EventSent():

@@ -23,6 +23,7 @@ from replayflow.core.events import (
     TaskCompleted,
     TaskScheduled,
 )
+from replayflow.core.mapping import OpenMap
 from replayflow.core.nothing import NOTHING
 from replayflow.errors import FailureDetails
 
@@ -73,7 +74,7 @@ class Child:
     """So that it is not tried again."""
 
 
-TIMER, TASK_RETRY, CHILD_RETRY = range(3)
+TIMER, TASK_RETRY, CHILD_RETRY, MAP_RETRY = range(4)
 
 
 class Alarm(NamedTuple):
@@ -94,10 +95,12 @@ class Instance:
         "custom_status",
         "failure",
         "is_finished",
+        "maps",
         "now",
         "output",
         "retrying",
         "retrying_children",
+        "runnable_maps",
         "scheduled_at",
         "started",
         "status",
@@ -113,6 +116,8 @@ class Instance:
         self.tasks: dict[int, TaskScheduled] = {}
         self.timers: dict[int, int] = NOTHING
         self.children: dict[int, Child] = NOTHING
+        self.maps: dict[int, OpenMap] = NOTHING
+        self.runnable_maps = 0
         # Only tasks with a retry policy have entries in these four.
         self.attempts: dict[int, int] = NOTHING
         self.scheduled_at: dict[int, int] = NOTHING
@@ -164,7 +169,7 @@ class Instance:
         """When a worker has to look at the instance, if no message comes: 0 for at once (an activity is open), None for never."""
         if self.is_finished:
             return None
-        if self.status is Status.PENDING or len(self.tasks) > len(self.retrying):
+        if self.status is Status.PENDING or len(self.tasks) > len(self.retrying) or self.runnable_maps:
             return 0
         return None if self.status is Status.SUSPENDED else self.next_due()
 
@@ -176,6 +181,9 @@ class Instance:
             yield Alarm(at, TASK_RETRY, id)
         for id, at in self.retrying_children.items():
             yield Alarm(at, CHILD_RETRY, id)
+        for id, open in self.maps.items():
+            for at in open.rings:
+                yield Alarm(at, MAP_RETRY, id)
 
     def rings(self, alarm: Alarm) -> bool:
         """Whether what the alarm was set for is still open."""
@@ -184,6 +192,8 @@ class Instance:
     def _is_open(self, at: int, what: int, id: int) -> bool:
         if what == TIMER:
             return id in self.timers
+        if what == MAP_RETRY:
+            return id in self.maps and at in self.maps[id].rings
         retrying = self.retrying if what == TASK_RETRY else self.retrying_children
         return retrying.get(id) == at
 
@@ -231,6 +241,7 @@ class Instance:
     def _task_canceled(self, event: events.TaskCanceled) -> None:
         self._close_task(event.task_scheduled_id)
         self._close_child(event.task_scheduled_id)
+        self._close_map(event.task_scheduled_id)
 
     def _close_task(self, id: int) -> None:
         task = self.tasks.pop(id, None)
@@ -288,6 +299,35 @@ class Instance:
         if child is not None:
             child.instance_id, child.execution_id, child.attempt = event.instance_id, event.execution_id, event.attempt
 
+    def _map_scheduled(self, event: events.MapScheduled) -> None:
+        open = OpenMap(event)
+        if not open.is_closed:
+            if self.maps is NOTHING:
+                self.maps = {}
+            self.maps[event.event_id] = open
+            self.runnable_maps += open.is_runnable
+
+    def _map_moved(self, event: events.MapProgress | events.MapPage | events.MapRetried) -> None:
+        open = self.maps.get(event.task_scheduled_id)
+        if open is None:
+            return
+        was_runnable = open.is_runnable
+        open.apply(event, self.now)
+        self.runnable_maps += open.is_runnable - was_runnable
+        if isinstance(event, events.MapProgress):
+            for failure in event.failures:
+                at = failure.retry_at_microseconds
+                if at is not None:
+                    self._set(at, MAP_RETRY, open.id)
+        if open.is_closed:
+            self._close_map(open.id)
+
+    def _close_map(self, id: int) -> None:
+        open = self.maps.pop(id, None)
+        if open is not None:
+            self.runnable_maps -= open.is_runnable
+            open.is_closed = True
+
     def _timer_created(self, event: events.TimerCreated) -> None:
         if self.timers is NOTHING:
             self.timers = {}
@@ -322,6 +362,10 @@ _APPLY: dict[type[HistoryEvent], Callable[[Instance, Any], None]] = {
     events.SubOrchestrationInstanceFailed: Instance._child_ended,
     events.SubOrchestrationAttemptFailed: Instance._child_attempt_failed,
     events.SubOrchestrationRetried: Instance._child_retried,
+    events.MapScheduled: Instance._map_scheduled,
+    events.MapProgress: Instance._map_moved,
+    events.MapPage: Instance._map_moved,
+    events.MapRetried: Instance._map_moved,
     events.TimerCreated: Instance._timer_created,
     events.TimerFired: Instance._timer_fired,
     events.TimerCanceled: Instance._timer_canceled,

@@ -25,6 +25,8 @@ from replayflow.core.events import (
     ExecutionCompleted,
     ExecutionStarted,
     HistoryEvent,
+    MapPage,
+    MapProgress,
     OrchestratorStarted,
     SubOrchestrationInstanceCompleted,
     SubOrchestrationInstanceFailed,
@@ -34,6 +36,7 @@ from replayflow.core.events import (
     TimerFired,
     describe,
 )
+from replayflow.core.map_result import MapTask
 from replayflow.core.sites import site_of, site_of_code
 from replayflow.core.tasks import ActivityTask, Pending, Task, complete
 from replayflow.errors import (
@@ -160,6 +163,11 @@ class Replay:
                 if task is None:
                     return
                 fail(task, event.failure_details)
+            case MapProgress() | MapPage():
+                task = self.decisions.open.get(event.task_scheduled_id)
+                if not isinstance(task, MapTask) or not task.take(event):
+                    return
+                del self.decisions.open[event.task_scheduled_id]
             case ExecutionStarted():
                 self._start()
                 return

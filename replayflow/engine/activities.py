@@ -126,6 +126,24 @@ class Activities:
             self._begin(line, run)
         return run
 
+    def plan_of(self, name: str) -> Plan:
+        """How to call the activity."""
+        return self._plans.get(name) or self._plan(name)
+
+    def start_run(self, run: Run) -> None:
+        """As `start`, for a run that somebody else has made."""
+        if self._is_stopping:
+            return
+        self._runs.add(run)
+        line = run.plan.line
+        if line.active >= line.limit:
+            line.waiting.append(run)
+        elif line is self._async:
+            line.active += 1
+            self._runners.put(run)
+        else:
+            self._begin(line, run)
+
     def _plan(self, name: str) -> Plan:
         definition = self._environment.activities[name]
         plan = self._plans[name] = Plan(

@@ -18,6 +18,7 @@ from replayflow.core.instance import Instance, Status
 from replayflow.core.nothing import NOTHING
 from replayflow.core.replay import Replay
 from replayflow.engine.activities import Run
+from replayflow.engine.windows import Window
 from replayflow.errors import FailureDetails
 from replayflow.store.base import Delivery, Loaded
 
@@ -75,6 +76,7 @@ class Live:
         "running",
         "sequence",
         "start",
+        "windows",
     )
 
     def __init__(self, id: str, execution_id: str) -> None:
@@ -92,6 +94,7 @@ class Live:
         self.owing: AbstractSet[tuple[str, int]] = _NO_KEYS
         self.ran: AbstractSet[tuple[str, int]] = _NO_KEYS
         self.running: dict[int, Run] = {}
+        self.windows: dict[int, Window] = {}
         self.reading = 0
         self.must_reload = False
         self.is_busy = False
@@ -125,6 +128,7 @@ class Live:
         self.is_busy = False
         if record.execution_id != self.execution_id:
             self.running = {}
+            self.windows = {}
             self.mailbox = []
         else:
             self.mailbox = [event for event in self.mailbox if id(event) not in self.numbers]
@@ -236,7 +240,15 @@ class Live:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is lost by forgetting it."""
-        return not (self.is_busy or self.is_queued or self.is_loading or self.running or self.orphans or self.has_news)
+        return not (
+            self.is_busy
+            or self.is_queued
+            or self.is_loading
+            or self.running
+            or self.orphans
+            or self.has_news
+            or any(window.under_way() for window in self.windows.values())
+        )
 
 
 def _with(keys: AbstractSet[tuple[str, int]], key: tuple[str, int]) -> set[tuple[str, int]]:

@@ -27,8 +27,17 @@ from replayflow.core.commit import Commit, Ending, Message, RowState, Start
 from replayflow.core.decisions import FAULTS
 from replayflow.core.definitions import Environment
 from replayflow.core.episode import Episode
-from replayflow.core.events import ExecutionStarted, HistoryEvent, TaskCompleted, TaskFailed, TaskScheduled, TimerFired
-from replayflow.core.instance import CHILD_RETRY, TASK_RETRY, TIMER, Alarm, Status
+from replayflow.core.events import (
+    ExecutionStarted,
+    HistoryEvent,
+    MapPage,
+    MapProgress,
+    TaskCompleted,
+    TaskFailed,
+    TaskScheduled,
+    TimerFired,
+)
+from replayflow.core.instance import CHILD_RETRY, MAP_RETRY, TASK_RETRY, TIMER, Alarm, Status
 from replayflow.core.replay import Replay
 from replayflow.engine.activities import Activities, Run
 from replayflow.engine.alarms import Alarms
@@ -36,12 +45,14 @@ from replayflow.engine.committer import Committer, Settle
 from replayflow.engine.intake import Intake
 from replayflow.engine.limits import Limits
 from replayflow.engine.live import Ended, Live
+from replayflow.engine.maps import Maps
 from replayflow.engine.patience import Backoff
 from replayflow.engine.revival import revive, unknown
 from replayflow.engine.steps import Parking, Step
 from replayflow.engine.waiters import Waiters
 from replayflow.engine.warm import Warm
 from replayflow.engine.watchdog import Watchdog
+from replayflow.engine.windows import CallRun
 from replayflow.errors import (
     FailureDetails,
     InvalidArgumentError,
@@ -100,6 +111,7 @@ class Residents:
             },
             self._has_run,
         )
+        self._maps = Maps(environment.codec, self.activities, self._enqueue, self._post_end)
 
     @property
     def is_quiet(self) -> bool:
@@ -252,6 +264,8 @@ class Residents:
                     self._start_activity(live, live.execution_id, task)
             for alarm in instance.alarms():
                 self.alarms.set(live.id, alarm)
+            if instance.maps:
+                self._maps.follow(live, list(instance.maps.values()))
         live.orphans = [(owner, task) for owner, task in live.orphans if (owner, task.event_id) not in live.ran]
         for execution_id, task in live.orphans:
             if task.name in self._environment.activities:
@@ -344,6 +358,10 @@ class Residents:
         for task in done.scheduled:
             if task.name not in activities:
                 return self._parking(live, str(unknown("activity", task.name, activities)))
+        for open in done.mapped:
+            missing = open.unknown_activity(activities)
+            if missing is not None:
+                return self._parking(live, str(unknown("activity", missing, activities)))
         live.mailbox = []
         if start:
             live.start = ()
@@ -403,6 +421,8 @@ class Residents:
                 self._start_activity(live, live.execution_id, task)
             for alarm in done.alarms:
                 self.alarms.set(live.id, alarm)
+            if done.mapped:
+                self._maps.follow(live, done.mapped)
         if outcome is not ACCEPTED:
             self.follow(outcome)
         if done.problem is not None and not live.instance.is_finished:
@@ -421,6 +441,8 @@ class Residents:
         self._close(live)
         self._warm.drop(live)
         live.executor = Ended()
+        if live.windows:
+            self._maps.end(live)
         if state.orphans is not None:
             live.orphans = [o for o in episode.decode_orphans(state.orphans) if (o[0], o[1].event_id) not in live.ran]
             for execution_id, task in live.orphans:
@@ -519,8 +541,10 @@ class Residents:
     def _has_run(self, run: Run, event: HistoryEvent) -> None:
         """An activity has ended: its result goes into the mailbox, or, where nobody is in, into the inbox."""
         live = self._lives.get(run.instance_id)
-        if live is None:
-            self._post(Message(run.instance_id, events.encode([event]), execution_id=run.execution_id))
+        if type(run) is CallRun:
+            self._maps.has_run(live, run, event)
+        elif live is None:
+            self._post_end(run, event)
         elif live.execution_id == run.execution_id and not live.instance.is_finished:
             live.running.pop(run.task.event_id, None)
             live.mailbox.append(event)
@@ -528,6 +552,9 @@ class Residents:
                 self._enqueue(live)
         else:
             self._orphan_has_run(live, run, event)
+
+    def _post_end(self, run: Run, event: HistoryEvent) -> None:
+        self._post(Message(run.instance_id, events.encode([event]), execution_id=run.execution_id))
 
     def _orphan_has_run(self, live: Live, run: Run, event: HistoryEvent) -> None:
         """An activity of an execution that has ended has had its run, and nobody is left to be told."""
@@ -563,6 +590,9 @@ class Residents:
             if alarm.id not in live.running:
                 self._start_activity(live, live.execution_id, live.instance.tasks[alarm.id])
             return
+        if alarm.kind == MAP_RETRY:
+            self._maps.ring(live, alarm)
+            return
         if alarm.kind == TIMER:
             live.mailbox.append(TimerFired(alarm.id, alarm.at))
         elif alarm.kind == CHILD_RETRY:
@@ -596,7 +626,7 @@ class Residents:
         messages = [
             Message(live.id, events.encode([event]), execution_id=live.execution_id)
             for event in live.mailbox
-            if isinstance(event, TaskCompleted | TaskFailed) and id(event) not in live.numbers
+            if isinstance(event, TaskCompleted | TaskFailed | MapProgress | MapPage) and id(event) not in live.numbers
         ]
         live.is_busy = True
         return Parking(self, live, Park(live.id, live.execution_id, problem.encode(), messages), problem)

@@ -26,6 +26,10 @@ def revive(live: Live, pieces: Sequence[Sequence[HistoryEvent]], environment: En
     for task in live.instance.tasks.values():
         if task.name not in environment.activities:
             return unknown("activity", task.name, environment.activities)
+    for open in live.instance.maps.values():
+        missing = open.unknown_activity(environment.activities)
+        if missing is not None:
+            return unknown("activity", missing, environment.activities)
     if not pieces:
         return None
     replay = Replay(definition, started, environment)

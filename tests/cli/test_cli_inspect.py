@@ -152,6 +152,65 @@ def test_a_history_tells_what_each_event_is_about() -> None:
         assert part in text
 
 
+MAPS = """
+from replayflow import App, OrchestrationContext
+
+app = App()
+
+
+@app.activity
+def odd(x: int) -> int:
+    if x % 10 == 9:
+        raise ValueError(f"{x} ends in nine")
+    return x
+
+
+@app.activity
+def numbers(cursor: int | None) -> tuple[list[int], int | None]:
+    first = cursor or 0
+    return list(range(first, first + 4)), first + 4 if first < 4 else None
+
+
+@app.activity
+def evens(batch: list[int]) -> list[int]:
+    return [2 * x for x in batch]
+
+
+@app.orchestrator
+def batch(ctx: OrchestrationContext, count: int):
+    result = yield ctx.map(odd, range(count), tolerated_failures=0.1, on_item_error="collect")
+    twice = yield ctx.map(evens, numbers, batch_size=3)
+    return [len(result.succeeded), sum(twice.succeeded)]
+"""
+
+
+def test_a_map_is_shown_with_how_far_it_is_and_its_history_reads_well(folder: Path) -> None:
+    (folder / "maps.py").write_text(MAPS, "utf-8")
+    accepted("run", "maps:batch", "--id", "b", "--json", "--input", "40")
+    shown = accepted("show", "b", "--json")["maps"]
+    assert [(one["name"], one["total"], one["done"], one["failed"], one["is_over"]) for one in shown] == [
+        ("odd", 40, 36, 4, True),
+        ("evens", 8, 8, 0, True),
+    ]
+    text = invoke("show", "b").stdout
+    assert "odd (task 1): 36 of 40 items done, 4 failed, over" in text
+    history = invoke("history", "b").stdout
+    assert "odd, 40 items" in history
+    assert "[0, 1, 2, 3, 4, ...]" in history
+    assert "evens, pages of numbers" in history
+    assert "evens: page 0, 4 items" in history
+    assert "ValueError: 9 ends in nine" in history
+    events = accepted("history", "b", "--json")["events"]
+    (scheduled,) = [event for event in events if event["event"] == "MapScheduled" and event["name"] == "odd"]
+    assert scheduled["items"] == list(range(40))
+    failed = [failure for event in events for failure in event.get("failures", [])]
+    assert {failure["failure_details"]["type"] for failure in failed} == {"ValueError"}
+    pages = [(event["items"], event["cursor"]) for event in events if event["event"] == "MapPage"]
+    assert pages == [([0, 1, 2, 3], 4), ([4, 5, 6, 7], None)]
+    results = [r for e in events if e["event"] == "MapProgress" and e["task_scheduled_id"] == 2 for r in e["results"]]
+    assert sorted(results) == [[0, 2, 4], [6], [8, 10, 12], [14]]
+
+
 def test_a_history_is_read_in_pieces_and_by_execution() -> None:
     accepted("run", "flows:checkout", "--id", "o", "--input", '{"id": "o-1"}')
     first = accepted("history", "o", "--json", "--limit", "2")

@@ -14,8 +14,10 @@ from msgspec.structs import fields
 from replayflow.core import events
 from replayflow.core.events import (
     KINDS,
+    Block,
     EventRaised,
     HistoryEvent,
+    MapItemFailed,
     OrchestratorStarted,
     ParentInstance,
     TaskCompleted,
@@ -50,7 +52,22 @@ retries = st.builds(
     retry_on=st.none() | st.lists(text, max_size=3),
     non_retryable=st.lists(text, max_size=3),
 )
-parents = st.builds(ParentInstance, instance_id=text, execution_id=text, task_scheduled_id=integer, name=text)
+parents = st.builds(
+    ParentInstance,
+    instance_id=text,
+    execution_id=text,
+    task_scheduled_id=integer,
+    name=text,
+    number=st.none() | integer,
+)
+item_failures = st.builds(
+    MapItemFailed,
+    number=integer,
+    attempt=integer,
+    failure_details=failures,
+    retry_at_microseconds=st.none() | integer,
+    retry_after_microseconds=st.none() | integer,
+)
 BY_ANNOTATION: dict[str, st.SearchStrategy[Any]] = {
     "int": integer,
     "str": text,
@@ -63,6 +80,13 @@ BY_ANNOTATION: dict[str, st.SearchStrategy[Any]] = {
     "FailureDetails | None": st.none() | failures,
     "RetryValues | None": st.none() | retries,
     "ParentInstance | None": st.none() | parents,
+    "Blocks": st.lists(
+        st.builds(Block, calls=integer, items=integer, payloads=st.none() | st.binary(max_size=8)), max_size=3
+    ),
+    "int | float": integer | st.floats(allow_nan=False),
+    "list[int]": st.lists(integer, max_size=3),
+    "list[Payload]": st.lists(st.none() | st.binary(max_size=8), max_size=3),
+    "list[MapItemFailed]": st.lists(item_failures, max_size=3),
     "dict[str, str] | None": st.none() | st.dictionaries(text, text, max_size=3),
 }
 

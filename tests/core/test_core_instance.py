@@ -34,6 +34,7 @@ def sample(kind: type[HistoryEvent]) -> HistoryEvent:
         "start": b"",
         "fire_at_microseconds": 5,
         "retry_at_microseconds": 5,
+        **dict.fromkeys(("items", "numbers", "results", "failures"), ()),
     }
     given = {}
     for field in fields(kind):

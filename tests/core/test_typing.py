@@ -57,6 +57,10 @@ def parent(ctx: OrchestrationContext, x: int) -> Orchestration[str]:
     flag: bool = yield from ctx.wait_for_external_event("e", type=str)  # wrong
     other: int = yield from ctx.call_sub_orchestrator(child, x)  # wrong
     ctx.call_activity("by name", x, result_type=int)
+    ctx.map(number, ["text"])  # wrong
+    ctx.map(number, [x], batch_size=2)  # wrong
+    ctx.map(number, [x], on_item_error="perhaps")  # wrong
+    mapped: list[str] = (yield from ctx.map(number, [x])).succeeded  # wrong
     saga: Saga
     saga = Saga()  # wrong
     saga.run(number, nothing, "text")  # wrong

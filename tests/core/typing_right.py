@@ -11,6 +11,8 @@ from replayflow import (
     App,
     Client,
     Instance,
+    MapFailure,
+    MapResult,
     Orchestration,
     OrchestrationContext,
     RetryPolicy,
@@ -82,6 +84,56 @@ def child(ctx: OrchestrationContext, order: Order) -> Orchestration[dict[str, in
 def child_without_input(ctx: OrchestrationContext) -> Orchestration[int]:
     yield ctx.create_timer(timedelta(1))
     return 1
+
+
+@app.activity
+async def batch_in_loop(orders: list[Order]) -> list[int]:
+    return [len(order.id) for order in orders]
+
+
+@app.activity
+def batch_with_context(ctx: ActivityContext, orders: list[Order]) -> list[str]:
+    return [order.id for order in orders]
+
+
+@app.activity
+async def pages(cursor: int | None) -> tuple[list[Order], int | None]:
+    return [], cursor
+
+
+@app.activity
+def pages_in_thread(cursor: str | None) -> tuple[list[Order], str | None]:
+    return [], cursor
+
+
+@app.orchestrator
+def batch_child(ctx: OrchestrationContext, orders: list[Order]) -> Orchestration[list[float]]:
+    yield ctx.create_timer(timedelta(1))
+    return [1.0 for _ in orders]
+
+
+@app.orchestrator
+def mapping(ctx: OrchestrationContext, orders: list[Order]) -> Orchestration[MapResult[int]]:
+    assert_type(ctx.map(in_loop, orders), Task[MapResult[int]])
+    assert_type((yield from ctx.map(in_loop, orders)), MapResult[int])
+    assert_type((yield from ctx.map(in_thread, iter(orders), concurrency=3)), MapResult[str])
+    assert_type((yield from ctx.map(with_context, tuple(orders), tolerated_failures=0.1)), MapResult[bytes])
+    assert_type((yield from ctx.map(with_context_in_loop, orders, on_item_error="collect")), MapResult[float])
+    assert_type((yield from ctx.map(child, orders, retry=RetryPolicy())), MapResult[dict[str, int]])
+    assert_type((yield from ctx.map(batch_in_loop, orders, batch_size=10)), MapResult[int])
+    assert_type((yield from ctx.map(batch_with_context, orders, batch_size=10)), MapResult[str])
+    assert_type((yield from ctx.map(batch_child, orders, batch_size=10)), MapResult[float])
+    assert_type((yield from ctx.map(in_loop, pages)), MapResult[int])
+    assert_type((yield from ctx.map(in_loop, pages_in_thread)), MapResult[int])
+    assert_type((yield from ctx.map(batch_in_loop, pages, batch_size=10)), MapResult[int])
+    assert_type((yield from ctx.map("by name", orders, result_type=int)), MapResult[int])
+    assert_type((yield from ctx.map("by name", orders)), MapResult[Any])
+    result = yield from ctx.map(in_loop, orders)
+    assert_type(result.results, list[int | None])
+    assert_type(result.succeeded, list[int])
+    assert_type(result.failures, list[MapFailure])
+    assert_type((yield from result.retry_failed(ctx)), MapResult[int])
+    return result
 
 
 @app.orchestrator

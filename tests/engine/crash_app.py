@@ -6,7 +6,17 @@ import asyncio
 import sys
 from datetime import timedelta
 
-from replayflow import ActivityContext, App, Limits, Orchestration, OrchestrationContext, Saga, TaskHub, when_all
+from replayflow import (
+    ActivityContext,
+    App,
+    Limits,
+    Orchestration,
+    OrchestrationContext,
+    RetryPolicy,
+    Saga,
+    TaskHub,
+    when_all,
+)
 
 app = App()
 
@@ -38,6 +48,37 @@ def batch(ctx: OrchestrationContext, width: int) -> Orchestration[dict[str, int 
     said = yield from ctx.call_activity(in_thread, width)
     more = yield from ctx.wait_for_external_event("more", type=int)
     return {"sum": sum(results), "children": sum(children), "more": more, "said": said}
+
+
+@app.activity
+async def flaky(ctx: ActivityContext, x: int) -> int:
+    await asyncio.sleep(0.001 * (x % 5))
+    if ctx.attempt == 1 and x % 13 == 0:
+        raise ValueError(f"{x}, at first")
+    return 2 * x
+
+
+@app.activity
+async def pages(cursor: int | None) -> tuple[list[int], int | None]:
+    first = cursor or 0
+    return list(range(first, first + 40)), first + 40 if first < 80 else None
+
+
+@app.activity
+async def double_all(batch: list[int]) -> list[int]:
+    await asyncio.sleep(0.002)
+    return [2 * x for x in batch]
+
+
+@app.orchestrator
+def mapped(ctx: OrchestrationContext, width: int) -> Orchestration[dict[str, int]]:
+    again = RetryPolicy(max_attempts=2, first_interval=timedelta(milliseconds=5))
+    single = ctx.map(flaky, range(width), concurrency=20, retry=again)
+    children = ctx.map(child, range(6), concurrency=2)
+    batches = ctx.map(double_all, pages, batch_size=7, concurrency=3)
+    results = yield from when_all([single, children, batches])
+    first, second, third = (sum(result.succeeded) for result in results)
+    return {"single": first, "children": second, "batches": third}
 
 
 @app.activity

@@ -3,7 +3,8 @@
     python -m tests.engine.crash_campaign --kills 30
 
 1. What a client was told is accepted is there after every kill (I6): each instance ends, with the right result.
-2. In each history every task that was scheduled has its result exactly once (I4), and each event that was raised stands there exactly once (I5).
+2. In each history every task that was scheduled has its result exactly once (I4), every call of a map, too, and each event that was raised stands
+   there exactly once (I5).
 3. A saga that fails undoes what it began, the last first, each once; one that succeeds undoes nothing.
 4. A schedule that catches up has a run for each of its times, and none a second one.
 5. The file passes SQLite's own check.
@@ -29,6 +30,8 @@ from replayflow import Client, InstanceFinishedError, Schedule
 from replayflow.core import events
 
 WIDTH = 60
+MAP_WIDTH = 400
+MAPPED = {"single": MAP_WIDTH * (MAP_WIDTH - 1), "children": 4 * sum(range(6)), "batches": 2 * sum(range(120))}
 SAGA_PARTS = 12
 BEAT = timedelta(milliseconds=150)
 
@@ -65,6 +68,7 @@ async def campaign(path: Path, kills: int, batches: int, seed: int) -> dict[str,
     chance = random.Random(seed)
     worker = Worker(path)
     started: list[str] = []
+    maps: list[str] = []
     raised: dict[str, int] = {}
     try:
         async with Client(path) as client:
@@ -74,11 +78,13 @@ async def campaign(path: Path, kills: int, batches: int, seed: int) -> dict[str,
             first_beat = (await beat.status()).next_at
             sagas = [await _start_saga(client, number) for number in range(batches)]
             started += [await _start(client, number) for number in range(batches)]
+            maps += [await _start_map(client, number) for number in range(max(1, batches // 4))]
             for _ in range(kills):
                 await asyncio.sleep(chance.uniform(0.02, 1.0))
                 worker.restart()
                 sagas.append(await _start_saga(client, len(sagas)))
                 started.append(await _start(client, len(started)))  # with nobody there to serve it, perhaps
+                maps.append(await _start_map(client, len(maps)))
                 for id in chance.sample(started, min(5, len(started))):
                     if id not in raised:
                         raised[id] = chance.randrange(1000)
@@ -99,6 +105,9 @@ async def campaign(path: Path, kills: int, batches: int, seed: int) -> dict[str,
                     "said": f"{id}:{WIDTH}",
                 }
                 assert result == expected, f"seed {seed}: {id} came to {result}, not {expected}"
+            for id in maps:
+                result = await client.get(id).result(timeout=max(1, deadline - time.monotonic()))
+                assert result == MAPPED, f"seed {seed}: {id} came to {result}, not {MAPPED}"
             for number, id in enumerate(sagas):
                 result = await client.get(id).result(timeout=max(1, deadline - time.monotonic()))
                 assert result == ("undone" if number % 2 else "done"), f"seed {seed}: {id} came to {result}"
@@ -113,11 +122,16 @@ async def campaign(path: Path, kills: int, batches: int, seed: int) -> dict[str,
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",), f"seed {seed}: the file is damaged"
         assert connection.execute("SELECT count(*) FROM inbox").fetchone() == (0,), f"seed {seed}: messages are left"
-    return figures | {"kills": kills, "instances": len(started), "sagas": len(sagas)}
+    return figures | {"kills": kills, "instances": len(started), "sagas": len(sagas), "maps": len(maps)}
 
 
 async def _start(client: Client, number: int) -> str:
     instance = await client.start("batch", WIDTH, instance_id=f"batch-{number}")
+    return instance.id
+
+
+async def _start_map(client: Client, number: int) -> str:
+    instance = await client.start("mapped", MAP_WIDTH, instance_id=f"map-{number}")
     return instance.id
 
 
@@ -153,6 +167,7 @@ async def audit(client: Client, raised: dict[str, int]) -> dict[str, int]:
         asked: Counter[int] = Counter()
         answered: Counter[int] = Counter()
         arrived = 0
+        calls: Counter[tuple[int, int]] = Counter()
         async for event in client.get(state.id).history():
             figures["events"] += 1
             match event:
@@ -165,12 +180,16 @@ async def audit(client: Client, raised: dict[str, int]) -> dict[str, int]:
                     figures["activities"] += isinstance(event, events.TaskCompleted)
                 case events.TimerFired():
                     answered[event.timer_id] += 1
+                case events.MapProgress():
+                    calls.update((event.task_scheduled_id, number) for number in event.numbers)
+                    figures["calls"] += len(event.numbers)
                 case events.EventRaised():
                     arrived += 1
                 case _:
                     pass
+        assert not calls or set(calls.values()) == {1}, f"{state.id}: a call has two results: {calls.most_common(3)}"
         assert asked == answered, f"{state.id}: asked {asked - answered}, answered {answered - asked}"
-        assert set(asked.values()) == {1}, f"{state.id}: an id was used twice"
+        assert set(asked.values()) <= {1}, f"{state.id}: an id was used twice"
         if state.name == "guarded":
             assert undone == (list(reversed(range(state.input))) if state.input % 2 else []), f"{state.id}: {undone}"
         assert arrived == (1 if state.id in raised else 0), f"{state.id}: {arrived} events"

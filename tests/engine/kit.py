@@ -192,11 +192,12 @@ def shape(history: Sequence[HistoryEvent]) -> list[tuple[Any, ...]]:
 
 
 async def audit(client: Client) -> None:
-    """In every history each thing that was asked for was asked once and answered once; all inboxes are empty."""
+    """In every history each thing that was asked for, a call of a map, too, was asked once and answered once; all inboxes are empty."""
     async for state in client.list():
         asked: Counter[int] = Counter()
         answered: Counter[int] = Counter()
         dropped: set[int] = set()
+        calls: Counter[tuple[int, int]] = Counter()
         for event in await history_of(client, state.id):
             match event:
                 case events.TaskScheduled() | events.SubOrchestrationInstanceCreated() | events.TimerCreated():
@@ -207,6 +208,8 @@ async def audit(client: Client) -> None:
                     answered[event.task_scheduled_id] += 1
                 case events.TimerFired():
                     answered[event.timer_id] += 1
+                case events.MapProgress():
+                    calls.update((event.task_scheduled_id, number) for number in event.numbers)
                 case events.TaskCanceled():
                     dropped.add(event.task_scheduled_id)
                 case events.TimerCanceled():
@@ -215,6 +218,7 @@ async def audit(client: Client) -> None:
                     pass
         assert not asked or set(asked.values()) == {1}, f"{state.id}: an id was used twice: {asked}"
         assert not answered or set(answered.values()) == {1}, f"{state.id}: two answers: {answered}"
+        assert not calls or set(calls.values()) == {1}, f"{state.id}: a call of a map has two results: {calls}"
         assert answered.keys() <= asked.keys(), f"{state.id}: answers to nothing"
         if state.status == "COMPLETED":
             assert asked.keys() - dropped == answered.keys() - dropped, f"{state.id}: {asked} but {answered}"

@@ -103,6 +103,27 @@ async def test_the_batch_finds_copies(store: str, tmp_path: Path) -> None:
     assert summary.copies == [[str(folder / "deep" / "two.txt"), str(folder / "one.txt")]]
 
 
+async def test_the_batch_tells_what_it_could_not_read(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = a_folder(tmp_path / "files")
+    tries = []
+    really_read = Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:
+        if path.name == "three.txt":
+            tries.append(path)
+            raise PermissionError("not for you")
+        return really_read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    async with TaskHub(store, batch.app) as hub:
+        summary = await batch.summarize(hub, str(folder))
+    assert (summary.files, len(summary.copies)) == (2, 1)
+    assert summary.unread == {str(folder / "three.txt"): "PermissionError: not for you"}
+    assert len(tries) == 2
+
+
 async def test_a_second_batch_sees_what_has_changed(store: str, tmp_path: Path) -> None:
     folder = a_folder(tmp_path / "files")
     async with TaskHub(store, batch.app) as hub:
