@@ -12,6 +12,7 @@ import errno
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -32,6 +33,7 @@ from replayflow.store.sqlite.statements import SQL
 T = TypeVar("T")
 SQLITE_VERSION_MIN = (3, 35, 0)  # UPDATE ... FROM and RETURNING
 CACHED_STATEMENTS = 256
+_BUSY_LOOK_SECONDS = 0.005
 
 
 def check_file(path: Path) -> None:
@@ -76,7 +78,7 @@ def connect(path: Path, busy_seconds: float, synchronous: str) -> sqlite3.Connec
         path, timeout=busy_seconds, isolation_level=None, check_same_thread=False, cached_statements=CACHED_STATEMENTS
     )
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
+        _use_wal(connection, busy_seconds)
         if synchronous == "NORMAL":
             connection.execute("PRAGMA synchronous = NORMAL")
         else:
@@ -85,6 +87,20 @@ def connect(path: Path, busy_seconds: float, synchronous: str) -> sqlite3.Connec
         connection.close()
         raise
     return connection
+
+
+def _use_wal(connection: sqlite3.Connection, busy_seconds: float) -> None:
+    """The file is in WAL mode. Where several want to make it so at once, SQLite tells all but one that it is busy, and does not wait as it should."""
+    deadline = time.monotonic() + busy_seconds
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > deadline:
+                raise
+            time.sleep(_BUSY_LOOK_SECONDS)
+        else:
+            return
 
 
 def in_transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:

@@ -61,10 +61,9 @@ class Remembered:
         self.instances: dict[str, Known] = {}
         self._version: int | None = None
 
-    def check(self, connection: sqlite3.Connection) -> None:
-        """Called inside the transaction, when nobody else can write any more."""
-        version: int = connection.execute(SQL["database_changes"]).fetchone()[0]
-        if version != self._version or len(self.instances) > _REMEMBERED_MAX:
+    def check(self, version: int | None) -> None:
+        """`version` is SQLite's count of the changes by others, read inside the transaction, when nobody else can write any more."""
+        if version is None or version != self._version or len(self.instances) > _REMEMBERED_MAX:
             self._version = version
             self.instances.clear()
 
@@ -138,12 +137,12 @@ class Group:
             LeaseLostError: the hub's epoch is another.
         """
         self._connection = connection
-        epoch, self._next_key, self._next_number = connection.execute(SQL["hub"]).fetchone()
+        epoch, self._next_key, self._next_number, version = connection.execute(SQL["hub"]).fetchone()
         if self._epoch is not None and epoch != self._epoch:
             raise LeaseLostError(
                 f"the hub {self._url} has another owner by now (epoch {epoch}, ours was {self._epoch}): nothing was written"
             )
-        self._remembered.check(connection)
+        self._remembered.check(version)
         before = (self._next_key, self._next_number)
         self._read_known()
         outcomes = [

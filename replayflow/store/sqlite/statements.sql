@@ -1,5 +1,5 @@
 -- name: hub
-SELECT epoch, next_key, next_number FROM hub
+SELECT epoch, next_key, next_number, data_version FROM hub, pragma_data_version
 
 -- name: owner
 SELECT owner_pid, owner_host, owner_since FROM hub
