@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from replayflow.codec import Payload
 from replayflow.core import events
+from replayflow.core.entity_actions import EntityAction, SendEntityMessage
 from replayflow.core.events import HistoryEvent
 from replayflow.errors import FailureDetails
 from replayflow.retry import RetryValues
@@ -148,5 +149,7 @@ class CompleteOrchestration:
         )
 
 
-Matched: TypeAlias = ScheduleTask | CreateSubOrchestration | CreateTimer | SendEvent | CancelTimer | CancelTask
-Action: TypeAlias = Matched | SetCustomStatus | CompleteOrchestration
+Matched: TypeAlias = (
+    ScheduleTask | CreateSubOrchestration | CreateTimer | SendEvent | CancelTimer | CancelTask | SendEntityMessage
+)
+Action: TypeAlias = Matched | SetCustomStatus | CompleteOrchestration | EntityAction

@@ -15,6 +15,8 @@ from typing import Any, Protocol
 from replayflow.core import events, ids
 from replayflow.core.actions import Action, CompleteOrchestration, CreateSubOrchestration, ScheduleTask
 from replayflow.core.commit import Commit, Message, RowState, Start
+from replayflow.core.entity_actions import RemoveEntity, ScheduleOrchestration, SendEntityMessage, releases
+from replayflow.core.entity_ids import is_entity_id
 from replayflow.core.events import (
     CustomStatusSet,
     EventRaised,
@@ -316,6 +318,14 @@ def _decide(
             continue
         if type(action) is CreateSubOrchestration:
             action.execution_id = new_execution_id()
+        elif type(action) is SendEntityMessage:
+            _send_entity_message(instance, action, episode, now, new_execution_id)
+        elif type(action) is ScheduleOrchestration:
+            action.execution_id = new_execution_id()
+            episode.starts.append(action.start(now))
+        elif type(action) is RemoveEntity:
+            commit.removes = True
+            continue
         decided = action.record()
         match decided:
             case TimerCreated():
@@ -330,12 +340,23 @@ def _decide(
                 pass
         if type(action) is CompleteOrchestration and action.orchestration_status == Status.CONTINUED_AS_NEW:
             commit.next_start = _continuation(instance, action, now, new_execution_id(), chunk)
+            commit.forgets_past = is_entity_id(commit.instance_id)
         chunk.append(decided)
         instance.apply(decided)
     for event in episode.retried:
         child = instance.children.get(event.task_scheduled_id)
         if child is not None:
             episode.starts.append(_child_start(instance, child.created, event.instance_id, event.execution_id, now))
+
+
+def _send_entity_message(
+    instance: Instance, action: SendEntityMessage, episode: Episode, now: int, new_execution_id: Callable[[], str]
+) -> None:
+    sender = instance.started
+    assert sender is not None  # noqa: S101 - an execution that decides has started
+    message = action.message(sender, now, new_execution_id)
+    if message is not None:
+        episode.messages.append(message)
 
 
 def retried(instance: Instance, task_id: int, new_execution_id: Callable[[], str]) -> SubOrchestrationRetried | None:
@@ -418,6 +439,8 @@ def _finish(instance: Instance, episode: Episode, chunk: list[HistoryEvent]) -> 
     parent = started.parent_instance
     if parent is not None and instance.status is not Status.CONTINUED_AS_NEW:
         episode.messages.append(_report(instance, started, parent))
+    if instance.locks:
+        episode.messages.extend(releases(instance.locks, started))
     if instance.status is Status.TERMINATED:
         _terminate_children(instance, episode, chunk)
         episode.canceled.extend(instance.tasks)

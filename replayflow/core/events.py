@@ -254,6 +254,103 @@ class ExecutionResumed(Fact):
     input: Payload = None
 
 
+# ---- the protocol's kinds about entities. Sent, they have the sender's action id and a target; received, -1 and none.
+
+
+@dataclass(slots=True)
+class EntityOperationSignaled(Decided):
+    """An operation was asked for, and nobody waits for its result. It is performed at `scheduled_time`, where it has one."""
+
+    kind: ClassVar[int] = 23
+    event_id: int
+    request_id: str
+    operation: str
+    scheduled_time_microseconds: int | None = None
+    input: Payload = None
+    target_instance_id: str | None = None
+    site: str = ""
+
+    @property
+    def scheduled_time(self) -> datetime | None:
+        return None if self.scheduled_time_microseconds is None else to_datetime(self.scheduled_time_microseconds)
+
+
+@dataclass(slots=True)
+class EntityOperationCalled(Decided):
+    """An operation was asked for, and the parent waits for its result under `request_id`."""
+
+    kind: ClassVar[int] = 24
+    event_id: int
+    request_id: str
+    operation: str
+    scheduled_time_microseconds: int | None = None
+    input: Payload = None
+    parent_instance_id: str | None = None
+    parent_execution_id: str | None = None
+    target_instance_id: str | None = None
+    site: str = ""
+
+
+@dataclass(slots=True)
+class EntityOperationCompleted(Fact):
+    """An operation that was called has its result. `target_instance_id` and `target_execution_id` (ours) say whom the entity told."""
+
+    kind: ClassVar[int] = 25
+    request_id: str
+    output: Payload = None
+    target_instance_id: str | None = None
+    target_execution_id: str | None = None
+
+
+@dataclass(slots=True)
+class EntityOperationFailed(Fact):
+    """An operation failed and changed nothing. Without a target it was a signal, whose failure nobody waits for; `operation` (ours) names it."""
+
+    kind: ClassVar[int] = 26
+    request_id: str
+    failure_details: FailureDetails
+    target_instance_id: str | None = None
+    target_execution_id: str | None = None
+    operation: str = ""
+
+
+@dataclass(slots=True)
+class EntityLockRequested(Decided):
+    """A critical section asked for the lock of `lock_set[position]`; all requests of a section have one `event_id`."""
+
+    kind: ClassVar[int] = 27
+    event_id: int
+    critical_section_id: str
+    lock_set: list[str]
+    position: int
+    parent_instance_id: str | None = None
+    parent_execution_id: str | None = None
+    site: str = ""
+
+
+@dataclass(slots=True)
+class EntityLockGranted(Fact):
+    """The critical section has the lock of its entity at `position` (ours)."""
+
+    kind: ClassVar[int] = 28
+    critical_section_id: str
+    position: int = 0
+    target_instance_id: str | None = None
+    target_execution_id: str | None = None
+
+
+@dataclass(slots=True)
+class EntityUnlockSent(Decided):
+    """A critical section gave up the lock, or its place in the line for it."""
+
+    kind: ClassVar[int] = 29
+    event_id: int
+    critical_section_id: str
+    parent_instance_id: str | None = None
+    target_instance_id: str | None = None
+    site: str = ""
+
+
 # ---- our extensions --------------------------------------------------------------------------------------------
 
 
@@ -329,6 +426,44 @@ class ExecutionReplaced(Fact):
     kind: ClassVar[int] = 107
     start: bytes
     input: Payload = None
+
+
+@dataclass(slots=True)
+class EntityStateSet(Unnumbered):
+    """The state of an entity after the operations of an episode; None where it has none any more."""
+
+    kind: ClassVar[int] = 120
+    state: Payload = None
+
+
+@dataclass(slots=True)
+class EntityLocked(Fact):
+    """Who holds the entity, where its execution continues another."""
+
+    kind: ClassVar[int] = 121
+    critical_section_id: str
+    parent_instance_id: str
+    parent_execution_id: str
+
+
+@dataclass(slots=True)
+class EntityRemovalRequested(Fact):
+    """The entity is removed if it is empty: no state, no lock, nothing that waits."""
+
+    kind: ClassVar[int] = 122
+
+
+@dataclass(slots=True)
+class OrchestrationScheduled(Unnumbered):
+    """An operation of an entity started an orchestration, which has no parent."""
+
+    kind: ClassVar[int] = 123
+    instance_id: str
+    name: str
+    input: Payload = None
+    execution_id: str = ""
+    version: str | None = None
+    tags: dict[str, str] | None = None
 
 
 KINDS: dict[int, type[HistoryEvent]] = {}
@@ -418,6 +553,14 @@ def describe(event: HistoryEvent) -> str:
             return f"event '{event.name}' sent (task {event.event_id})"
         case TimerCanceled():
             return f"cancelling timer {event.timer_id}"
+        case EntityOperationCalled():
+            return f"operation '{event.operation}' of entity '{event.target_instance_id}' (task {event.event_id})"
+        case EntityOperationSignaled():
+            return f"signal '{event.operation}' to entity '{event.target_instance_id}' (task {event.event_id})"
+        case EntityLockRequested():
+            return f"lock of entity '{event.lock_set[event.position]}' (task {event.event_id})"
+        case EntityUnlockSent():
+            return f"release of entity '{event.target_instance_id}' (task {event.event_id})"
         case TaskCanceled():
             return f"cancelling task {event.task_scheduled_id}"
         case ExecutionCompleted():

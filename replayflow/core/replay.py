@@ -18,8 +18,12 @@ from replayflow.core.actions import Action, CompleteOrchestration
 from replayflow.core.context import OrchestrationContext
 from replayflow.core.decisions import Decisions, Diverged, settle
 from replayflow.core.definitions import Environment, OrchestratorDefinition
+from replayflow.core.entity_calls import answered, entity_error
 from replayflow.core.events import (
     CustomStatusSet,
+    EntityLockGranted,
+    EntityOperationCompleted,
+    EntityOperationFailed,
     EventRaised,
     ExecutionCancelRequested,
     ExecutionCompleted,
@@ -159,6 +163,19 @@ class Replay:
             case CustomStatusSet():
                 self.decisions.custom_status = event.custom_status  # carried over from the execution before
                 return
+            case EntityOperationCompleted():
+                task = answered(self.decisions, event.request_id)
+                if task is None:
+                    return
+                settle(task, event.output)
+            case EntityOperationFailed():
+                task = answered(self.decisions, event.request_id)
+                if task is None:
+                    return
+                complete(task, None, entity_error(task, event.failure_details))
+            case EntityLockGranted():
+                if self.decisions.section is not None:
+                    self.decisions.section.granted(event)
             case _:
                 return
         blocked_on = self._blocked_on

@@ -36,7 +36,7 @@ from replayflow.engine.intake import Intake
 from replayflow.engine.limits import Limits
 from replayflow.engine.live import Ended, Live
 from replayflow.engine.patience import Backoff
-from replayflow.engine.revival import revive, unknown
+from replayflow.engine.revival import revive, unknown, without_orchestrator
 from replayflow.engine.steps import Parking, Step
 from replayflow.engine.waiters import Waiters
 from replayflow.engine.warm import Warm
@@ -49,6 +49,7 @@ from replayflow.errors import (
     PayloadError,
     ReplayflowError,
     StoreCorruptError,
+    UnknownNameError,
 )
 from replayflow.store.base import Create, Delivery, Loaded, Outcome, Park, Post, Store
 
@@ -310,8 +311,12 @@ class Residents:
             assert isinstance(started, ExecutionStarted)  # noqa: S101 - every execution begins with it
             definition = self._environment.orchestrators.get(started.name)
             if definition is None:
-                return self._parking(live, str(unknown("orchestrator", started.name, self._environment.orchestrators)))
-            live.executor = Replay(definition, started, self._environment)
+                other = without_orchestrator(started, self._environment)
+                if isinstance(other, UnknownNameError):
+                    return self._parking(live, str(other))
+                live.executor = other
+            else:
+                live.executor = Replay(definition, started, self._environment)
         executor = live.executor
         assert executor is not None  # noqa: S101 - only instances with one are ready
         watchdog = self.watchdog
@@ -392,6 +397,8 @@ class Residents:
                 self.alarms.set(live.id, alarm)
         if outcome.deliveries or outcome.started or outcome.dropped:
             self.follow(outcome)
+        if commit.removes and not live.has_news:
+            self._set_aside(live)  # where it is in the store all the same, that is because of a message that is on its way here
         if self._lives.get(live.id) is live:
             self._go_on(live)
 
