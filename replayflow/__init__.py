@@ -3,9 +3,22 @@
 from replayflow.client import Client, Instance, InstancePage, InstanceState
 from replayflow.codec import Codec
 from replayflow.core.context import ActivityContext, OrchestrationContext
+from replayflow.core.entity_context import EntityContext
+from replayflow.core.entity_ids import EntityInstanceId
 from replayflow.core.events import (
     ContinueAsNew,
     CustomStatusSet,
+    EntityFoundEmpty,
+    EntityLocked,
+    EntityLockGranted,
+    EntityLockRequested,
+    EntityOperationCalled,
+    EntityOperationCompleted,
+    EntityOperationFailed,
+    EntityOperationSignaled,
+    EntityRemovalRequested,
+    EntityStateSet,
+    EntityUnlockSent,
     EventRaised,
     EventSent,
     ExecutionCancelRequested,
@@ -17,6 +30,7 @@ from replayflow.core.events import (
     ExecutionTerminated,
     GenericEvent,
     HistoryEvent,
+    OrchestrationScheduled,
     OrchestratorCompleted,
     OrchestratorStarted,
     SubOrchestrationAttemptFailed,
@@ -34,8 +48,10 @@ from replayflow.core.events import (
     TimerFired,
 )
 from replayflow.core.instance import Status
+from replayflow.core.sections import EntityLock
 from replayflow.core.tasks import Orchestration, Task, TimerTask, race, when_all, when_any
 from replayflow.engine import Limits
+from replayflow.entities import EntityState
 from replayflow.errors import (
     ActivityError,
     DecodeError,
@@ -95,7 +111,22 @@ __all__ = [
     "CustomStatusSet",
     "DecodeError",
     "EncodeError",
+    "EntityContext",
     "EntityError",
+    "EntityFoundEmpty",
+    "EntityInstanceId",
+    "EntityLock",
+    "EntityLockGranted",
+    "EntityLockRequested",
+    "EntityLocked",
+    "EntityOperationCalled",
+    "EntityOperationCompleted",
+    "EntityOperationFailed",
+    "EntityOperationSignaled",
+    "EntityRemovalRequested",
+    "EntityState",
+    "EntityStateSet",
+    "EntityUnlockSent",
     "EventRaised",
     "EventSent",
     "ExecutionCancelRequested",
@@ -131,6 +162,7 @@ __all__ = [
     "OrchestrationContext",
     "OrchestrationEnded",
     "OrchestrationFailed",
+    "OrchestrationScheduled",
     "OrchestrationTerminated",
     "OrchestratorCompleted",
     "OrchestratorError",

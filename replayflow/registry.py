@@ -147,6 +147,19 @@ class App:
             )
         return definition
 
+    def entity_named(self, name: str) -> EntityDefinition:
+        """The entity with the name, whose case does not matter.
+
+        Raises:
+            UnknownNameError: there is none; the message lists the names that there are.
+        """
+        definition = self.entities.get(name.lower())
+        if definition is None:
+            raise UnknownNameError(
+                f"no entity '{name.lower()}' is registered with this app; it has: {', '.join(sorted(self.entities)) or 'none'}"
+            )
+        return definition
+
     def _add(self, there: Any, definition: Any, what: str) -> None:
         present = there.get(definition.name)
         if present is not None and present.fn != definition.fn:

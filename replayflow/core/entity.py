@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any, TypeAlias
@@ -103,27 +103,91 @@ class Line:
         )
 
 
+class Standing:
+    """How an entity stands, as its history so far tells it: its state, its line, and what is due later."""
+
+    __slots__ = ("delayed", "line", "next_timer_id", "now", "payload")
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.payload: Payload = None
+        """The state, encoded."""
+        self.line = Line()
+        self.delayed: dict[int, Operation] = {}
+        """By the id of the timer that each waits for."""
+        self.next_timer_id = 1
+
+    def apply(self, event: HistoryEvent) -> Sequence[Operation | EntityLockRequested]:
+        """The event has happened. Returns those whose turn has come by it: in an episode they are performed, in a past one they were."""
+        match event:
+            case EntityOperationSignaled() | EntityOperationCalled():
+                if event.target_instance_id is not None:
+                    return ()  # one that this entity has sent
+                at = event.scheduled_time_microseconds
+                if at is None or at <= self.now:
+                    return (event,) if self.line.admits(event) else ()
+                # Ids of timers are worked out again when history is replayed: nothing else takes one.
+                self.delayed[self.next_timer_id] = event
+                self.next_timer_id += 1
+            case EntityLockRequested():
+                return (event,) if self.line.admits(event) else ()
+            case EntityUnlockSent():
+                return self.line.release(event.critical_section_id)
+            case TimerFired():
+                due = self.delayed.pop(event.timer_id, None)
+                return (due,) if due is not None and self.line.admits(due) else ()
+            case EntityStateSet():
+                self.payload = event.state
+            case EntityLocked():
+                self.line.holder = event
+            case OrchestratorStarted():
+                self.now = event.now_microseconds
+            case _:
+                pass
+        return ()
+
+    def apply_all(self, past: Iterable[HistoryEvent]) -> Standing:
+        """All of the events have happened."""
+        for event in past:
+            self.apply(event)
+        return self
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is lost when the entity goes."""
+        return self.payload is None and self.line.holder is None and not self.delayed
+
+    @property
+    def backlog(self) -> int:
+        """How many wait: in line, and for their time."""
+        return len(self.line.waiting) + len(self.delayed)
+
+    def carried(self) -> list[HistoryEvent]:
+        """The events that bring a new execution to where this one stands."""
+        carried: list[HistoryEvent] = []
+        if self.payload is not None:
+            carried.append(EntityStateSet(self.payload))
+        if self.line.holder is not None:
+            carried.append(self.line.holder)
+        return [*carried, *self.line.waiting, *self.delayed.values()]
+
+
 class Entity:
-    """One execution of an entity: its state, its line, and what its operations have come to since the last commit."""
+    """One execution of an entity: how it stands, and what its operations have come to since the last commit."""
 
     __slots__ = (
         "_codec",
         "_decided",
         "_definition",
-        "_delayed",
         "_environment",
         "_id",
-        "_is_at_work",
         "_is_dirty",
         "_is_to_go",
-        "_next_id",
-        "_payload",
         "_pieces",
         "_received",
         "_started",
         "_state",
-        "line",
-        "now",
+        "standing",
     )
 
     def __init__(self, definition: EntityDefinition, started: ExecutionStarted, environment: Environment) -> None:
@@ -132,84 +196,58 @@ class Entity:
         self._codec: Codec = environment.codec
         self._started = started
         self._id = EntityInstanceId.parse(started.instance_id)
-        self.now = 0
-        self.line = Line()
-        self._delayed: dict[int, Operation] = {}
+        self.standing = Standing()
         self._decided: list[Action] = []
-        self._next_id = 1
-        self._payload: Payload = None
         self._state: Any = _ABSENT
         """The state as a value, where it has been rebuilt since the last operation that raised."""
         self._is_dirty = False
         self._is_to_go = False
-        self._is_at_work = True
-        """False while history is replayed: nothing is performed then."""
         self._received = self._pieces = 0
 
     # ---- the calls of an executor
 
     def replay(self, piece: Sequence[HistoryEvent]) -> None:
-        """One past episode has happened again: the line is as it was after it, and so is the state."""
-        self._is_at_work = False
-        for event in piece:
-            if type(event) is OrchestratorStarted:
-                self.now = event.now_microseconds
-            elif getattr(event, "target_instance_id", None) is None:  # what was sent changed nothing here
-                self.deliver(event)
-        self._is_at_work = True
-        self._is_to_go = False
-        self._decided = []
-        self._is_dirty = False
+        """One past episode has happened again: the entity stands as it stood after it. Nothing is performed."""
+        self.standing.apply_all(piece)
+        self._received += len(piece)
         self._pieces += 1
 
     def begin(self, now: int) -> None:
         """A new episode begins."""
-        self.now = now
+        self.standing.now = now
 
     def deliver(self, event: HistoryEvent) -> None:
         """What the event asks for is done, or stands in line."""
         self._received += 1
-        match event:
-            case EntityOperationSignaled() | EntityOperationCalled():
-                at = event.scheduled_time_microseconds
-                if at is not None and at > self.now:
-                    self._delay(event, at)
-                elif self.line.admits(event):
-                    self._perform(event)
-            case EntityLockRequested():
-                if self.line.admits(event):
-                    self._grant(event)
-            case EntityUnlockSent():
-                for asked in self.line.release(event.critical_section_id):
-                    if isinstance(asked, EntityLockRequested):
-                        self._grant(asked)
-                    else:
-                        self._perform(asked)
-            case TimerFired():
-                due = self._delayed.pop(event.timer_id, None)
-                if due is not None and self.line.admits(due):
-                    self._perform(due)
-            case EntityStateSet():
-                self._payload, self._state = event.state, _ABSENT
-            case EntityLocked():
-                self.line.holder = event
-            case EntityRemovalRequested():
-                self._is_to_go = True
-            case _:
-                pass
+        standing = self.standing
+        timer_id = standing.next_timer_id
+        for asked in standing.apply(event):
+            if isinstance(asked, EntityLockRequested):
+                self._grant(asked)
+            else:
+                self._perform(asked)
+        if standing.next_timer_id != timer_id:
+            self._decided.append(CreateTimer(timer_id, standing.delayed[timer_id].scheduled_time_microseconds or 0))
+        elif type(event) is EntityRemovalRequested:
+            self._is_to_go = True
+        elif type(event) is EntityStateSet:
+            self._state = _ABSENT
 
     def take(self) -> list[Action]:
         """All that the episode came to; with it the state, where it has changed, and the end of the execution, where it is time for a snapshot."""
         decided, self._decided = self._decided, []
+        standing = self.standing
         if self._is_dirty:
             self._is_dirty = False
-            decided.append(SetEntityState(self._payload))
+            decided.append(SetEntityState(standing.payload))
         self._pieces += 1
-        if self._is_to_go and self.is_empty:
+        if self._is_to_go and standing.is_empty:
             decided.append(RemoveEntity())
         elif self._is_time_for_a_snapshot():
             decided.append(
-                CompleteOrchestration(self._next_id, "CONTINUED_AS_NEW", carryover_events=tuple(self._carried()))
+                CompleteOrchestration(
+                    standing.next_timer_id, "CONTINUED_AS_NEW", carryover_events=tuple(standing.carried())
+                )
             )
         self._is_to_go = False
         return decided
@@ -220,28 +258,14 @@ class Entity:
     def close(self) -> None:
         """Nothing is kept open."""
 
-    # ---- what others ask
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing is lost when the entity goes."""
-        return self._payload is None and self.line.holder is None and not self._delayed
-
-    @property
-    def payload(self) -> Payload:
-        """The state, encoded."""
-        return self._payload
-
-    @property
-    def backlog(self) -> int:
-        """How many wait: in line, and for their time."""
-        return len(self.line.waiting) + len(self._delayed)
+    def _is_time_for_a_snapshot(self) -> bool:
+        is_long = self._received >= SNAPSHOT_AFTER_EVENTS or self._pieces >= SNAPSHOT_AFTER_PIECES
+        # A long line is carried over whole: not before as much has happened again.
+        return is_long and self._received >= 2 * self.standing.backlog
 
     # ---- operations
 
     def _perform(self, asked: Operation) -> None:
-        if not self._is_at_work:
-            return
         caller = asked.parent_instance_id if type(asked) is EntityOperationCalled else None
         ctx: EntityContext[Any] = EntityContext(self, self._id, asked.operation, caller)
         before = len(self._decided)
@@ -254,8 +278,8 @@ class Entity:
             self._state = _ABSENT
             self._fail(asked, error)
             return
-        if payload != self._payload:
-            self._payload = payload
+        if payload != self.standing.payload:
+            self.standing.payload = payload
             self._is_dirty = True
         if type(asked) is EntityOperationCalled:
             self._decided.append(
@@ -280,7 +304,7 @@ class Entity:
         if result is not None:
             output = self._codec.encode(result, f"result of operation '{asked.operation}' of entity '{self._id}'")
         if not ctx._is_loaded:
-            return output, self._payload
+            return output, self.standing.payload
         state = ctx._state
         payload = None if state is None else definition.encode(self._codec, state, f"state of entity '{self._id}'")
         self._state = _ABSENT if state is None else state
@@ -304,26 +328,23 @@ class Entity:
             )
         )
 
-    def _delay(self, asked: Operation, at: int) -> None:
-        # Ids of timers are worked out again when history is replayed: nothing else takes one.
-        id = self._next_id
-        self._next_id = id + 1
-        self._delayed[id] = asked
-        self._decided.append(CreateTimer(id, at))
-
     # ---- what an operation asks by its context
+
+    @property
+    def now(self) -> int:
+        return self.standing.now
 
     def load_state(self) -> Any:
         """The state as a value, the same object until an operation raises."""
         if self._state is _ABSENT:
-            self._state = self._definition.decode(self._codec, self._payload, f"state of entity '{self._id}'")
+            self._state = self._definition.decode(self._codec, self.standing.payload, f"state of entity '{self._id}'")
         return self._state
 
     def decode_state(self, type: Any) -> Any:
         """The state, rebuilt as the type."""
-        if self._payload is None:
+        if self.standing.payload is None:
             return None
-        return self._codec.decode(self._payload, type, f"state of entity '{self._id}'")
+        return self._codec.decode(self.standing.payload, type, f"state of entity '{self._id}'")
 
     def send_signal(
         self, entity_id: AnyEntityId, operation: str, input: object, at: datetime | None, delay: timedelta | None
@@ -332,7 +353,7 @@ class Entity:
         check_operation(operation)
         payload = self._codec.encode(input, f"input of operation '{operation}' of entity '{target}'")
         event = EntityOperationSignaled(
-            -1, "", operation, due_at(at, delay, self.now), payload, target_instance_id=target
+            -1, "", operation, due_at(at, delay, self.standing.now), payload, target_instance_id=target
         )
         self._decided.append(SendEntityMessage(event))
 
@@ -353,22 +374,5 @@ class Entity:
         else:
             ids.check_instance_id(instance_id)
         checked = None if tags is None else check_tags(tags)
-        self._decided.append(
-            ScheduleOrchestration(instance_id, plan.name, payload, version or plan.version, checked)
-        )
+        self._decided.append(ScheduleOrchestration(instance_id, plan.name, payload, version or plan.version, checked))
         return instance_id
-
-    # ---- snapshots
-
-    def _is_time_for_a_snapshot(self) -> bool:
-        is_long = self._received >= SNAPSHOT_AFTER_EVENTS or self._pieces >= SNAPSHOT_AFTER_PIECES
-        # A long line is carried over whole: not before as much has happened again.
-        return is_long and self._received >= 2 * self.backlog
-
-    def _carried(self) -> list[HistoryEvent]:
-        carried: list[HistoryEvent] = []
-        if self._payload is not None:
-            carried.append(EntityStateSet(self._payload))
-        if self.line.holder is not None:
-            carried.append(self.line.holder)
-        return [*carried, *self.line.waiting, *self._delayed.values()]

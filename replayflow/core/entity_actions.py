@@ -154,7 +154,10 @@ class ScheduleOrchestration:
 
 @dataclass(slots=True)
 class RemoveEntity:
-    """The entity goes, with all that the store has of it, unless more has come for it; nothing records that."""
+    """The entity goes, with all that the store has of it, unless more has come for it."""
+
+    def record(self) -> events.EntityFoundEmpty:
+        return events.EntityFoundEmpty()
 
 
 EntityAction: TypeAlias = SendEntityMessage | SetEntityState | ScheduleOrchestration | RemoveEntity
@@ -170,9 +173,7 @@ def signal(
     request_id: str = "",
 ) -> Message:
     """A signal on its way to the entity; `execution_id` is that of the entity, where this is its first message."""
-    return _to_entity(
-        entity_id, EntityOperationSignaled(-1, request_id, operation, at, input), now, execution_id
-    )
+    return _to_entity(entity_id, EntityOperationSignaled(-1, request_id, operation, at, input), now, execution_id)
 
 
 def releases(locks: dict[str, list[str]], holder: ExecutionStarted) -> Iterable[Message]:

@@ -130,8 +130,8 @@ class EntityCalls:
     def lock_entities(self, entity_ids: Iterable[AnyEntityId]) -> Task[EntityLock]:
         """Yield the task, and the entities belong to this orchestration until the `with` block ends: `with (yield ctx.lock_entities([a, b])):`.
 
-        Their order does not matter, nor does one that is named twice; without any, the section locks nothing. In the section only calls of its entities
-        are allowed, no other entity calls, no signals to locked ones, no second section and no sub-orchestrations: nobody can wait in a circle.
+        Their order does not matter, nor does one that is named twice; without any, the section locks nothing. In the section its entities can be
+        called; calls of others, signals to its own, a second section and sub-orchestrations are refused: nobody can wait in a circle.
 
         Raises:
             OrchestratorError: a critical section is open, or being opened.

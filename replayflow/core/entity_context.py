@@ -17,8 +17,8 @@ T = TypeVar("T")
 class Performer(Protocol):
     """The entity that performs the operation."""
 
-    now: int
-
+    @property
+    def now(self) -> int: ...
     def load_state(self) -> Any: ...
     def decode_state(self, type: Any) -> Any: ...
     def send_signal(
@@ -70,7 +70,7 @@ class EntityContext(Generic[S]):
         if not self._is_loaded:
             self._state = self._performer.load_state()
             self._is_loaded = True
-        return cast(S, self._state)
+        return cast("S", self._state)
 
     @state.setter
     def state(self, value: S | None) -> None:

@@ -17,7 +17,8 @@ class EntityInstanceId:
     """Which entity: `EntityInstanceId("counter", "basket-7")`, in text `@counter@basket-7`.
 
     Raises:
-        InvalidArgumentError: name or key is empty, together they are too long, the name has an `@`, or one has a control character or one of `/ \\ # ?`.
+        InvalidArgumentError: name or key is empty, together they are too long, the name has an `@`, or one of them a control character or one
+            of `/ \\ # ?`.
     """
 
     entity: str

@@ -325,7 +325,6 @@ def _decide(
             episode.starts.append(action.start(now))
         elif type(action) is RemoveEntity:
             commit.removes = True
-            continue
         decided = action.record()
         match decided:
             case TimerCreated():

@@ -454,6 +454,13 @@ class EntityRemovalRequested(Fact):
 
 
 @dataclass(slots=True)
+class EntityFoundEmpty(Unnumbered):
+    """The entity had nothing to lose when it was asked to go: it goes, unless a message has come for it meanwhile."""
+
+    kind: ClassVar[int] = 124
+
+
+@dataclass(slots=True)
 class OrchestrationScheduled(Unnumbered):
     """An operation of an entity started an orchestration, which has no parent."""
 

@@ -125,7 +125,5 @@ class Section:
 
     def _ask(self) -> None:
         self._decisions.add(
-            SendEntityMessage(
-                EntityLockRequested(self.event_id, self.id, self.lock_set, self.position, site=self.site)
-            )
+            SendEntityMessage(EntityLockRequested(self.event_id, self.id, self.lock_set, self.position, site=self.site))
         )

@@ -57,7 +57,7 @@ def parameters_of(fn: Callable[..., Any], title: str, what: str) -> list[inspect
 def hints_of(fn: Callable[..., Any]) -> dict[str, Any]:
     """The function's annotations, as far as they can be resolved."""
     try:
-        return typing.get_typehints_of(fn, include_extras=True)
+        return typing.get_type_hints(fn, include_extras=True)
     except Exception:  # a name that only a type checker sees: what can be resolved is, the rest is as if not annotated
         return {name: hint for name in getattr(fn, "__annotations__", {}) for hint in _hint(fn, name)}
 
@@ -65,6 +65,6 @@ def hints_of(fn: Callable[..., Any]) -> dict[str, Any]:
 def _hint(fn: Callable[..., Any], name: str) -> list[Any]:
     alone = types.SimpleNamespace(__annotations__={name: fn.__annotations__[name]})
     try:
-        return [typing.get_typehints_of(alone, globalns=getattr(fn, "__globals__", {}), include_extras=True)[name]]
+        return [typing.get_type_hints(alone, globalns=getattr(fn, "__globals__", {}), include_extras=True)[name]]
     except Exception:
         return []

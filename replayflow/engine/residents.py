@@ -398,7 +398,9 @@ class Residents:
         if outcome.deliveries or outcome.started or outcome.dropped:
             self.follow(outcome)
         if commit.removes and not live.has_news:
-            self._set_aside(live)  # where it is in the store all the same, that is because of a message that is on its way here
+            self._set_aside(
+                live
+            )  # where it is in the store all the same, that is because of a message that is on its way here
         if self._lives.get(live.id) is live:
             self._go_on(live)
 

@@ -22,8 +22,8 @@ character, with `InvalidArgumentError`; a value larger than the store can hold w
 it. When an execution gives way to the next, its start takes its place in the history, and the next one's numbers go on from there. Of an instance
 whose commit `forgets_past` the executions before the one that ends are gone then, with their pieces (I10: this is retention).
 
-**Removal.** A commit that `removes` takes its instance out of the store, with its history, keys and all, if after it nothing is left in the inbox; else
-the instance stays, as the commit left it. The id is free afterwards.
+**Removal.** A commit that `removes` takes its instance out of the store, with its history, keys and all, if after it nothing is left in the inbox;
+else the instance stays, as the commit left it. The id is free afterwards.
 """
 
 from __future__ import annotations
