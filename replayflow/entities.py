@@ -40,7 +40,7 @@ class EntityState:
     locked_by: str | None
     """The orchestration that has the entity to itself."""
     backlog: int
-    """How many have been taken in and wait: in line behind the lock, and signals for their time."""
+    """How many messages have come and wait: not looked at yet, in line behind the lock, or for their time."""
     problem: str | None
     """Why it is parked; None where it is not."""
     created_at: datetime
@@ -181,7 +181,7 @@ def _shown(client: _Asker, loaded: Loaded) -> EntityState:
         key=id.key,
         state=_value(client, record.instance_id, standing.payload, None),
         locked_by=None if holder is None else holder.parent_instance_id,
-        backlog=standing.backlog,
+        backlog=standing.backlog + len(loaded.inbox),
         problem=None if record.problem is None else record.problem.decode(),
         created_at=to_datetime(record.created_at),
         updated_at=to_datetime(record.updated_at),

@@ -1,6 +1,6 @@
 """Entities: state that many may ask something of, and that does one thing at a time.
 
-1. An entity is what its history says (I1): its last state, and the line of those who wait, worked out again from the order in which they came. Operations
+1. An entity is what its history says (I1): its last state, and the line of those who wait, worked out again from the order of what came. Operations
    are not performed a second time; what they came to is history (I2).
 2. Operations are performed one at a time, in the order in which they came (I5). While somebody holds the lock, the others stand in line.
 3. An operation that raises, or whose state or result cannot be stored, changes nothing: not the state, not what it asked for.
