@@ -204,7 +204,9 @@ def _what_is_asked(event: HistoryEvent) -> tuple[object, ...]:
     match event:
         case EntityOperationCalled() | EntityOperationSignaled():
             return event.event_id, event.operation
-        case EntityLockRequested():
-            return event.event_id, event.position
+        case EntityLockRequested():  # what is locked has to be what is released: another list is another decision
+            return event.event_id, event.position, event.lock_set
+        case EntityUnlockSent():
+            return event.event_id, event.target_instance_id
         case _:
             return (event.event_id,)

@@ -26,8 +26,11 @@ _frame = sys._getframe
 
 
 class EntityCallTask(Pending[R]):
-    __slots__ = ()
+    """An operation that was asked of the entity `target`."""
+
+    __slots__ = ("target",)
     label = "operation"
+    target: str
 
 
 class EntityCalls:
@@ -88,6 +91,7 @@ class EntityCalls:
         task: EntityCallTask[Any] = EntityCallTask(
             id, f"{operation} of {target}", decode, decisions.abandon_entity_call
         )
+        task.target = target
         decisions.open[id] = task
         return task
 
@@ -134,7 +138,7 @@ class EntityCalls:
         called; calls of others, signals to its own, a second section and sub-orchestrations are refused: nobody can wait in a circle.
 
         Raises:
-            OrchestratorError: a critical section is open, or being opened.
+            OrchestratorError: a critical section is open, or being opened; or a call of an entity that is not in the list is open.
             InvalidArgumentError: an id is none.
         """
         decisions = self._decisions
@@ -142,15 +146,25 @@ class EntityCalls:
         if isinstance(entity_ids, str):
             raise InvalidArgumentError(f"lock_entities takes a list of ids, and was given one: [{entity_ids!r:.300}]")
         lock_set = sorted({entity_id_text(entity_id) for entity_id in entity_ids})
-        if decisions.section is not None and not decisions.is_sealed:
-            raise OrchestratorError(
-                f"{site}: lock_entities in a critical section, which could wait for ever: lock all entities with one call"
-            )
         if not lock_set:
             task = Task[EntityLock]()
             complete(task, EntityLock(None))
             return task
+        if decisions.section is not None and not decisions.is_sealed:
+            raise OrchestratorError(
+                f"{site}: lock_entities in a critical section, which could wait for ever: lock all entities with one call"
+            )
+        open_call = next((t for t in decisions.open.values() if _is_elsewhere(t, lock_set)), None)
+        if open_call is not None:
+            raise OrchestratorError(
+                f"{site}: lock_entities while {open_call.title} is open, which a section could wait for for ever: yield that first, "
+                "or add its entity to the list"
+            )
         return Section(decisions, self._started.execution_id, lock_set, site).open()
+
+
+def _is_elsewhere(task: Pending[Any], lock_set: list[str]) -> bool:
+    return isinstance(task, EntityCallTask) and task.target not in lock_set
 
 
 def answered(decisions: Decisions, request_id: str) -> Pending[Any] | None:

@@ -256,11 +256,8 @@ class Instance:
 
     def _unlock_sent(self, event: events.EntityUnlockSent) -> None:
         held = None if self.locks is None else self.locks.get(event.critical_section_id)
-        if held is None or self.locks is None or event.event_id < 0:
-            return
-        held.remove(event.target_instance_id or "")
-        if not held:
-            del self.locks[event.critical_section_id]
+        if held is not None and event.target_instance_id in held:
+            held.remove(event.target_instance_id)
 
     def _custom_status_set(self, event: events.CustomStatusSet) -> None:
         self.custom_status = event.custom_status
