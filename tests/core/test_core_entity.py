@@ -323,7 +323,13 @@ def test_who_holds_the_entity_passes_and_all_others_stand_in_line() -> None:
     assert line.admits(called("b"))
     assert line.admits(lock("s1", "a"))
     assert line.admits(called("a"))
-    others = [called("b"), EntityOperationSignaled(-1, "", "get"), called("a", "another execution"), lock("s2", "c"), called("d")]
+    others = [
+        called("b"),
+        EntityOperationSignaled(-1, "", "get"),
+        called("a", "another execution"),
+        lock("s2", "c"),
+        called("d"),
+    ]
     assert [line.admits(other) for other in others] == [False] * 5
     assert line.release("s1") == others[:4]
     assert line.holder is not None
@@ -370,7 +376,11 @@ def test_a_timer_of_a_former_execution_rings_for_nobody() -> None:
 
 @pytest.mark.parametrize(
     ("text", "name", "key"),
-    [("@counter@a", "counter", "a"), ("@Counter@A", "counter", "A"), ("@mail@ada@example.org", "mail", "ada@example.org")],
+    [
+        ("@counter@a", "counter", "a"),
+        ("@Counter@A", "counter", "A"),
+        ("@mail@ada@example.org", "mail", "ada@example.org"),
+    ],
 )
 def test_an_id_is_read_as_it_is_written(text: str, name: str, key: str) -> None:
     id = EntityInstanceId.parse(text)
@@ -378,7 +388,10 @@ def test_an_id_is_read_as_it_is_written(text: str, name: str, key: str) -> None:
     assert EntityInstanceId(name.upper(), key) == id
 
 
-@pytest.mark.parametrize("text", ["", "@", "@@", "@a", "@a@", "@@a", "a@b", "counter", "@a@b\n", "@a/b@c", "@a@\ud800", "@a@" + "x" * 300, None])
+@pytest.mark.parametrize(
+    "text",
+    ["", "@", "@@", "@a", "@a@", "@@a", "a@b", "counter", "@a@b\n", "@a/b@c", "@a@\ud800", "@a@" + "x" * 300, None],
+)
 def test_what_is_no_id_is_refused(text: Any) -> None:
     with pytest.raises(InvalidArgumentError):
         EntityInstanceId.parse(text)
@@ -389,6 +402,10 @@ def test_a_start_is_in_every_message_that_may_be_the_first() -> None:
 
     message = signal("@counter@a", "add", None, None, BEGIN, "x1")
     assert isinstance(message.start, Start)
-    assert (message.start.name, message.start.instance_id, message.start.execution_id) == ("@counter", "@counter@a", "x1")
+    assert (message.start.name, message.start.instance_id, message.start.execution_id) == (
+        "@counter",
+        "@counter@a",
+        "x1",
+    )
     started = ExecutionStarted("script", None, "o", "x")
     assert [(m.instance_id, m.start) for m in releases({"s": ["@counter@a"]}, started)] == [("@counter@a", None)]

@@ -247,7 +247,9 @@ async def test_a_client_refuses_what_cannot_be_before_anything_is_written(place:
         for id in ("register@a", "@register", "@@a", "@register@", "@reg ister@a\n", "@a/b@c", "x", f"@r@{'x' * 300}"):
             with pytest.raises(InvalidArgumentError):
                 await client.signal_entity(id, "add", 1)
-        with pytest.raises(UnknownNameError, match="no entity 'nobody' is registered with this app; it has: model, notes"):
+        with pytest.raises(
+            UnknownNameError, match="no entity 'nobody' is registered with this app; it has: model, notes"
+        ):
             await client.signal_entity("@nobody@a", "add")
         with pytest.raises(UnknownNameError, match="has no operation 'burn'"):
             await client.signal_entity("@notes@a", "burn")
