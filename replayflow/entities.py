@@ -170,9 +170,11 @@ async def _every(client: _Asker, name: str | None, key_prefix: str | None) -> As
 
 def _shown(client: _Asker, loaded: Loaded) -> EntityState:
     record = loaded.record
-    standing = Standing().apply_all(events.decode(record.start))
-    for piece in loaded.pieces:
-        standing.apply_all(events.decode(piece))
+    standing = Standing()
+    for i, piece in enumerate(loaded.pieces or [b""]):
+        past = events.decode(piece)
+        # The start stands behind the time of the first episode, which says what of it was due.
+        standing.apply_all([*past[:1], *events.decode(record.start), *past[1:]] if i == 0 else past)
     id = EntityInstanceId.parse(record.instance_id)
     holder = standing.line.holder
     return EntityState(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import count
 from random import Random
 from typing import Any
@@ -17,11 +18,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from replayflow import App, EntityContext, EntityInstanceId, Orchestration, OrchestrationContext, when_all
+from replayflow import App, EntityContext, EntityError, EntityInstanceId, Orchestration, OrchestrationContext, when_all
 from replayflow.core import entity, episode, events
 from replayflow.core.commit import Message, RowState, Start
 from replayflow.core.definitions import Environment
 from replayflow.core.entity import Entity, Line, Standing
+from replayflow.core.entity_actions import releases, signal
 from replayflow.core.events import (
     EntityLockRequested,
     EntityOperationCalled,
@@ -72,16 +74,15 @@ def script(ctx: OrchestrationContext, steps: list[list[Any]]) -> Orchestration[i
             case "signal":
                 ctx.signal_entity(rest[0], "add", 1)
             case "later":
-                from datetime import timedelta
-
                 ctx.signal_entity(rest[0], "add", 1, delay=timedelta(seconds=rest[1]))
             case "call":
                 yield ctx.call_entity(rest[0], "add", 1)
             case "spoil":
                 try:
                     yield ctx.call_entity(rest[0], "spoil")
-                except Exception as error:
-                    assert "spoilt" in str(error)
+                except EntityError:
+                    continue
+                raise AssertionError("a spoilt operation succeeded")
             case "section":
                 with (yield ctx.lock_entities(rest[0])):
                     for id in rest[0]:
@@ -140,7 +141,9 @@ class Actor:
         self.executor = self.fresh()
         for piece in self.history():
             self.instance.apply_all(piece)
-            self.executor.replay(piece)
+        if not self.instance.is_finished:  # of what has ended nobody runs the code
+            for piece in self.history():
+                self.executor.replay(piece)
 
     def run(self, taken: int, is_lost: bool = False) -> None:
         inbox, rest = self.inbox[:taken], self.inbox[taken:]
@@ -323,7 +326,7 @@ def test_who_holds_the_entity_passes_and_all_others_stand_in_line() -> None:
     assert line.admits(called("b"))
     assert line.admits(lock("s1", "a"))
     assert line.admits(called("a"))
-    others = [
+    others: list[EntityOperationCalled | EntityOperationSignaled | EntityLockRequested] = [
         called("b"),
         EntityOperationSignaled(-1, "", "get"),
         called("a", "another execution"),
@@ -398,8 +401,6 @@ def test_what_is_no_id_is_refused(text: Any) -> None:
 
 
 def test_a_start_is_in_every_message_that_may_be_the_first() -> None:
-    from replayflow.core.entity_actions import releases, signal
-
     message = signal("@counter@a", "add", None, None, BEGIN, "x1")
     assert isinstance(message.start, Start)
     assert (message.start.name, message.start.instance_id, message.start.execution_id) == (

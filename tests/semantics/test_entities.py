@@ -297,14 +297,14 @@ async def test_a_delayed_signal_waits_for_its_time_also_without_a_worker(place: 
     async with place.hub(app) as hub:
 
         async def all_there() -> bool:
-            return (await hub.client.read_entity("@notes@n")).lines == ["first", "second", "third"]
+            return list((await hub.client.read_entity("@notes@n")).lines) == ["first", "second", "third"]
 
         await until(all_there)
         assert datetime.now(UTC) >= soon
         await hub.client.signal_entity("@notes@n", "later", 0.01)
 
         async def later_there() -> bool:
-            return "later" in (await hub.client.read_entity("@notes@n")).lines
+            return "later" in list((await hub.client.read_entity("@notes@n")).lines)
 
         await until(later_there)
 
