@@ -6,6 +6,9 @@ python -m benchmarks.workloads latency 200     N times: one orchestration x 5 ac
 python -m benchmarks.workloads long 10000      one orchestration, N sequential activities
 python -m benchmarks.workloads recover 1000    N orchestrations with 20 results behind them, finished by an event after a restart
 python -m benchmarks.workloads dormant 100000  start-up beside N sleeping instances, and beside none
+python -m benchmarks.workloads signal-one 20000   N signals to one entity, from the worker's process
+python -m benchmarks.workloads signal-many 20000  N signals to a thousand entities
+python -m benchmarks.workloads call 5000          N calls of entities, one after the other in each of 100 orchestrations
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 
-from replayflow import App, Orchestration, OrchestrationContext, TaskHub, when_all
+from replayflow import App, EntityContext, Orchestration, OrchestrationContext, TaskHub, when_all
 from replayflow.client import Client
 
 app = App()
@@ -65,6 +68,50 @@ def wait(ctx: OrchestrationContext, x: int) -> Orchestration[int]:
 @app.orchestrator
 def sleep(ctx: OrchestrationContext) -> Orchestration[None]:
     yield ctx.create_timer(timedelta(days=365))
+
+
+@app.entity
+def counter(ctx: EntityContext[int | None], amount: int) -> int:
+    ctx.state = (ctx.state or 0) + amount
+    return ctx.state
+
+
+@app.orchestrator
+def call(ctx: OrchestrationContext, asked: tuple[str, int]) -> Orchestration[int]:
+    id, times = asked
+    x = 0
+    for _ in range(times):
+        x = yield ctx.call_entity(id, "add", 1)
+    return x
+
+
+async def measure_signal_one(n: int, path: Path) -> Figures:
+    return await _measure_signals(n, 1, path)
+
+
+async def measure_signal_many(n: int, path: Path) -> Figures:
+    return await _measure_signals(n, 1_000, path)
+
+
+async def _measure_signals(n: int, entities: int, path: Path) -> Figures:
+    """From the first signal until the last is performed and durable."""
+    async with TaskHub(path, app) as hub:
+        await hub.client.signal_entity("@counter@before", "add", 1)
+        began = time.perf_counter()
+        await asyncio.gather(*[hub.client.signal_entity(f"@counter@{i % entities}", "add", 1) for i in range(n)])
+        accepted = time.perf_counter()
+        while sum([e.state async for e in hub.client.list_entities(name="counter")]) != n + 1:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        return {"accepted_per_s": n / (accepted - began), "signals_per_s": n / (time.perf_counter() - began)}
+
+
+async def measure_call(n: int, path: Path) -> Figures:
+    async with TaskHub(path, app) as hub:
+        await (await hub.client.start(call, ("@counter@before", 1))).result()
+        began = time.perf_counter()
+        instances = await asyncio.gather(*[hub.client.start(call, (f"@counter@{i}", n // 100)) for i in range(100)])
+        assert await asyncio.gather(*[i.result() for i in instances]) == [n // 100] * 100
+        return {"calls_per_s": n / (time.perf_counter() - began)}
 
 
 async def measure_chain(n: int, path: Path) -> Figures:
@@ -164,6 +211,9 @@ WORKLOADS: dict[str, Callable[[int, Path], Awaitable[Figures]]] = {
     "recover": measure_recover,
     "dormant": measure_dormant,
     "open": measure_open,
+    "signal-one": measure_signal_one,
+    "signal-many": measure_signal_many,
+    "call": measure_call,
 }
 
 

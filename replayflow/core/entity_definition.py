@@ -169,7 +169,7 @@ def _of_function(fn: Callable[..., Any], title: str) -> EntityDefinition:
 
 def _of_class(cls: type, title: str) -> EntityDefinition:
     what = f"entity '{title}'"
-    methods = {name: _method(fn, name, what) for name, fn in _public_functions(cls).items()}
+    methods = {name: _method(fn, name, what, cls) for name, fn in _public_functions(cls).items()}
     if not methods:
         raise RegistrationError(f"{what}: {cls.__qualname__} has no public method, and so no operation")
     try:
@@ -198,10 +198,10 @@ def _public_functions(cls: type) -> dict[str, FunctionType]:
     return found
 
 
-def _method(fn: FunctionType, name: str, what: str) -> OperationDefinition:
+def _method(fn: FunctionType, name: str, what: str, cls: type) -> OperationDefinition:
     _refuse_what_waits(fn, f"operation '{name}' of {what}")
     parameters = parameters_of(fn, name, f"{what}: operation")[1:]
-    hints = hints_of(fn)
+    hints = hints_of(fn, {cls.__name__: cls})  # its module does not have the class yet
     takes_context = bool(parameters) and _is_context(hints.get(parameters[0].name))
     rest = parameters[1:] if takes_context else parameters
     if any(p.default is p.empty for p in rest[1:]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from replayflow.errors import RegistrationError
@@ -54,17 +54,24 @@ def parameters_of(fn: Callable[..., Any], title: str, what: str) -> list[inspect
     return [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
 
-def hints_of(fn: Callable[..., Any]) -> dict[str, Any]:
-    """The function's annotations, as far as they can be resolved."""
+def hints_of(fn: Callable[..., Any], known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The function's annotations, as far as they can be resolved; `known` are names that its module does not have, or not yet."""
     try:
-        return typing.get_type_hints(fn, include_extras=True)
+        return typing.get_type_hints(fn, localns=_names(known), include_extras=True)
     except Exception:  # a name that only a type checker sees: what can be resolved is, the rest is as if not annotated
-        return {name: hint for name in getattr(fn, "__annotations__", {}) for hint in _hint(fn, name)}
+        return {name: hint for name in getattr(fn, "__annotations__", {}) for hint in _hint(fn, name, known)}
 
 
-def _hint(fn: Callable[..., Any], name: str) -> list[Any]:
+def _hint(fn: Callable[..., Any], name: str, known: Mapping[str, Any] | None) -> list[Any]:
     alone = types.SimpleNamespace(__annotations__={name: fn.__annotations__[name]})
     try:
-        return [typing.get_type_hints(alone, globalns=getattr(fn, "__globals__", {}), include_extras=True)[name]]
+        found = typing.get_type_hints(
+            alone, globalns=getattr(fn, "__globals__", {}), localns=_names(known), include_extras=True
+        )
+        return [found[name]]
     except Exception:
         return []
+
+
+def _names(known: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if known is None else dict(known)
