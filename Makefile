@@ -5,7 +5,7 @@ PYTHON ?= python3
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench bench-full crash clean
+.PHONY: help run test check format bench bench-full peers bench-peers crash clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,11 +36,17 @@ format: $(STAMP) ## format the code and mend what the linter can mend
 crash: $(STAMP) ## a long campaign of kills: make crash KILLS=100
 	@$(BIN)/python -m tests.engine.crash_campaign --kills $(or $(KILLS),30)
 
-bench: $(STAMP) ## the benchmarks in short, with their ratios to the floor
-	@$(BIN)/python -m benchmarks --short
+bench: $(STAMP) ## the benchmarks in short, with their ratios to the floor: make bench QUESTIONS="chain fan"
+	@$(BIN)/python -m benchmarks --short $(QUESTIONS)
 
-bench-full: $(STAMP) ## the benchmarks at full size
-	@$(BIN)/python -m benchmarks
+bench-full: $(STAMP) ## the benchmarks at full size, beside the peers that are installed
+	@$(BIN)/python -m benchmarks $(QUESTIONS)
+
+peers: $(STAMP) ## install the rivals, each in an environment of its own under .peers/
+	@$(BIN)/python -m benchmarks.peers install
+
+bench-peers: peers ## replayflow beside its rivals, on this machine
+	@$(BIN)/python -m benchmarks.peers
 
 clean: ## remove what the targets made
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) .peers .mypy_cache .ruff_cache .pytest_cache .hypothesis

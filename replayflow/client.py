@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from secrets import token_hex
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar, overload
 
 from replayflow.clock import Clock, SystemClock, to_datetime, to_microseconds
 from replayflow.codec import Codec
 from replayflow.core import episode, events
-from replayflow.core.commit import Message, RowState, Start
+from replayflow.core.commit import Ending, Message, Start
 from replayflow.core.context import OrchestrationContext, check_event_name, check_tags
 from replayflow.core.entity_ids import is_entity_id
 from replayflow.core.events import (
@@ -32,6 +32,7 @@ from replayflow.core.events import (
     ExecutionSuspended,
     ExecutionTerminated,
     HistoryEvent,
+    OrchestratorStarted,
 )
 from replayflow.core.ids import check_instance_id
 from replayflow.core.instance import Status
@@ -93,8 +94,8 @@ class Door(Protocol):
     """The way into a hub: straight into the store, or through the worker in this process."""
 
     async def submit(self, operation: Create | Post) -> Outcome: ...
-    def expect_end(self, instance_id: str) -> asyncio.Future[RowState]: ...
-    def forget_end(self, instance_id: str, future: asyncio.Future[RowState]) -> None: ...
+    def expect_end(self, instance_id: str) -> asyncio.Future[Ending]: ...
+    def forget_end(self, instance_id: str, future: asyncio.Future[Ending]) -> None: ...
     def is_at_work(self, instance_id: str) -> bool: ...
 
 
@@ -201,7 +202,7 @@ class Client(EntityVerbs):
             name=name,
             input=self._codec.encode(input, f"input of orchestrator '{name}'"),
             instance_id=id,
-            execution_id=token_hex(16),
+            execution_id=os.urandom(16).hex(),
             version=default_version if version is None else version,
             scheduled_start_microseconds=wake_at or None,
             tags=checked,
@@ -326,8 +327,8 @@ class Client(EntityVerbs):
             raise InstanceNotFoundError(f"no instance '{instance_id}' is in the hub {self._store.url}")
         return record
 
-    async def _end(self, instance_id: str, timeout: float | None) -> InstanceRecord | RowState:
-        """The instance's row when it has finished."""
+    async def _end(self, instance_id: str, timeout: float | None) -> InstanceRecord | Ending:
+        """How the instance ended, when it has."""
         if self._door is not None:
             return await self._end_here(self._door, instance_id, timeout)
         changed = asyncio.Event()
@@ -350,7 +351,7 @@ class Client(EntityVerbs):
         finally:
             unsubscribe()
 
-    async def _end_here(self, door: Door, instance_id: str, timeout: float | None) -> InstanceRecord | RowState:
+    async def _end_here(self, door: Door, instance_id: str, timeout: float | None) -> InstanceRecord | Ending:
         # The waiter is registered first: an end that comes while the row is read must not be missed.
         ended = door.expect_end(instance_id)
         try:
@@ -379,21 +380,15 @@ class Client(EntityVerbs):
             )
         record = await self._record(instance_id)
         start = events.decode(pieces[0])
-        for event in start:
-            event.at_microseconds = record.created_at
-        for i, piece in enumerate(pieces[1:]):
-            decoded = events.decode(piece)
-            if i == 0:
-                yield decoded[0]
-                for event in start:
-                    event.at_microseconds = decoded[0].at_microseconds
-                    yield event
-                decoded = decoded[1:]
-            for event in decoded:
-                yield event
         if len(pieces) == 1:
             for event in start:
-                yield event
+                yield event.at(record.created_at)
+        for i, piece in enumerate(pieces[1:]):
+            first, *decoded = events.decode(piece)
+            assert isinstance(first, OrchestratorStarted)  # noqa: S101 - every piece begins with its time
+            yield first.at(first.now_microseconds)
+            for event in [*start, *decoded] if i == 0 else decoded:
+                yield event.at(first.now_microseconds)
 
     # ---- values
 
@@ -495,9 +490,7 @@ class Instance(Generic[T]):
         end = await self._client._end(self.id, _seconds(timeout))
         match end.status:
             case Status.COMPLETED:
-                result: T = self._client._codec.decode(
-                    end.output, await self._type(end), f"result of instance '{self.id}'"
-                )
+                result: T = self._client._codec.decode(end.output, self._type(end), f"result of instance '{self.id}'")
                 return result
             case Status.FAILED:
                 assert end.failure is not None  # noqa: S101 - what failed has a failure
@@ -602,17 +595,14 @@ class Instance(Generic[T]):
     def _reasoned(self, reason: str) -> bytes | None:
         return self._client._codec.encode(reason or None, "reason")
 
-    def _reason(self, end: InstanceRecord | RowState) -> str:
+    def _reason(self, end: InstanceRecord | Ending) -> str:
         reason = self._client._codec.decode(end.output) if end.output is not None else None
         if reason is None and end.failure is not None:
             return episode.decode_failure(end.failure).message
         return reason if isinstance(reason, str) else ""
 
-    async def _type(self, end: InstanceRecord | RowState) -> Any:
-        if self._result_type is not Any or self._client._app is None:
-            return self._result_type
-        record = end if isinstance(end, InstanceRecord) else await self._client._record(self.id)
-        return self._client._result_type(record.name)
+    def _type(self, end: InstanceRecord | Ending) -> Any:
+        return self._client._result_type(end.name) if self._result_type is Any else self._result_type
 
 
 def instance_id_for(name: str, input: bytes | None) -> str:
@@ -630,7 +620,7 @@ def _refuse_for_entities(instance_id: str, verb: str) -> None:
 
 def _new_instance_id(now: int) -> str:
     """An id that nobody has: the time, so that ids sort by age and are added at one end of an index, and chance."""
-    return f"{now:014x}{token_hex(9)}"
+    return f"{now:014x}{os.urandom(9).hex()}"
 
 
 def _message(instance_id: str, event: HistoryEvent, is_control: bool) -> Message:

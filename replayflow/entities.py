@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain
 from secrets import token_hex
 from typing import Any, Protocol
 
@@ -102,11 +103,10 @@ class EntityVerbs:
         """
         target = entity_id_text(entity_id)
         for loaded in await self._store.load([target]):
-            # From the end: the last state is nearly always in the last piece.
-            for piece in reversed([loaded.record.start, *loaded.pieces]):
-                for event in reversed(events.decode(piece)):
-                    if isinstance(event, EntityStateSet):
-                        return _value(self, target, event.state, type)
+            pieces = [events.decode(loaded.record.start), *events.decode_pieces(loaded.pieces, loaded.piece_count)]
+            for event in chain.from_iterable(map(reversed, reversed(pieces))):
+                if isinstance(event, EntityStateSet):
+                    return _value(self, target, event.state, type)
         return None
 
     async def get_entity(self: _Asker, entity_id: AnyEntityId) -> EntityState | None:
@@ -170,11 +170,9 @@ async def _every(client: _Asker, name: str | None, key_prefix: str | None) -> As
 
 def _shown(client: _Asker, loaded: Loaded) -> EntityState:
     record = loaded.record
-    standing = Standing()
-    for i, piece in enumerate(loaded.pieces or [b""]):
-        past = events.decode(piece)
-        # The start stands behind the time of the first episode, which says what of it was due.
-        standing.apply_all([*past[:1], *events.decode(record.start), *past[1:]] if i == 0 else past)
+    past = list(chain.from_iterable(events.decode_pieces(loaded.pieces, loaded.piece_count)))
+    # The start stands behind the time of the first episode, which says what of it was due.
+    standing = Standing().apply_all([*past[:1], *events.decode(record.start), *past[1:]])
     id = EntityInstanceId.parse(record.instance_id)
     holder = standing.line.holder
     return EntityState(

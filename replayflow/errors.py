@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
+
+from msgspec import Struct
 
 ErrorClass: TypeAlias = type[BaseException]
 STACK_CHARS_MAX = 8_000
@@ -361,8 +362,7 @@ class OrchestrationCancelled(
 # ---- failures as values ---------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True, frozen=True)
-class FailureDetails:
+class FailureDetails(Struct, array_like=True, frozen=True):
     """An error as it is stored: what it was where it was raised. Nothing is imported to read it back.
 
     `bases` has the qualified names of the error's class and of all its base classes, most derived first.
@@ -392,7 +392,7 @@ class FailureDetails:
         return cls(
             type=type(error).__name__,
             message=_text(error),
-            stack="".join(traceback.format_tb(error.__traceback__))[-STACK_CHARS_MAX:],
+            stack=_unicode("".join(traceback.format_tb(error.__traceback__))[-STACK_CHARS_MAX:]),
             inner=inner,
             non_retryable=isinstance(error, NonRetryableError | PayloadTooLargeError),
             bases=tuple(_qualified(base) for base in type(error).__mro__ if base is not object),
@@ -447,8 +447,13 @@ def _qualified(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
+def _unicode(text: str) -> str:
+    """The text as it can be stored: a lone surrogate (of a file's name that is no UTF-8, say) as its escape."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
+
+
 def _text(error: BaseException) -> str:
     try:
-        return str(error)
+        return _unicode(str(error))
     except Exception as broken:  # a user's __str__ may raise, and the failure must still be recorded
         return f"<no text: {type(broken).__name__} in {type(error).__name__}.__str__>"

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
-from typing import Any
+
+from msgspec import Struct
 
 from replayflow.errors import FailureDetails, InvalidArgumentError, qualified_name
 
@@ -80,8 +81,7 @@ class RetryPolicy:
         )
 
 
-@dataclass(slots=True)
-class RetryValues:
+class RetryValues(Struct, array_like=True):
     """A policy's values: durations in microseconds, classes by qualified name."""
 
     max_attempts: int
@@ -92,10 +92,6 @@ class RetryValues:
     jitter: float
     retry_on: list[str] | None
     non_retryable: list[str]
-
-    @classmethod
-    def of_row(cls, row: list[Any]) -> RetryValues:
-        return cls(*row)
 
 
 def next_attempt_at(

@@ -6,6 +6,7 @@ from datetime import timedelta
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -118,4 +119,4 @@ def test_the_wait_lies_between_its_share_of_chance_and_its_bound(
 
 def test_values_read_back_from_their_row() -> None:
     values = RetryPolicy(retry_on=KeyError, jitter=0.5, timeout=timedelta(1)).values()
-    assert RetryValues.of_row([getattr(values, name) for name in RetryValues.__slots__]) == values
+    assert msgspec.convert(msgspec.to_builtins(values), RetryValues) == values

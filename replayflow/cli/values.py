@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
+
 from replayflow.client import InstanceState
 from replayflow.clock import to_datetime
 from replayflow.codec import Codec, Payload, from_json, to_json
@@ -130,8 +132,8 @@ def event(number: int, of: HistoryEvent) -> dict[str, Any]:
         "event": type(of).__name__,
         "event_id": of.event_id,
     }
-    for field in dataclasses.fields(of):  # type: ignore[arg-type]  # every kind of event is a dataclass
-        shown.update([_field(field.name, getattr(of, field.name))])
+    for field in of.__struct_fields__:
+        shown.update([_field(field, getattr(of, field))])
     shown.pop("start", None)  # the next execution's first events, as stored
     return shown
 
@@ -146,8 +148,8 @@ def _field(name: str, value: Any) -> tuple[str, Any]:
     if isinstance(value, FailureDetails):
         return name, failure(value)
     if name == "retry" and value is not None:
-        return name, _retry(dataclasses.asdict(value))
-    return name, dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
+        return name, _retry(msgspec.structs.asdict(value))
+    return name, msgspec.structs.asdict(value) if isinstance(value, msgspec.Struct) else value
 
 
 def _retry(policy: dict[str, Any]) -> dict[str, Any]:

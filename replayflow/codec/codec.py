@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import msgspec
 from msgpack import unpackb
 
 from replayflow.codec import decode, encode
@@ -23,6 +24,10 @@ _DECODERS_MAX = 4096
 # Bound here for the hot path: both are looked up for every value that crosses the engine.
 _pack = encode.pack
 _extension = decode.extension
+# Most values that cross the engine are one number or one text. For these alone msgspec, which is quicker, does exactly what msgpack does.
+_SCALARS = frozenset({int, str, float, bool, bytes})
+_pack_scalar = msgspec.msgpack.Encoder().encode
+_unpack_scalar = msgspec.msgpack.Decoder().decode
 
 
 class Decoder(Protocol):
@@ -60,9 +65,9 @@ class Codec:
         if value is None:
             return None
         try:
-            encoded = _pack(value)
-        except Exception as error:
-            encoded = encode.pack_again(value, where, error)
+            encoded = _pack_scalar(value) if type(value) in _SCALARS else _pack(value)
+        except Exception:  # an int of more than 64 bits, a lone surrogate, or a value that cannot travel
+            encoded = encode.pack_or_explain(value, where)
         if len(encoded) > self._checked_over_bytes:
             return seal(encoded, self.payload_bytes_max, self.compress_over_bytes, where)
         return encoded
@@ -90,6 +95,13 @@ class Codec:
         plan = self._plans.plan(type_)
         exact = plan.exact
 
+        def decode_scalar(payload: Payload, where: str = "value") -> Any:
+            try:
+                value = _unpack_scalar(payload)  # type: ignore[arg-type]  # None is refused like all that is not plain msgpack
+            except Exception:
+                return decode_payload(payload, where)
+            return value if type(value) is exact else decode_payload(payload, where)
+
         def decode_payload(payload: Payload, where: str = "value") -> Any:
             if payload is None:
                 value = None
@@ -107,7 +119,7 @@ class Codec:
                 return value
             return self._rebuilt(self._plans, plan, payload, value, where)
 
-        return decode_payload
+        return decode_scalar if exact in _SCALARS else decode_payload
 
     def _rebuilt(self, plans: Plans, plan: Plan, payload: Payload, value: Any, where: str) -> Any:
         plans.tries.allow(0 if payload is None else len(payload))

@@ -91,19 +91,23 @@ _SURROGATES = _Level(0, "surrogatepass")
 pack = _STRICT.pack
 
 
-def pack_again(value: object, where: str, error: Exception) -> bytes:
-    """The bytes of a value that the plain packer refused with `error`: with its surrogate code points, if it was these.
+def pack_or_explain(value: object, where: str) -> bytes:
+    """The bytes of a value that was refused at first: with its surrogate code points, if it has any.
 
     Raises:
-        EncodeError: it was not these, or not these alone; with the path to the first part that cannot be packed.
+        EncodeError: it cannot be packed at all; with the path to the first part that cannot.
     """
-    if isinstance(error, UnicodeEncodeError):
+    try:
+        return pack(value)
+    except UnicodeEncodeError:
         # Letting surrogates pass slows every string by half, so only a value that has them pays.
         try:
             return _SURROGATES.pack(value)
-        except Exception as again:
-            error = again
-    problem = fault(value, where)
-    if problem is None:
-        problem = f"{where}: cannot be encoded: {type(error).__name__}: {error}"
-    raise EncodeError(problem) from error
+        except Exception as error:
+            raise _explained(value, where, error) from error
+    except Exception as error:
+        raise _explained(value, where, error) from error
+
+
+def _explained(value: object, where: str, error: Exception) -> EncodeError:
+    return EncodeError(fault(value, where) or f"{where}: cannot be encoded: {type(error).__name__}: {error}")

@@ -7,8 +7,9 @@ no longer does what it did.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from replayflow.codec import Payload
 from replayflow.core import events
@@ -18,8 +19,7 @@ from replayflow.errors import FailureDetails
 from replayflow.retry import RetryValues
 
 
-@dataclass(slots=True)
-class ScheduleTask:
+class ScheduleTask(Struct):
     id: int
     name: str
     input: Payload
@@ -38,8 +38,7 @@ class ScheduleTask:
         return type(event) is events.TaskScheduled and event.event_id == self.id and event.name == self.name
 
 
-@dataclass(slots=True)
-class CreateSubOrchestration:
+class CreateSubOrchestration(Struct):
     id: int
     instance_id: str
     name: str
@@ -71,8 +70,7 @@ class CreateSubOrchestration:
         )
 
 
-@dataclass(slots=True)
-class CreateTimer:
+class CreateTimer(Struct):
     id: int
     fire_at_microseconds: int
     site: str = ""
@@ -84,8 +82,7 @@ class CreateTimer:
         return type(event) is events.TimerCreated and event.event_id == self.id
 
 
-@dataclass(slots=True)
-class SendEvent:
+class SendEvent(Struct):
     id: int
     instance_id: str
     name: str
@@ -99,8 +96,7 @@ class SendEvent:
         return type(event) is events.EventSent and event.event_id == self.id and event.name == self.name
 
 
-@dataclass(slots=True)
-class CancelTimer:
+class CancelTimer(Struct):
     timer_id: int
     site: str = ""
 
@@ -111,8 +107,7 @@ class CancelTimer:
         return type(event) is events.TimerCanceled and event.timer_id == self.timer_id
 
 
-@dataclass(slots=True)
-class CancelTask:
+class CancelTask(Struct):
     task_id: int
     site: str = ""
 
@@ -123,16 +118,14 @@ class CancelTask:
         return type(event) is events.TaskCanceled and event.task_scheduled_id == self.task_id
 
 
-@dataclass(slots=True)
-class SetCustomStatus:
+class SetCustomStatus(Struct):
     value: Payload
 
     def record(self) -> events.CustomStatusSet:
         return events.CustomStatusSet(self.value)
 
 
-@dataclass(slots=True)
-class CompleteOrchestration:
+class CompleteOrchestration(Struct):
     """The execution ends. For CONTINUED_AS_NEW, `result` is the next one's input and `carryover_events` go with it."""
 
     id: int

@@ -7,15 +7,15 @@ These are the values that cross the store's port; the events in them are encoded
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replayflow.codec import Payload
 from replayflow.core.events import HistoryEvent
 from replayflow.core.instance import Status
 
 
-@dataclass(slots=True)
-class Message:
+class Message(Struct):
     """An event on its way to the inbox of another instance.
 
     Only an execution with `execution_id` takes it, where that is given. A `control` message (suspend, resume, terminate, ...) is looked at even
@@ -31,8 +31,7 @@ class Message:
     start: Start | None = None
 
 
-@dataclass(slots=True)
-class Start:
+class Start(Struct):
     """A new execution: what the instance's row says of it, and its first event, encoded."""
 
     instance_id: str
@@ -50,8 +49,7 @@ class Start:
     """Delivered instead, where an instance with that id exists: how a parent learns that its child's id is taken."""
 
 
-@dataclass(slots=True)
-class RowState:
+class RowState(Struct):
     """What an instance's row shows beside its history: derived from the fold, kept so that listing and waking need not read histories."""
 
     status: Status
@@ -64,8 +62,16 @@ class RowState:
     """Activities that an ended execution had scheduled and that still have to run, encoded."""
 
 
-@dataclass(slots=True)
-class Commit:
+class Ending(Struct):
+    """How an instance ended, for whoever waits for it: its orchestrator's name, and what its row shows."""
+
+    name: str
+    status: Status
+    output: Payload = None
+    failure: bytes | None = None
+
+
+class Commit(Struct):
     """All that follows from one episode of one execution.
 
     `sequence` is the number of the piece of history that `chunk` becomes; the store refuses the commit where another piece has that number, and

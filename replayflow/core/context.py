@@ -285,7 +285,7 @@ class OrchestrationContext(EntityCalls):
         """
         decisions = self._decisions
         environment = self._environment
-        plan = environment.activity(activity)
+        plan = environment.plans.get(activity) or environment.activity(activity)
         payload = None if input is None else environment.codec.encode(input, f"input of activity '{plan.name}'")
         decode = plan.decode if result_type is None else environment.codec.decoder(result_type)
         retry_values, predicate, timeout_microseconds = plan.retry, plan.predicate, plan.timeout_microseconds
@@ -295,17 +295,13 @@ class OrchestrationContext(EntityCalls):
             timeout_microseconds = _positive(timeout, "timeout")
         id = decisions.next_id
         decisions.next_id = id + 1
-        decisions.add(
-            ScheduleTask(
-                id,
-                plan.name,
-                payload,
-                site_of(_frame(1)),
-                retry_values,
-                timeout_microseconds,
-                None if tags is None else check_tags(tags),
+        checked_tags = None if tags is None else check_tags(tags)
+        if not decisions.is_replaying or not decisions.repeats_task(id, plan.name, payload):
+            decisions.add(
+                ScheduleTask(
+                    id, plan.name, payload, site_of(_frame(1)), retry_values, timeout_microseconds, checked_tags
+                )
             )
-        )
         task: ActivityTask[Any] = ActivityTask(id, plan.name, decode, decisions.abandon_task, predicate)
         decisions.open[id] = task
         return task
@@ -429,7 +425,7 @@ class OrchestrationContext(EntityCalls):
         check_event_name(name)
         fire_at = None if timeout is None else self._moment(timeout)
         decode = None if decisions.is_sealed else self._environment.codec.decoder(Any if type is None else type)
-        task: EventTask[Any] = EventTask(name, decode, decisions.abandon_event)
+        task: EventTask[Any] = EventTask(0, name, decode, decisions.abandon_event)
         event = decisions.take_event(name.casefold())
         if event is not None:
             settle(task, event.input)

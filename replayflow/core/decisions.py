@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from replayflow.codec import Payload
@@ -68,6 +68,7 @@ class Decisions:
         "deadlines",
         "ending",
         "instance_id",
+        "is_replaying",
         "is_sealed",
         "made",
         "mismatch",
@@ -93,14 +94,11 @@ class Decisions:
         self.saves_events = True
         self.section: CriticalSection | None = None
         self.is_sealed = False
+        self.is_replaying = False
         self.mismatch: NonDeterminismError | None = None
-        self._recorded: Sequence[HistoryEvent] | None = None
+        self._recorded: Sequence[HistoryEvent] = ()
         self._position = 0
         self._last: HistoryEvent | None = None
-
-    @property
-    def is_replaying(self) -> bool:
-        return self._recorded is not None
 
     def take_id(self) -> int:
         """The next action id."""
@@ -124,25 +122,19 @@ class Decisions:
                 f"{action.site}: {describe(action.record())} was asked for after continue_as_new at {self.ending.site}: "
                 "nothing may follow it but the return"
             )
-        if self._recorded is None:
-            self.made.append(action)
+        if self.is_replaying:
+            self._match(action)
         else:
-            self._match(action, self._recorded)
+            self.made.append(action)
 
     def set_custom_status(self, value: Payload) -> None:
         """The custom status is the payload; decided anew only where it differs from the last."""
         if self.is_sealed or value == self.custom_status:
             return
         self.custom_status = value
-        if self._recorded is None:
+        if not self.is_replaying:
             self.made = [action for action in self.made if type(action) is not SetCustomStatus]
             self.made.append(SetCustomStatus(value))
-
-    def take(self) -> list[Action]:
-        """What was decided since the last time this was asked."""
-        made = self.made
-        self.made = []
-        return made
 
     def seal(self) -> None:
         """Nothing that is asked for from now on has any effect."""
@@ -229,18 +221,32 @@ class Decisions:
         """From now on each decision has to be the next of `recorded`."""
         self._recorded = recorded
         self._position = 0
+        self.is_replaying = True
         if recorded:
             self._last = recorded[-1]
 
-    def end_of_piece(self, stand: Callable[[], str]) -> None:
-        """All that was recorded has to have been decided again; from now on decisions are new. `stand` says where the code is now."""
-        recorded = self._recorded
-        self._recorded = None
-        if recorded is not None and self._position < len(recorded) and self.mismatch is None:
-            then = recorded[self._position]
-            self.diverge(then, stand())
+    def repeats_task(self, id: int, name: str, input: Payload) -> bool:
+        """`add` for what nearly every replayed decision is: an activity that is recorded here just so. Of all else it says no, and does nothing."""
+        recorded, position = self._recorded, self._position
+        if position >= len(recorded) or self.is_sealed or self.ending is not None:
+            return False
+        then = recorded[position]
+        if type(then) is not TaskScheduled or then.event_id != id or then.name != name or then.input != input:
+            return False
+        self._position = position + 1
+        return True
 
-    def _match(self, action: Matched, recorded: Sequence[HistoryEvent]) -> None:
+    @property
+    def has_more_recorded(self) -> bool:
+        """Whether not all that was recorded has been decided again."""
+        return self._position < len(self._recorded)
+
+    def diverge_here(self, now: str) -> None:
+        """The code does `now` instead of what is recorded next."""
+        self.diverge(self._recorded[self._position], now)
+
+    def _match(self, action: Matched) -> None:
+        recorded = self._recorded
         if self._position >= len(recorded):
             self.diverge(None, _now_asks(action))
             raise Diverged
@@ -249,11 +255,10 @@ class Decisions:
             self.diverge(then, _now_asks(action))
             raise Diverged
         self._position += 1
-        if type(action) is ScheduleTask and type(then) is TaskScheduled:  # nearly every decision
-            if action.input != then.input:
-                self._warn_of_change("input", action.site, then)
-            return
         match action, then:
+            case ScheduleTask(), TaskScheduled():
+                if action.input != then.input:
+                    self._warn_of_change("input", action.site, then)
             case CreateSubOrchestration(), SubOrchestrationInstanceCreated():
                 if action.input != then.input:
                     self._warn_of_change("input", action.site, then)
@@ -311,7 +316,11 @@ def settle(task: Pending[Any], payload: Payload) -> None:
     except Exception:  # a DecodeError, or whatever a user's model raises
         complete(task, None, _misfit(task, payload))
     else:
-        complete(task, value)
+        if task._parents is not None:
+            complete(task, value)
+        else:  # the same for a task that is in no composite, spelled out
+            task._value = value
+            task._is_complete = True
 
 
 def _misfit(task: Pending[Any], payload: Payload) -> Exception:

@@ -64,7 +64,8 @@ class Environment:
     codec: Codec
     activities: Mapping[str, ActivityDefinition]
     orchestrators: Mapping[str, OrchestratorDefinition]
-    _plans: dict[object, CallPlan] = field(default_factory=dict)
+    plans: dict[object, CallPlan] = field(default_factory=dict)
+    """How to call what was called before, by function or name."""
     entities: Mapping[str, EntityDefinition] = field(default_factory=dict)
 
     def activity(self, called: Callable[..., Any] | str) -> CallPlan:
@@ -73,13 +74,13 @@ class Environment:
         Raises:
             UnknownNameError: the function is not registered.
         """
-        plan = self._plans.get(called)
+        plan = self.plans.get(called)
         return plan if plan is not None else self._plan(called, self.activities, "activity")
 
     def orchestrator(self, called: Callable[..., Any] | str) -> CallPlan:
         """How to call the orchestrator as a sub-orchestration; as for `activity`."""
         key = ("orchestrator", called)
-        plan = self._plans.get(key)
+        plan = self.plans.get(key)
         return plan if plan is not None else self._plan(called, self.orchestrators, "orchestrator")
 
     def _plan(
@@ -113,5 +114,5 @@ class Environment:
             else None,
             version=definition.version if isinstance(definition, OrchestratorDefinition) else None,
         )
-        self._plans[called if what == "activity" else ("orchestrator", called)] = plan
+        self.plans[called if what == "activity" else ("orchestrator", called)] = plan
         return plan

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any, TypeVar, overload
+from typing import Any, ClassVar, TypeVar, overload
 
 from replayflow.core.decisions import Decisions
 from replayflow.core.definitions import Environment
@@ -28,9 +28,8 @@ _frame = sys._getframe
 class EntityCallTask(Pending[R]):
     """An operation that was asked of the entity `target`."""
 
-    __slots__ = ("target",)
-    label = "operation"
-    target: str
+    label: ClassVar[str] = "operation"
+    target: str = ""
 
 
 class EntityCalls:
@@ -89,9 +88,8 @@ class EntityCalls:
             )
         )
         task: EntityCallTask[Any] = EntityCallTask(
-            id, f"{operation} of {target}", decode, decisions.abandon_entity_call
+            id, f"{operation} of {target}", decode, decisions.abandon_entity_call, target=target
         )
-        task.target = target
         decisions.open[id] = task
         return task
 

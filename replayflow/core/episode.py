@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any, Protocol
 
+from msgspec import Struct
+
 from replayflow.core import events, ids
 from replayflow.core.actions import Action, CompleteOrchestration, CreateSubOrchestration, ScheduleTask
 from replayflow.core.commit import Commit, Message, RowState, Start
@@ -62,23 +64,20 @@ class Executor(Protocol):
     def predicate_of(self, task_id: int) -> Callable[[FailureDetails], bool] | None: ...
 
 
-class Episode:
+class Episode(Struct, eq=False):
     """What an episode came to: the commit, and what to do once it is durable.
 
     `held` is what was not taken because the instance is suspended; `retried` are children that begin anew.
     """
 
-    __slots__ = ("alarms", "canceled", "commit", "held", "messages", "retried", "scheduled", "starts")
-
-    def __init__(self) -> None:
-        self.commit: Commit | None = None
-        self.held: list[HistoryEvent] = []
-        self.scheduled: list[TaskScheduled] = []
-        self.canceled: list[int] = []
-        self.alarms: list[Alarm] = []
-        self.retried: list[SubOrchestrationRetried] = []
-        self.starts: list[Start] = []
-        self.messages: list[Message] = []
+    commit: Commit | None = None
+    held: list[HistoryEvent] = []
+    scheduled: list[TaskScheduled] = []
+    canceled: list[int] = []
+    alarms: list[Alarm] = []
+    retried: list[SubOrchestrationRetried] = []
+    starts: list[Start] = []
+    messages: list[Message] = []
 
 
 def run(
@@ -100,7 +99,8 @@ def run(
     `start` has the events that it begins with: they are stored already, and come before the inbox. Time does not run backwards: an episode is
     never earlier than the last.
     """
-    now = max(now, instance.now)
+    if now < instance.now:
+        now = instance.now
     episode = Episode()
     chunk: list[HistoryEvent] = [OrchestratorStarted(now)]
     instance.now = now
@@ -179,11 +179,13 @@ def _in_order(inbox: Iterable[HistoryEvent]) -> deque[HistoryEvent]:
 
 def _take_results(instance: Instance, executor: Executor, inbox: Sequence[Any], chunk: list[HistoryEvent]) -> None:
     """`_take_in` for what nearly every episode gets: results of activities, and nothing else."""
-    tasks, apply, deliver = instance.tasks, instance.apply, executor.deliver
+    tasks, deliver = instance.tasks, executor.deliver
     for event in inbox:
-        if event.task_scheduled_id in tasks:
+        task = tasks.pop(event.task_scheduled_id, None)
+        if task is not None:
+            if task.retry is not None:
+                instance.forget_retries(task.event_id)
             chunk.append(event)
-            apply(event)
             deliver(event)
 
 
@@ -314,7 +316,7 @@ def _decide(
             scheduled = action.record()
             episode.scheduled.append(scheduled)
             chunk.append(scheduled)
-            instance.apply(scheduled)
+            instance.task_scheduled(scheduled)
             continue
         if type(action) is CreateSubOrchestration:
             action.execution_id = new_execution_id()

@@ -15,7 +15,14 @@ from typing import Any, NamedTuple
 
 from replayflow.codec import Payload
 from replayflow.core import events
-from replayflow.core.events import ExecutionStarted, HistoryEvent, SubOrchestrationInstanceCreated, TaskScheduled
+from replayflow.core.events import (
+    ExecutionStarted,
+    HistoryEvent,
+    OrchestratorStarted,
+    SubOrchestrationInstanceCreated,
+    TaskCompleted,
+    TaskScheduled,
+)
 from replayflow.errors import FailureDetails
 
 
@@ -124,10 +131,20 @@ class Instance:
 
     def apply_all(self, past: Iterable[HistoryEvent]) -> Instance:
         """All of the events have happened."""
+        tasks = self.tasks
         for event in past:
-            applied = _APPLY.get(type(event))
-            if applied is not None:
-                applied(self, event)
+            if type(event) is TaskCompleted:  # these three are nearly all that a long history has
+                task = tasks.pop(event.task_scheduled_id, None)
+                if task is not None and task.retry is not None:
+                    self.forget_retries(task.event_id)
+            elif type(event) is TaskScheduled:
+                tasks[event.event_id] = event
+                if event.retry is not None:
+                    self.scheduled_at[event.event_id] = self.now
+            elif type(event) is OrchestratorStarted:
+                self.now = event.now_microseconds
+            else:
+                self.apply(event)
         return self
 
     def next_due(self) -> int | None:
@@ -187,7 +204,8 @@ class Instance:
         self.output = event.result
         self.failure = event.failure_details
 
-    def _task_scheduled(self, event: events.TaskScheduled) -> None:
+    def task_scheduled(self, event: events.TaskScheduled) -> None:
+        """`apply` for what nearly every event is."""
         self.tasks[event.event_id] = event
         if event.retry is not None:
             self.scheduled_at[event.event_id] = self.now
@@ -202,9 +220,13 @@ class Instance:
     def _close_task(self, id: int) -> None:
         task = self.tasks.pop(id, None)
         if task is not None and task.retry is not None:
-            self.attempts.pop(id, None)
-            self.retrying.pop(id, None)
-            self.scheduled_at.pop(id, None)
+            self.forget_retries(id)
+
+    def forget_retries(self, id: int) -> None:
+        """The task with that id, which had a retry policy, is no longer open."""
+        self.attempts.pop(id, None)
+        self.retrying.pop(id, None)
+        self.scheduled_at.pop(id, None)
 
     def _task_attempt_failed(self, event: events.TaskAttemptFailed) -> None:
         self.attempts[event.task_scheduled_id] = event.attempt
@@ -264,7 +286,7 @@ class Instance:
 
 
 _APPLY: dict[type[HistoryEvent], Callable[[Instance, Any], None]] = {
-    events.TaskScheduled: Instance._task_scheduled,
+    events.TaskScheduled: Instance.task_scheduled,
     events.TaskCompleted: Instance._task_ended,
     events.TaskFailed: Instance._task_ended,
     events.TaskCanceled: Instance._task_canceled,

@@ -34,6 +34,7 @@ from replayflow.core.events import (
     SubOrchestrationInstanceFailed,
     TaskCompleted,
     TaskFailed,
+    TaskScheduled,
     TimerFired,
     describe,
 )
@@ -90,11 +91,14 @@ class Replay:
         custom_status: CustomStatusSet | None = None
         arrived: list[HistoryEvent] = []
         for event in piece:
-            if not event.is_decision:
+            kind = type(event)
+            if kind is TaskScheduled:
+                recorded.append(event)
+            elif kind is TaskCompleted or not event.is_decision:
                 arrived.append(event)
-            elif type(event) is ExecutionCompleted:
+            elif isinstance(event, ExecutionCompleted):
                 ended = event
-            elif type(event) is CustomStatusSet:
+            elif isinstance(event, CustomStatusSet):
                 custom_status = event
             else:
                 recorded.append(event)
@@ -109,12 +113,15 @@ class Replay:
                     self.deliver(event)
         except Diverged:
             pass  # not in the code itself but on an event's way to it: what a race or a time limit cancels is a decision, too
-        decisions.end_of_piece(self._stand)
+        if decisions.has_more_recorded and decisions.mismatch is None:
+            decisions.diverge_here(self._stand())
+        decisions.is_replaying = False
         if custom_status is not None:
             decisions.custom_status = custom_status.custom_status
-        if decisions.mismatch is None:
+        if decisions.mismatch is None and (ended is not None or self.outcome is not None):
             self._compare_ends(ended)
-        self._raise_mismatch()
+        if decisions.mismatch is not None:
+            self._raise_mismatch()
 
     def begin(self, now: int) -> None:
         """A new episode begins; `now`, in microseconds, is the time that the code sees."""
@@ -128,15 +135,14 @@ class Replay:
             elif type(event) is ExecutionCancelRequested:
                 self._late += (event,)  # a request to the instance, not to this execution alone
             return
-        match event:
-            case TaskCompleted():
-                task = self.decisions.open.pop(event.task_scheduled_id, None)
-                if task is None:
-                    return
+        if type(event) is TaskCompleted:  # nearly every event
+            task = self.decisions.open.pop(event.task_scheduled_id, None)
+            if task is not None:
                 settle(task, event.result)
-                if task is self._blocked_on:
+                if task is self._blocked_on or (self._blocked_on is not None and self._blocked_on.is_complete):
                     self._run()
-                    return
+            return
+        match event:
             case SubOrchestrationInstanceCompleted():
                 task = self.decisions.open.pop(event.task_scheduled_id, None)
                 if task is None:
@@ -184,7 +190,7 @@ class Replay:
 
     def take(self) -> list[Action]:
         """What the code decided in this episode, in order; the last is its end, where it has ended."""
-        actions = self.decisions.take()
+        actions, self.decisions.made = self.decisions.made, []
         if self.outcome is not None and not self.decisions.is_sealed:
             if self.outcome.orchestration_status == "CONTINUED_AS_NEW":
                 self.outcome.carryover_events = self._unconsumed()
@@ -361,8 +367,7 @@ class Replay:
             self.decisions.diverge(ended, self._stand())
 
     def _is_own(self, task: Pending[Any]) -> bool:
-        abandoned = task._abandoned
-        return getattr(abandoned, "__self__", None) is self.decisions
+        return getattr(task._abandoned, "__self__", None) is self.decisions
 
     def _raise_mismatch(self) -> None:
         mismatch = self.decisions.mismatch

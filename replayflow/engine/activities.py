@@ -14,10 +14,11 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from replayflow.codec import Codec
+from msgspec import Struct
+
 from replayflow.core import episode
 from replayflow.core.context import ActivityContext
-from replayflow.core.definitions import ActivityDefinition, Executor
+from replayflow.core.definitions import ActivityDefinition, Environment, Executor
 from replayflow.core.events import HistoryEvent, TaskCompleted, TaskFailed, TaskScheduled
 from replayflow.engine.processes import ProcessDied, ProcessPool
 from replayflow.engine.runners import Runners
@@ -25,19 +26,16 @@ from replayflow.engine.threads import ThreadPool
 from replayflow.errors import FailureDetails, RetryAfter
 
 
-class Run:
+class Run(Struct, eq=False):
     """One attempt of one activity."""
 
-    __slots__ = ("attempt", "execution_id", "handle", "instance_id", "is_abandoned", "plan", "task")
-
-    def __init__(self, instance_id: str, execution_id: str, task: TaskScheduled, plan: Plan, attempt: int) -> None:
-        self.instance_id = instance_id
-        self.execution_id = execution_id
-        self.task = task
-        self.plan = plan
-        self.attempt = attempt
-        self.is_abandoned = False
-        self.handle: asyncio.Task[None] | asyncio.TimerHandle | None = None
+    instance_id: str
+    execution_id: str
+    task: TaskScheduled
+    plan: Plan
+    attempt: int
+    is_abandoned: bool = False
+    handle: asyncio.Task[None] | asyncio.TimerHandle | None = None
 
     def context(self) -> ActivityContext:
         return ActivityContext(
@@ -60,6 +58,7 @@ class Plan:
     definition: ActivityDefinition
     decode: Callable[[Any], Any]
     result_of: str
+    line: _Line
 
     def arguments(self, run: Run) -> tuple[Any, ...]:
         """What the function is called with."""
@@ -82,10 +81,12 @@ class _Line:
 class Activities:
     """Runs what it is told to, and calls `finished(run, event)` in the event loop when it has ended."""
 
-    def __init__(self, codec: Codec, limits: dict[Executor, int], finished: Finished) -> None:
-        self._codec = codec
+    def __init__(self, environment: Environment, limits: dict[Executor, int], finished: Finished) -> None:
+        self._environment = environment
+        self._codec = environment.codec
         self._finished = finished
         self._lines: dict[Executor, _Line] = {executor: _Line(limit) for executor, limit in limits.items()}
+        self._async = self._lines["async"]
         self._plans: dict[str, Plan] = {}
         self._runs: set[Run] = set()
         self._runners: Runners[Run] = Runners(self._run_async, _waits_in)
@@ -106,25 +107,33 @@ class Activities:
         instance_id: str,
         execution_id: str,
         task: TaskScheduled,
-        definition: ActivityDefinition,
         attempt: int,
     ) -> Run:
         """The activity runs as soon as there is a place for it. While stopping nothing is started: it is durable, and runs some other day."""
-        plan = self._plans.get(task.name)
-        if plan is None:
-            plan = self._plans[task.name] = Plan(
-                definition, self._codec.decoder(definition.input_type), f"result of activity '{task.name}'"
-            )
+        plan = self._plans.get(task.name) or self._plan(task.name)
         run = Run(instance_id, execution_id, task, plan, attempt)
         if self._is_stopping:
             return run
         self._runs.add(run)
-        line = self._lines[definition.executor]
-        if line.active < line.limit:
-            self._begin(line, run)
-        else:
+        line = plan.line
+        if line.active >= line.limit:
             line.waiting.append(run)
+        elif line is self._async:
+            line.active += 1
+            self._runners.put(run)
+        else:
+            self._begin(line, run)
         return run
+
+    def _plan(self, name: str) -> Plan:
+        definition = self._environment.activities[name]
+        plan = self._plans[name] = Plan(
+            definition,
+            self._codec.decoder(definition.input_type),
+            f"result of activity '{name}'",
+            self._lines[definition.executor],
+        )
+        return plan
 
     def cancel(self, run: Run) -> None:
         """Nobody waits for the activity any longer: an async one is cancelled, a thread sees `cancelled`; nothing comes of it."""
@@ -179,7 +188,7 @@ class Activities:
         event: HistoryEvent | None = None
         plan = run.plan
         id = run.task.event_id
-        line = self._lines["async"]
+        line = self._async
         if run.is_abandoned:
             self._end(line, run, None)
             return

@@ -31,6 +31,7 @@ class Committer:
         self._failed = failed
         self._recovered = recovered
         self._is_failing = False
+        self._is_idle = True
         self._under_way: Sequence[Settle] = ()
         self._operations: list[Operation] = []
         self._settles: list[Settle] = []
@@ -42,7 +43,8 @@ class Committer:
         """The operation is part of the next group; `settle` is called in the event loop, in the order of the operations."""
         self._operations.append(operation)
         self._settles.append(settle)
-        if not self._ready.is_set():
+        if self._is_idle:
+            self._is_idle = False
             self._ready.set()
             self._drained.clear()
 
@@ -65,6 +67,7 @@ class Committer:
             await self._write(operations, self._under_way)
             self._under_way = ()
             if not self._operations:
+                self._is_idle = True
                 self._ready.clear()
                 self._drained.set()
 

@@ -11,7 +11,7 @@ from random import Random
 
 from replayflow.clock import Clock, SystemClock
 from replayflow.codec import Codec
-from replayflow.core.commit import RowState
+from replayflow.core.commit import Ending
 from replayflow.core.definitions import Environment
 from replayflow.engine import tuning
 from replayflow.engine.committer import Committer
@@ -201,14 +201,14 @@ class Engine:
             return True
         return await self._store.get(create.start.instance_id) is None and self._residents.can_begin_at_once(create)
 
-    def expect_end(self, instance_id: str) -> asyncio.Future[RowState]:
-        """A future of the row that the instance ends with, if that happens from now on; cancel it when it is not wanted any more."""
+    def expect_end(self, instance_id: str) -> asyncio.Future[Ending]:
+        """A future of how the instance ends, if that happens from now on; cancel it when it is not wanted any more."""
         future = self._waiters.add(instance_id)
         if self.failure is not None or self._is_over:
             future.set_exception(self._why_over())
         return future
 
-    def forget_end(self, instance_id: str, future: asyncio.Future[RowState]) -> None:
+    def forget_end(self, instance_id: str, future: asyncio.Future[Ending]) -> None:
         """Nobody waits for this future of `expect_end` any more."""
         self._waiters.forget(instance_id, future)
 

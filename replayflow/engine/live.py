@@ -6,6 +6,7 @@ Everything here can be lost at any moment: the store has it all, or will be aske
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from typing import TypeAlias
 
 from replayflow.core import episode, events
@@ -137,9 +138,9 @@ class Live:
             record.orphans,
         )
         self.orphans = [] if record.orphans is None else episode.decode_orphans(record.orphans)
-        self.sequence = record.start_number + 1 + len(loaded.pieces)
+        self.sequence = record.start_number + 1 + loaded.piece_count
         start = events.decode(record.start)
-        pieces = events.decode_pieces(loaded.pieces)
+        pieces = events.decode_pieces(loaded.pieces, loaded.piece_count)
         if pieces:
             first = pieces[0]
             pieces[0] = [first[0], *start, *first[1:]]
@@ -147,8 +148,7 @@ class Live:
         else:
             self.start = start
         self.instance = Instance()
-        for piece in pieces:
-            self.instance.apply_all(piece)
+        self.instance.apply_all(chain.from_iterable(pieces))
         return pieces
 
     def successor(self, start: Start) -> Live:

@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import deque
 from collections.abc import Callable
 from random import Random
-from secrets import token_hex
 
 from replayflow.clock import Clock
 from replayflow.core import episode, events
-from replayflow.core.commit import Commit, Message, RowState, Start
+from replayflow.core.commit import Commit, Ending, Message, RowState, Start
 from replayflow.core.definitions import Environment
 from replayflow.core.episode import Episode
 from replayflow.core.events import ExecutionStarted, HistoryEvent, TaskCompleted, TaskFailed, TaskScheduled, TimerFired
@@ -92,7 +92,7 @@ class Residents:
         self.intake = Intake(store, self._route, self._restore, self._missing)
         self.alarms = Alarms(self._clock, self._ring, self.look_at, store.wakes)
         self.activities = Activities(
-            environment.codec,
+            environment,
             {
                 "async": limits.async_activities,
                 "thread": limits.thread_activities,
@@ -218,7 +218,7 @@ class Residents:
             return
         self._lives[live.id] = live
         if live.row.status.is_finished:
-            self._waiters.ended(live.id, live.row)
+            self._waiters.ended(live.id, _ending(live, live.row))
         problem = revive(live, pieces, self._environment)
         if problem is None:
             if record.problem is not None:
@@ -322,19 +322,25 @@ class Residents:
         watchdog = self.watchdog
         watchdog.step += 1
         watchdog.instance_id = live.id
-        done = episode.run(
-            live.instance,
-            executor,
-            mailbox,
-            sequence=live.sequence,
-            now=self._clock.now(),
-            random=self._random,
-            new_execution_id=_new_execution_id,
-            row=live.row,
-            start=start,
-            orphans=live.orphans,
-        )
-        watchdog.instance_id = None
+        try:
+            done = episode.run(
+                live.instance,
+                executor,
+                mailbox,
+                sequence=live.sequence,
+                now=self._clock.now(),
+                random=self._random,
+                new_execution_id=_new_execution_id,
+                row=live.row,
+                start=start,
+                orphans=live.orphans,
+            )
+        except (
+            InvalidArgumentError
+        ) as error:  # a name or a tag that is no text: what was decided with it is nowhere yet
+            return self._parking(live, _unstorable(error))
+        finally:
+            watchdog.instance_id = None
         activities = self._environment.activities
         for task in done.scheduled:
             if task.name not in activities:
@@ -354,7 +360,7 @@ class Residents:
             commit = Commit(live.id, live.execution_id, live.sequence, self._clock.now(), None)
         commit.consumed = numbers
         live.is_busy = True
-        return Step(self, live, commit, done, loose)
+        return Step(self, live, commit, done, loose, live.reading)
 
     def _keep_held(self, live: Live, held: list[HistoryEvent]) -> None:
         """What came while the instance is suspended waits; results that only memory has go into the inbox, and come back with a number (I5)."""
@@ -398,10 +404,9 @@ class Residents:
         if outcome.deliveries or outcome.started or outcome.dropped:
             self.follow(outcome)
         if commit.removes and not live.has_news:
-            self._set_aside(
-                live
-            )  # where it is in the store all the same, that is because of a message that is on its way here
-        if self._lives.get(live.id) is live:
+            # Where it is in the store all the same, that is because of a message that is on its way here.
+            self._set_aside(live)
+        elif live.mailbox or live.discarded or live.row.orphans is not None or live.instance.is_finished:
             self._go_on(live)
 
     def _ended(self, live: Live, commit: Commit, state: RowState) -> None:
@@ -423,7 +428,7 @@ class Residents:
         if commit.next_start is not None:
             self._succeed(live, commit.next_start)
         else:
-            self._waiters.ended(live.id, state)
+            self._waiters.ended(live.id, _ending(live, state))
 
     def _succeed(self, live: Live, start: Start) -> None:
         """The next execution takes over the place, the messages that are meant for it, and what the last one still owes."""
@@ -442,7 +447,7 @@ class Residents:
             return
         live.mailbox = loose + live.mailbox
         if isinstance(error, InvalidArgumentError | PayloadError):  # it would be refused again, and again
-            self._park(live, f"what it decided cannot be stored: {error}")
+            self._park(live, _unstorable(error))
             return
         if isinstance(error, LeaseLostError):  # a failure of the whole group is reported once, not for each instance
             _logger.warning("a commit of instance '%s' was not written, and is done again: %s", live.id, error)
@@ -482,6 +487,8 @@ class Residents:
 
     def _go_on(self, live: Live) -> None:
         """The next episode, if there is news; an ended instance that owes nothing any more is forgotten."""
+        if self._lives.get(live.id) is not live:
+            return
         if live.row.orphans is not None and not live.orphans and not live.is_busy and not live.is_queued:
             self._pay_off(live)
         if live.mailbox or live.start or live.discarded:
@@ -492,17 +499,15 @@ class Residents:
     # ---- activities and alarms
 
     def _start_activity(self, live: Live, execution_id: str, task: TaskScheduled) -> None:
-        id = task.event_id
-        attempt = live.instance.attempts.get(id, 0) + 1 if task.retry is not None else 1
-        definition = self._environment.activities[task.name]
-        live.running[id] = self.activities.start(live.id, execution_id, task, definition, attempt)
+        attempt = 1 if task.retry is None else live.instance.attempts.get(task.event_id, 0) + 1
+        live.running[task.event_id] = self.activities.start(live.id, execution_id, task, attempt)
 
     def _start_orphan(self, live: Live, execution_id: str, task: TaskScheduled) -> None:
         """What an ended execution still owes runs, once in this worker; its id may be that of a task of the present execution."""
         key = (execution_id, task.event_id)
         if key not in live.owing:
             live.owing.add(key)
-            self.activities.start(live.id, execution_id, task, self._environment.activities[task.name], 1)
+            self.activities.start(live.id, execution_id, task, 1)
 
     def _has_run(self, run: Run, event: HistoryEvent) -> None:
         """An activity has ended: its result goes into the mailbox, or, where nobody is in, into the inbox."""
@@ -512,7 +517,8 @@ class Residents:
         elif live.execution_id == run.execution_id and not live.instance.is_finished:
             live.running.pop(run.task.event_id, None)
             live.mailbox.append(event)
-            self._enqueue(live)
+            if not live.is_busy and not live.is_queued:
+                self._enqueue(live)
         else:
             self._orphan_has_run(live, run, event)
 
@@ -541,7 +547,7 @@ class Residents:
         )
         commit = Commit(live.id, live.execution_id, live.sequence, self._clock.now(), None, state=state)
         live.is_busy = True
-        step = Step(self, live, commit, Episode(), [])
+        step = Step(self, live, commit, Episode(), [], live.reading)
         self._committer.add(commit, step.settle)
 
     def _ring(self, instance_id: str, alarm: Alarm) -> None:
@@ -570,7 +576,7 @@ class Residents:
         assert done.commit is not None  # noqa: S101 - a failure is always written
         live.executor = Ended()
         live.is_busy = True
-        self._committer.add(done.commit, Step(self, live, done.commit, done, []).settle)
+        self._committer.add(done.commit, Step(self, live, done.commit, done, [], live.reading).settle)
 
     def _park(self, live: Live, problem: str) -> None:
         parking = self._parking(live, problem)
@@ -627,7 +633,16 @@ class Residents:
 
 
 def _new_execution_id() -> str:
-    return token_hex(16)
+    return os.urandom(16).hex()
+
+
+def _ending(live: Live, row: RowState) -> Ending:
+    started = live.instance.started
+    return Ending("" if started is None else started.name, row.status, row.output, row.failure)
+
+
+def _unstorable(error: ReplayflowError) -> str:
+    return f"what it decided cannot be stored: {error}"
 
 
 def _ignore(*_: object) -> None:

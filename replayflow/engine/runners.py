@@ -14,7 +14,6 @@ import types
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -69,7 +68,7 @@ class Runners(Generic[T]):
             self._call()
 
     async def _run(self) -> None:
-        line = self._line
+        line, work = self._line, self._work
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - runners are tasks
         while True:
@@ -81,12 +80,21 @@ class Runners(Generic[T]):
                     await asyncio.sleep(0)
                     continue
                 item = line.popleft()
-                suspended = partial(self._suspended, item, task)
-                if not await _run_until_it_waits(self._work(item), self._context.copy(), suspended):
-                    break  # another runner has the line now
-                if task.cancelling():
-                    suspended()
+                context = self._context.copy()
+                running = work(item)
+                try:
+                    waits_for = context.run(running.send, None)
+                except StopIteration:
+                    if not task.cancelling():
+                        continue
+                    self._suspended(item, task)
                     break
+                except BaseException:
+                    self._suspended(item, task)  # this runner is lost; the line must not wait for it
+                    raise
+                self._suspended(item, task)
+                await _run_on(running, context, waits_for)
+                break  # another runner has the line now
             else:
                 self._is_called = False
             if task.cancelling():
@@ -99,25 +107,15 @@ class Runners(Generic[T]):
 
 
 @types.coroutine
-def _run_until_it_waits(
-    work: Coroutine[Any, Any, None], context: Context, suspended: Callable[[], None]
-) -> Generator[Any, Any, bool]:
-    """The work is done; whether without waiting for anything. `suspended` is called when it waits for the first time."""
-    try:
-        waits_for = context.run(work.send, None)
-    except StopIteration:
-        return True
-    except BaseException:
-        suspended()  # this runner is lost; the line must not wait for it
-        raise
-    suspended()
+def _run_on(running: Coroutine[Any, Any, None], context: Context, waits_for: Any) -> Generator[Any, Any, None]:
+    """What has begun and waits for something is awaited to its end, in its own context."""
     while True:
         try:
             try:
                 answer = yield waits_for
             except BaseException as error:  # a cancellation, on its way to whom it is meant for
-                waits_for = context.run(work.throw, error)
+                waits_for = context.run(running.throw, error)
             else:
-                waits_for = context.run(work.send, answer)
+                waits_for = context.run(running.send, answer)
         except StopIteration:
-            return False
+            return

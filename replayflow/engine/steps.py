@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from msgspec import Struct
+
 from replayflow.core.commit import Commit
 from replayflow.core.episode import Episode
 from replayflow.core.events import HistoryEvent
 from replayflow.engine.live import Live
 from replayflow.errors import ReplayflowError
-from replayflow.store.base import Operation, Outcome, Park
+from replayflow.store.base import Operation, Outcome
 
 
 class Owner(Protocol):
@@ -21,18 +23,15 @@ class Owner(Protocol):
     def reload_if_in(self, live: Live) -> None: ...
 
 
-class Step:
-    """An episode on its way to the disk."""
+class Step(Struct, eq=False):
+    """An episode on its way to the disk. `loose` is what it took in that only memory has, `reading` which reading of the instance it stands on."""
 
-    __slots__ = ("_done", "_live", "_loose", "_owner", "_reading", "operation")
-
-    def __init__(self, owner: Owner, live: Live, commit: Commit, done: Episode, loose: list[HistoryEvent]) -> None:
-        self._owner = owner
-        self._live = live
-        self.operation: Commit = commit
-        self._done = done
-        self._loose = loose
-        self._reading = live.reading
+    _owner: Owner
+    _live: Live
+    operation: Commit
+    _done: Episode
+    _loose: list[HistoryEvent]
+    _reading: int
 
     def settle(self, outcome: Outcome | None, error: ReplayflowError | None) -> None:
         live = self._live
@@ -49,16 +48,13 @@ class Step:
             self._owner.reload_if_in(live)
 
 
-class Parking:
+class Parking(Struct, eq=False):
     """An instance on its way aside."""
 
-    __slots__ = ("_live", "_owner", "_problem", "operation")
-
-    def __init__(self, owner: Owner, live: Live, park: Park, problem: str) -> None:
-        self._owner = owner
-        self._live = live
-        self.operation: Operation = park
-        self._problem = problem
+    _owner: Owner
+    _live: Live
+    operation: Operation
+    _problem: str
 
     def settle(self, outcome: Outcome | None, error: ReplayflowError | None) -> None:
         self._live.is_busy = False

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
-from replayflow.core.commit import RowState
+from replayflow.core.commit import Ending
 from replayflow.errors import InstanceNotFoundError, ReplayflowError
 
 
 class Waiters:
     def __init__(self) -> None:
-        self._waiting: dict[str, list[asyncio.Future[RowState]]] = {}
+        self._waiting: dict[str, list[asyncio.Future[Ending]]] = {}
 
-    def add(self, instance_id: str) -> asyncio.Future[RowState]:
-        """A future of the row that the instance ends with, if that happens from now on; whoever gives it up says so with `forget`."""
-        future: asyncio.Future[RowState] = asyncio.get_running_loop().create_future()
+    def add(self, instance_id: str) -> asyncio.Future[Ending]:
+        """A future of how the instance ends, if that happens from now on; whoever gives it up says so with `forget`."""
+        future: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.get(instance_id)
         if waiting is None:
             self._waiting[instance_id] = [future]
@@ -22,13 +22,13 @@ class Waiters:
             waiting.append(future)
         return future
 
-    def ended(self, instance_id: str, row: RowState) -> None:
+    def ended(self, instance_id: str, end: Ending) -> None:
         """Whoever waits for the instance is told."""
         waiting = self._waiting.pop(instance_id, None)
         if waiting is not None:
             for future in waiting:
                 if not future.done():
-                    future.set_result(row)
+                    future.set_result(end)
 
     def missing(self, instance_id: str) -> None:
         """There is no such instance: whoever waits for it waits in vain."""
@@ -44,7 +44,7 @@ class Waiters:
                 if not future.done():
                     future.set_exception(error)
 
-    def forget(self, instance_id: str, future: asyncio.Future[RowState]) -> None:
+    def forget(self, instance_id: str, future: asyncio.Future[Ending]) -> None:
         """Nobody waits for this future any more."""
         waiting = self._waiting.get(instance_id)
         if waiting is not None and future in waiting:

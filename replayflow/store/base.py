@@ -29,8 +29,9 @@ else the instance stays, as the commit left it. The id is free afterwards.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
+
+from msgspec import Struct
 
 from replayflow.codec import Payload
 from replayflow.core.commit import Commit, Message, Start
@@ -44,8 +45,7 @@ _CURSOR_DIGITS_MAX = 18  # so that every position fits 64 bits
 # ---- what is written -------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class Create:
+class Create(Struct):
     """Start an execution on behalf of a client. Written without an epoch, it leaves a nudge in the inbox, so that the worker learns of it.
 
     Where an instance with the id exists: "error" refuses (`InstanceExistsError`), "return" leaves it and accepts, "replace_finished" starts the new
@@ -60,8 +60,7 @@ class Create:
     """Whether the id was made up for this, so that nothing can have it."""
 
 
-@dataclass(slots=True)
-class Post:
+class Post(Struct):
     """Leave a message. One whose `dedupe_key` the instance has had before is accepted and not delivered again, also after the end (I6).
 
     Keys last as long as the instance, through every continue-as-new; a replacement is another instance under the same id, and has had none.
@@ -71,21 +70,19 @@ class Post:
     dedupe_key: str | None = None
 
 
-@dataclass(slots=True)
-class Park:
+class Park(Struct):
     """The execution is set aside with the problem, or, with None, freed again. `messages` are what it had in memory and must not lose."""
 
     instance_id: str
     execution_id: str
     problem: bytes | None
-    messages: list[Message] = field(default_factory=list)
+    messages: list[Message] = []
 
 
 Operation: TypeAlias = Create | Post | Commit | Park
 
 
-@dataclass(slots=True)
-class Delivery:
+class Delivery(Struct):
     """A message in an inbox: its number, and what the receiver needs of it."""
 
     number: int
@@ -98,17 +95,16 @@ class Delivery:
     """Whether the receiver is neither suspended nor parked."""
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(Struct):
     """What became of one operation."""
 
     error: ReplayflowError | None = None
     """Why it was refused; None where it was accepted."""
-    deliveries: list[Delivery] = field(default_factory=list)
+    deliveries: list[Delivery] = []
     """The messages that it put into inboxes."""
-    started: list[Start] = field(default_factory=list)
+    started: list[Start] = []
     """The executions that it began, but for the one of a `next_start`. Their messages are in `deliveries`."""
-    dropped: list[Message] = field(default_factory=list)
+    dropped: list[Message] = []
     """Messages that nobody can receive."""
     has_existed: bool = False
     """For a `Create` that accepts an instance as it is: there was one."""
@@ -117,8 +113,7 @@ class Outcome:
 # ---- what is read ----------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class InstanceRecord:
+class InstanceRecord(Struct):
     """An instance's row. Times are microseconds since 1970."""
 
     instance_id: str
@@ -144,17 +139,19 @@ class InstanceRecord:
     tags: dict[str, str] | None = None
 
 
-@dataclass(slots=True)
-class Loaded:
-    """An instance with the history of its present execution (the pieces after its start, in order) and its inbox, all at one moment."""
+class Loaded(Struct):
+    """An instance with the history of its present execution and its inbox, all at one moment.
+
+    `pieces` are the pieces of history after the start, one behind the other in order, and `piece_count` is how many.
+    """
 
     record: InstanceRecord
-    pieces: list[bytes]
+    pieces: bytes
+    piece_count: int
     inbox: list[Delivery]
 
 
-@dataclass(slots=True, frozen=True)
-class InstanceFilter:
+class InstanceFilter(Struct, frozen=True):
     """Which instances: those that fit all that is given. Times are microseconds since 1970, from inclusive, to exclusive."""
 
     statuses: frozenset[Status] | None = None
@@ -168,15 +165,13 @@ class InstanceFilter:
     """Whether the id begins with `@`."""
 
 
-@dataclass(slots=True)
-class Page:
+class Page(Struct):
     records: list[InstanceRecord]
     cursor: str | None
     """Where the next page begins; None after the last."""
 
 
-@dataclass(slots=True)
-class Wake:
+class Wake(Struct):
     """An instance that wants to be looked at, and when; `position` is where to read on."""
 
     at: int
@@ -184,8 +179,7 @@ class Wake:
     position: tuple[int, int]
 
 
-@dataclass(slots=True, frozen=True)
-class Owner:
+class Owner(Struct, frozen=True):
     """The worker that holds a hub."""
 
     process_id: int

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from replayflow.core.commit import Commit, Message, RowState, Start
 from replayflow.core.ids import is_unicode
@@ -149,10 +151,12 @@ class MemoryStore:
         return [
             Loaded(
                 replace(kept.record),
-                [kept.pieces[n] for n in sorted(kept.pieces) if n > kept.record.start_number],
+                b"".join(kept.pieces[n] for n in numbers),
+                len(numbers),
                 [replace(kept.inbox[n], takes_messages=kept.takes_messages) for n in sorted(kept.inbox)],
             )
             for kept in found
+            for numbers in [sorted(n for n in kept.pieces if n > kept.record.start_number)]
         ]
 
     async def get(self, instance_id: str) -> InstanceRecord | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields
 from itertools import product
 
 import pytest
+from msgspec import NODEFAULT
+from msgspec.structs import fields
 
 from replayflow.core import events
 from replayflow.core.events import KINDS, ExecutionCompleted, ExecutionStarted, HistoryEvent
@@ -36,9 +37,9 @@ def sample(kind: type[HistoryEvent]) -> HistoryEvent:
         "retry_at_microseconds": 5,
     }
     given = {}
-    for field in fields(kind):  # type: ignore[arg-type]
-        if field.default is MISSING:
-            given[field.name] = values.get(field.name, 1 if field.type == "int" else "x")
+    for field in fields(kind):
+        if field.default is NODEFAULT:
+            given[field.name] = values.get(field.name, 1 if field.type is int else "x")
     return kind(**given)
 
 

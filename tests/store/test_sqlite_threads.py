@@ -112,7 +112,7 @@ async def test_a_cancelled_read_does_not_leave_the_reader_at_an_old_moment(sqlit
         await accepted(sqlite, commit(sequence=sequence))
         sequence += 1
         [loaded] = await sqlite.load(["a"])
-        assert len(loaded.pieces) == sequence - 1 == len(await sqlite.history("a")) - 1
+        assert loaded.piece_count == sequence - 1 == len(await sqlite.history("a")) - 1
     assert sqlite._reader is not None
     assert not sqlite._reader.in_transaction
 

@@ -6,13 +6,13 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import Coroutine
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from msgspec.structs import replace
 
 from replayflow.core.commit import Commit, Message, RowState, Start
 from replayflow.core.instance import Status
@@ -174,7 +174,7 @@ class TwoStores(RuleBasedStateMachine):
     def a_commit(self, draw: Any) -> Commit:
         id, execution = self.a_target(draw)
         loaded = self.run(self.memory.load([id]))
-        sequence = loaded[0].record.start_number + len(loaded[0].pieces) + 1 if loaded else 1
+        sequence = loaded[0].record.start_number + loaded[0].piece_count + 1 if loaded else 1
         own = [delivery.number for one in loaded for delivery in one.inbox]
         state = draw(st.none() | states)
         ends = state is not None and state.status.is_finished

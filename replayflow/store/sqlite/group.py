@@ -24,7 +24,7 @@ from replayflow.errors import (
 )
 from replayflow.store.base import Create, Delivery, Operation, Outcome, Park, Post
 from replayflow.store.sqlite.connection import in_transaction
-from replayflow.store.sqlite.statements import ROWS, SQL
+from replayflow.store.sqlite.statements import NO_BLOB, NO_NUMBER, NO_TEXT, ROWS, SQL
 
 _PENDING = Status.PENDING.value
 _REMEMBERED_MAX = 50_000
@@ -158,7 +158,13 @@ class Group:
 
     def _read_known(self) -> None:
         known = self._known
-        wanted = {id for id in _touched(self._operations) if id not in known}
+        wanted: set[str] = set()
+        for operation in self._operations:
+            if type(operation) is Commit and not operation.starts and not operation.messages:  # nearly every one
+                if operation.instance_id not in known:
+                    wanted.add(operation.instance_id)
+            else:
+                wanted.update(id for id in _touched([operation]) if id not in known)
         if not wanted:
             return
         ids = json.dumps(list(wanted))
@@ -208,19 +214,19 @@ class Group:
                 )
             )
         if commit.chunk is not None:
-            self._pieces.append((known.key, commit.sequence, commit.at, commit.chunk))
+            self._pieces.append((known.key, commit.sequence, commit.at, bytearray(commit.chunk)))
             known.last_number = commit.sequence
         state = commit.state
         if state is not None:
             known.status = state.status
             shown = (
                 state.status.value,
-                state.wake_at,
-                state.custom_status,
-                state.output,
-                state.failure,
-                state.completed_at,
-                state.orphans,
+                NO_NUMBER if state.wake_at is None else state.wake_at,
+                _blob(state.custom_status),
+                _blob(state.output),
+                _blob(state.failure),
+                NO_NUMBER if state.completed_at is None else state.completed_at,
+                _blob(state.orphans),
             )
             if known.row is None:
                 self._states[known.key] = (known.key, *shown)
@@ -311,10 +317,12 @@ class Group:
             raise ValueError("a NUL character in an id")
         key = self._next_key
         self._next_key = key + 1
-        tags = None if start.tags is None else _tags(start.tags)
+        version = NO_TEXT if start.version is None else start.version
+        parent_id = NO_TEXT if start.parent_id is None else start.parent_id
+        tags = NO_TEXT if start.tags is None else _tags(start.tags)
         row: list[object] = [
-            *(key, start.instance_id, start.execution_id, start.name, start.version, _PENDING, start.event, 0),
-            *(start.wake_at, start.created_at, None, None, None, None, None, start.parent_id, tags),
+            *(key, start.instance_id, start.execution_id, start.name, version, _PENDING, bytearray(start.event), 0),
+            *(start.wake_at, start.created_at, NO_NUMBER, NO_BLOB, NO_BLOB, NO_BLOB, NO_BLOB, parent_id, tags),
         ]
         self._instances.append(row)
         known = self._known[start.instance_id] = Known(key, start.execution_id, Status.PENDING, 0, False, 0, row)
@@ -376,10 +384,15 @@ class Group:
         delivery.number = self._next_number
         self._next_number += 1
         delivery.takes_messages = known.takes_messages
+        execution_id = NO_TEXT if delivery.execution_id is None else delivery.execution_id
         self._messages.append(
-            (delivery.number, known.key, delivery.event, delivery.execution_id, int(delivery.is_control))
+            (delivery.number, known.key, _blob(delivery.event), execution_id, int(delivery.is_control))
         )
         outcome.deliveries.append(delivery)
+
+
+def _blob(payload: bytes | None) -> object:
+    return NO_BLOB if payload is None else bytearray(payload)
 
 
 def _tags(tags: dict[str, str]) -> str:

@@ -1,7 +1,11 @@
 """The SQL of the store, by name: `statements.sql` beside this file is the one place where it is written.
 
-A statement whose name has a number in brackets, `(17)`, takes rows of that many values. SQLite hands the interpreter's lock to and fro with every
-statement, so that a thousand rows go in by a few statements of many rows each, and not by a thousand.
+A statement whose name has a row behind it, `(?, nullif(?, ''))`, takes many rows of that form. SQLite hands the interpreter's lock to and fro with
+every statement, so that a thousand rows go in by a few statements of many rows each, and not by a thousand.
+
+Python's sqlite3 looks for an adapter for every value that is not exactly an int, a float, a str or a bytearray, which costs ten times what binding
+it does. In rows, therefore, bytes go as bytearrays, and NULL goes as a value of a type that its column never has: "" for a number or a blob, 0 for
+text.
 """
 
 from __future__ import annotations
@@ -12,7 +16,9 @@ from collections.abc import Sequence
 from importlib.resources import files
 from itertools import chain
 
-_NAME = re.compile(r"^-- name: (\w+)(?: \((\d+)\))?\s*$", re.MULTILINE)
+_NAME = re.compile(r"^-- name: (\w+)(?: (\(.*\)))?\s*$", re.MULTILINE)
+NO_BLOB = NO_NUMBER = ""
+NO_TEXT = 0
 _THEN = "-- then:"
 _ROWS_PER_STATEMENT = (256, 32, 4, 1)
 
@@ -20,9 +26,8 @@ _ROWS_PER_STATEMENT = (256, 32, 4, 1)
 class Rows:
     """A statement that takes many rows."""
 
-    def __init__(self, text: str, width: int) -> None:
+    def __init__(self, text: str, row: str) -> None:
         before, _, after = text.partition(_THEN)
-        row = "(" + ",".join("?" * width) + ")"
         self._by_count = {count: f"{before}\n{','.join([row] * count)}\n{after}" for count in _ROWS_PER_STATEMENT}
 
     def run(self, connection: sqlite3.Connection, rows: Sequence[Sequence[object]]) -> None:
@@ -38,9 +43,9 @@ def _read() -> tuple[dict[str, str], dict[str, Rows]]:
     parts = _NAME.split(files("replayflow.store.sqlite").joinpath("statements.sql").read_text("utf-8"))
     plain: dict[str, str] = {}
     many: dict[str, Rows] = {}
-    for name, width, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
-        if width:
-            many[name] = Rows(text.strip(), int(width))
+    for name, row, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
+        if row:
+            many[name] = Rows(text.strip(), row)
         else:
             plain[name] = text.strip()
     return plain, many

@@ -19,20 +19,20 @@ SELECT instance.id, instance.key, instance.execution_id, instance.status, instan
        (SELECT max(number) FROM history WHERE history.instance = instance.key)
 FROM json_each(?) AS wanted JOIN instance ON instance.id = wanted.value
 
--- name: add_instances (17)
+-- name: add_instances (?, ?, ?, ?, nullif(?, 0), ?, ?, ?, nullif(?, ''), ?, nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, 0), nullif(?, 0))
 INSERT INTO instance (key, id, execution_id, name, version, status, start, start_number, wake_at, created_at,
                       completed_at, custom_status, output, failure, orphans, parent_id, tags)
 VALUES
 
--- name: add_pieces (4)
+-- name: add_pieces (?, ?, ?, ?)
 INSERT INTO history (instance, number, at, events)
 VALUES
 
--- name: add_messages (5)
+-- name: add_messages (?, ?, nullif(?, ''), nullif(?, 0), ?)
 INSERT INTO inbox (number, instance, event, execution_id, is_control)
 VALUES
 
--- name: show_states (8)
+-- name: show_states (?, ?, nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''))
 WITH shown (key, status, wake_at, custom_status, output, failure, completed_at, orphans) AS (VALUES
 -- then:
 )
@@ -132,10 +132,15 @@ SELECT id, execution_id, name, version, status, start, start_number, wake_at, cr
 FROM instance WHERE problem IS NOT NULL AND key > ?1 AND (?3 IS NULL OR (substr(id, 1, 1) = '@') = ?3) ORDER BY key LIMIT ?2
 
 -- name: pieces
-SELECT history.instance, history.events
-FROM json_each(?) AS wanted JOIN history ON history.instance = json_extract(wanted.value, '$[0]')
-WHERE history.number > json_extract(wanted.value, '$[1]')
-ORDER BY history.instance, history.number
+SELECT json_extract(wanted.value, '$[0]'),
+       (SELECT count(*) FROM history
+        WHERE instance = json_extract(wanted.value, '$[0]') AND number > json_extract(wanted.value, '$[1]')) AS pieces,
+       (SELECT CAST(group_concat(events, '') AS BLOB)
+        FROM (SELECT events FROM history
+              WHERE instance = json_extract(wanted.value, '$[0]') AND number > json_extract(wanted.value, '$[1]')
+              ORDER BY number))
+FROM json_each(?) AS wanted
+WHERE pieces
 
 -- name: pieces_between
 SELECT events FROM history WHERE instance = ? AND number >= ? AND number < ? ORDER BY number

@@ -203,10 +203,10 @@ class SqliteStore:
             # SQLite ends a JSON text at a NUL character; an id that is cut off there is another's.
             wanted = [id for id in dict.fromkeys(instance_ids) if "\0" not in id]
             rows = await read(SQL["records"], (json.dumps(wanted),))
-            loaded = {row[-1]: Loaded(_record(row), [], []) for row in rows}
+            loaded = {row[-1]: Loaded(_record(row), b"", 0, []) for row in rows}
             starts = json.dumps([[key, one.record.start_number] for key, one in loaded.items()])
-            for key, events in await read(SQL["pieces"], (starts,)):
-                loaded[key].pieces.append(events)
+            for key, count, pieces in await read(SQL["pieces"], (starts,)):
+                loaded[key].pieces, loaded[key].piece_count = pieces, count
             for number, key, event, execution_id, is_control in await read(SQL["inboxes"], (json.dumps(list(loaded)),)):
                 record = loaded[key].record
                 takes = record.problem is None and record.status is not Status.SUSPENDED

@@ -1,0 +1,27 @@
+"""The questions, one a module, in the order in which they are asked."""
+
+from benchmarks.question import Question
+from benchmarks.questions import (
+    chain,
+    children,
+    disk,
+    dormant,
+    entities,
+    events,
+    fan,
+    idle,
+    latency,
+    load,
+    long,
+    memory,
+    payload,
+    recover,
+    threads,
+)
+
+_MODULES = (
+    *(chain, fan, latency, load, long),
+    *(recover, dormant, events, children, entities, threads, payload),
+    *(idle, memory, disk),
+)
+QUESTIONS: dict[str, Question] = {module.QUESTION.name: module.QUESTION for module in _MODULES}
