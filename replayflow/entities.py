@@ -136,14 +136,14 @@ class EntityVerbs:
     async def clean_entities(self: _Asker, *, name: str | None = None) -> int:
         """Every entity without a state, whom nobody holds or waits for, is asked to go; returns how many were. A worker removes them.
 
-        Nothing is lost: one that something comes for begins anew.
+        Nothing is lost but the dedupe keys of its signals: one that something comes for begins anew.
 
         Raises:
             InvalidArgumentError: the name is none.
         """
         asked = 0
         async for shown in _every(self, name, None):
-            if shown.state is None and shown.locked_by is None and not shown.backlog:
+            if shown.state is None and shown.locked_by is None and not shown.backlog and shown.problem is None:
                 request = Message(shown.id, events.encode([EntityRemovalRequested()]))
                 outcome = await self._submit(Post(request))
                 if outcome.error is None:

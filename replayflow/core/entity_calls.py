@@ -31,6 +31,10 @@ class EntityCallTask(Pending[R]):
     label: ClassVar[str] = "operation"
     target: str = ""
 
+    @property
+    def title(self) -> str:
+        return f"operation '{self.name}' of entity '{self.target}' (task {self.id})"
+
 
 class EntityCalls:
     """`call_entity`, `signal_entity` and `lock_entities` of an `OrchestrationContext`."""
@@ -87,9 +91,7 @@ class EntityCalls:
                 EntityOperationCalled(id, str(id), operation, None, payload, target_instance_id=target, site=site)
             )
         )
-        task: EntityCallTask[Any] = EntityCallTask(
-            id, f"{operation} of {target}", decode, decisions.abandon_entity_call, target=target
-        )
+        task: EntityCallTask[Any] = EntityCallTask(id, operation, decode, decisions.abandon_entity_call, target=target)
         decisions.open[id] = task
         return task
 

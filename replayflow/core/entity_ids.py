@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from replayflow.core.ids import INSTANCE_ID_CHARS_MAX
+from replayflow.core.ids import INSTANCE_ID_CHARS_MAX, is_unicode
 from replayflow.errors import InvalidArgumentError
 
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f/\\#?\ud800-\udfff]")
@@ -88,10 +88,10 @@ def check_operation(operation: object) -> str:
     """The operation's name, if it is one.
 
     Raises:
-        InvalidArgumentError: it is no text, empty, or longer than 256 characters.
+        InvalidArgumentError: it is no text that can be stored, empty, or longer than 256 characters.
     """
-    if not isinstance(operation, str) or not 0 < len(operation) <= INSTANCE_ID_CHARS_MAX:
+    if not isinstance(operation, str) or not 0 < len(operation) <= INSTANCE_ID_CHARS_MAX or not is_unicode(operation):
         raise InvalidArgumentError(
-            f"{operation!r:.80} is no name of an operation: it is text of 1 to {INSTANCE_ID_CHARS_MAX} characters"
+            f"{operation!a:.80} is no name of an operation: it is text of 1 to {INSTANCE_ID_CHARS_MAX} characters"
         )
     return operation

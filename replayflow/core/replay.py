@@ -38,6 +38,7 @@ from replayflow.core.events import (
     TimerFired,
     describe,
 )
+from replayflow.core.sections import LockTask
 from replayflow.core.sites import site_of, site_of_code
 from replayflow.core.tasks import Pending, Task, complete
 from replayflow.errors import (
@@ -302,6 +303,8 @@ class Replay:
         error = OrchestrationCancelled(reason if isinstance(reason, str) else "")
         if self._generator is None:
             return
+        if isinstance(self._blocked_on, LockTask):
+            self._blocked_on.cancel()  # or the clean-up would stand in a section that it never got
         self._run(error)
 
     def _end(self, status: str, *, value: object = None, failure: BaseException | None = None) -> None:

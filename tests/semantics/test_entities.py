@@ -259,8 +259,9 @@ async def test_a_client_refuses_what_cannot_be_before_anything_is_written(place:
             await client.signal_entity("@notes@a", "write", "x", at=datetime(2030, 1, 1))  # noqa: DTZ001
         with pytest.raises(InvalidArgumentError, match="both"):
             await client.signal_entity("@notes@a", "write", "x", at=datetime.now(UTC), delay=timedelta(1))
-        with pytest.raises(InvalidArgumentError, match="name of an operation"):
-            await client.signal_entity("@notes@a", "", "x")
+        for operation in ("", "x" * 300, "\ud800", 5):
+            with pytest.raises(InvalidArgumentError, match="name of an operation"):
+                await client.signal_entity("@notes@a", operation, "x")  # type: ignore[arg-type]
         assert [state async for state in client.list(include_entities=True)] == []
 
 

@@ -240,7 +240,7 @@ async def test_what_a_section_allows(place: Place, what: str, result: object) ->
         ("child", "sub-orchestration 'child' in a critical section"),
         ("stranger", "called in a critical section that has not locked it"),
         ("too early", "before its lock is there"),
-        ("open call", "while operation 'get of @account@c' (task 2) is open"),
+        ("open call", "while operation 'get' of entity '@account@c' (task 2) is open"),
         ("again", "was released already"),
     ],
 )
@@ -416,6 +416,31 @@ async def test_a_changed_lock_list_is_found_when_it_is_replayed(place: Place) ->
     async with place.hub(with_ids(A)) as hub:
         assert await hub.client.get("holder").result(LIMIT) == "on"
         await until_free(hub.client, A)
+
+
+async def test_who_is_cancelled_in_line_leaves_it_before_the_clean_up_begins(place: Place) -> None:
+    waiting = App()
+    waiting.include(app)
+
+    @waiting.orchestrator
+    def in_line(ctx: OrchestrationContext) -> Orchestration[int]:
+        try:
+            yield ctx.lock_entities([A, B])
+        except OrchestrationCancelled:
+            with (yield ctx.lock_entities([A])):
+                return (yield from ctx.call_entity(A, "add", 1, result_type=int))
+        return 0
+
+    async with place.hub(waiting, warm_instances=1) as hub:
+        holder = await hub.client.start(hold, [B])
+        await until_said(holder, "holding")
+        instance = await hub.client.start("in_line")
+        await until_recorded(instance, "EntityLockRequested", 2)
+        await instance.cancel()
+        assert await instance.result(LIMIT) == 1
+        await until_free(hub.client, A)
+        await holder.raise_event("go", "on")
+        await until_free(hub.client, A, B)
 
 
 async def test_what_a_clean_up_calls_when_it_is_cancelled_is_still_inside(place: Place) -> None:
