@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from logging import Logger, LoggerAdapter, getLogger
 from random import Random
@@ -286,23 +287,19 @@ class OrchestrationContext(EntityCalls):
         decisions = self._decisions
         environment = self._environment
         plan = environment.plans.get(activity) or environment.activity(activity)
-        payload = None if input is None else environment.codec.encode(input, f"input of activity '{plan.name}'")
-        decode = plan.decode if result_type is None else environment.codec.decoder(result_type)
-        retry_values, predicate, timeout_microseconds = plan.retry, plan.predicate, plan.timeout_microseconds
-        if retry is not None:
-            retry_values, predicate = retry.values(), retry.predicate
-        if timeout is not None:
-            timeout_microseconds = _positive(timeout, "timeout")
+        if retry is not None or timeout is not None or result_type is not None:
+            plan = _changed(
+                plan, retry, timeout, None if result_type is None else environment.codec.decoder(result_type)
+            )
+        name = plan.name
+        payload = None if input is None else environment.codec.encode(input, plan.input_title)
+        checked_tags = None if tags is None else check_tags(tags)
         id = decisions.next_id
         decisions.next_id = id + 1
-        checked_tags = None if tags is None else check_tags(tags)
-        if not decisions.is_replaying or not decisions.repeats_task(id, plan.name, payload):
-            decisions.add(
-                ScheduleTask(
-                    id, plan.name, payload, site_of(_frame(1)), retry_values, timeout_microseconds, checked_tags
-                )
-            )
-        task: ActivityTask[Any] = ActivityTask(id, plan.name, decode, decisions.abandon_task, predicate)
+        if not decisions.is_replaying or not decisions.repeats_task(id, name, payload):
+            site = site_of(_frame(1))
+            decisions.add(ScheduleTask(id, name, payload, site, plan.retry, plan.timeout_microseconds, checked_tags))
+        task: ActivityTask[Any] = ActivityTask(id, name, plan.decode, decisions.abandon_task, plan.predicate)
         decisions.open[id] = task
         return task
 
@@ -425,7 +422,7 @@ class OrchestrationContext(EntityCalls):
         check_event_name(name)
         fire_at = None if timeout is None else self._moment(timeout)
         decode = None if decisions.is_sealed else self._environment.codec.decoder(Any if type is None else type)
-        task: EventTask[Any] = EventTask(0, name, decode, decisions.abandon_event)
+        task: EventTask[Any] = EventTask(name, decode, decisions.abandon_event)
         event = decisions.take_event(name.casefold())
         if event is not None:
             settle(task, event.input)
@@ -516,6 +513,17 @@ def check_event_name(name: object) -> str:
             f"{name!r:.80} is no event name: it is text of 1 to {EVENT_NAME_CHARS_MAX} characters"
         )
     return name
+
+
+def _changed(
+    plan: CallPlan, retry: RetryPolicy | None, timeout: timedelta | None, decode: Callable[..., Any] | None
+) -> CallPlan:
+    """The plan, but for what this call says otherwise."""
+    if retry is not None:
+        plan = replace(plan, retry=retry.values(), predicate=retry.predicate)
+    if timeout is not None:
+        plan = replace(plan, timeout_microseconds=_positive(timeout, "timeout"))
+    return plan if decode is None else replace(plan, decode=decode)
 
 
 def check_tags(tags: Mapping[str, str]) -> dict[str, str]:

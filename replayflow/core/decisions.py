@@ -61,8 +61,6 @@ class CriticalSection(Protocol):
 class Decisions:
     __slots__ = (
         "_last",
-        "_position",
-        "_recorded",
         "buffered",
         "custom_status",
         "deadlines",
@@ -75,6 +73,8 @@ class Decisions:
         "next_id",
         "now",
         "open",
+        "position",
+        "recorded",
         "saves_events",
         "section",
         "waiting",
@@ -96,8 +96,8 @@ class Decisions:
         self.is_sealed = False
         self.is_replaying = False
         self.mismatch: NonDeterminismError | None = None
-        self._recorded: Sequence[HistoryEvent] = ()
-        self._position = 0
+        self.recorded: Sequence[HistoryEvent] = ()
+        self.position = 0
         self._last: HistoryEvent | None = None
 
     def take_id(self) -> int:
@@ -217,44 +217,35 @@ class Decisions:
 
     # ---- replay
 
-    def replay_against(self, recorded: Sequence[HistoryEvent]) -> None:
-        """From now on each decision has to be the next of `recorded`."""
-        self._recorded = recorded
-        self._position = 0
+    def replay_against(self, now: int, recorded: Sequence[HistoryEvent]) -> None:
+        """It is the time of a past episode, and from now on each decision has to be the next of `recorded`."""
+        self.now = now
+        self.recorded = recorded
+        self.position = 0
         self.is_replaying = True
-        if recorded:
-            self._last = recorded[-1]
 
     def repeats_task(self, id: int, name: str, input: Payload) -> bool:
         """`add` for what nearly every replayed decision is: an activity that is recorded here just so. Of all else it says no, and does nothing."""
-        recorded, position = self._recorded, self._position
-        if position >= len(recorded) or self.is_sealed or self.ending is not None:
-            return False
-        then = recorded[position]
-        if type(then) is not TaskScheduled or then.event_id != id or then.name != name or then.input != input:
-            return False
-        self._position = position + 1
-        return True
-
-    @property
-    def has_more_recorded(self) -> bool:
-        """Whether not all that was recorded has been decided again."""
-        return self._position < len(self._recorded)
-
-    def diverge_here(self, now: str) -> None:
-        """The code does `now` instead of what is recorded next."""
-        self.diverge(self._recorded[self._position], now)
+        position = self.position
+        if position < len(self.recorded) and not self.is_sealed and self.ending is None:
+            then = self.recorded[position]
+            if type(then) is TaskScheduled and then.event_id == id and then.name == name and then.input == input:
+                self.position = position + 1
+                self._last = then
+                return True
+        return False
 
     def _match(self, action: Matched) -> None:
-        recorded = self._recorded
-        if self._position >= len(recorded):
+        recorded = self.recorded
+        if self.position >= len(recorded):
             self.diverge(None, _now_asks(action))
             raise Diverged
-        then = recorded[self._position]
+        then = recorded[self.position]
         if not action.fits(then):
             self.diverge(then, _now_asks(action))
             raise Diverged
-        self._position += 1
+        self.position += 1
+        self._last = then
         match action, then:
             case ScheduleTask(), TaskScheduled():
                 if action.input != then.input:

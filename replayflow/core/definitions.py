@@ -50,11 +50,13 @@ class CallPlan:
     """All that a call of one activity or orchestrator needs, worked out once."""
 
     name: str
+    input_title: str
+    """What messages call the input."""
     decode: Callable[..., Any]
-    retry: RetryValues | None
-    predicate: Callable[[FailureDetails], bool] | None
-    timeout_microseconds: int | None
-    version: str | None
+    retry: RetryValues | None = None
+    predicate: Callable[[FailureDetails], bool] | None = None
+    timeout_microseconds: int | None = None
+    version: str | None = None
 
 
 @dataclass(slots=True)
@@ -93,7 +95,7 @@ class Environment:
         if isinstance(called, str):
             definition = definitions.get(called)
             if definition is None:
-                return CallPlan(called, self.codec.decoder(Any), None, None, None, None)
+                return CallPlan(called, f"input of {what} '{called}'", self.codec.decoder(Any))
         else:
             # By equality: a bound method is another object each time that it is looked up.
             definition = next((d for d in definitions.values() if d.fn == called), None)
@@ -106,6 +108,7 @@ class Environment:
         retry = definition.retry if isinstance(definition, ActivityDefinition) else None
         plan = CallPlan(
             name=definition.name,
+            input_title=f"input of {what} '{definition.name}'",
             decode=self.codec.decoder(definition.result_type),
             retry=None if retry is None else retry.values(),
             predicate=None if retry is None else retry.predicate,

@@ -40,7 +40,7 @@ from replayflow.core.events import (
 )
 from replayflow.core.sections import LockTask
 from replayflow.core.sites import site_of, site_of_code
-from replayflow.core.tasks import Pending, Task, complete
+from replayflow.core.tasks import ActivityTask, Pending, Task, complete
 from replayflow.errors import (
     ActivityError,
     FailureDetails,
@@ -87,42 +87,45 @@ class Replay:
     def replay(self, piece: Sequence[HistoryEvent]) -> None:
         """One past episode, as it was recorded, happens again. One in which the execution was terminated decided nothing, and is passed over."""
         decisions = self.decisions
-        recorded: list[HistoryEvent] = []
         ended: ExecutionCompleted | None = None
         custom_status: CustomStatusSet | None = None
-        arrived: list[HistoryEvent] = []
-        for event in piece:
-            kind = type(event)
-            if kind is TaskScheduled:
-                recorded.append(event)
-            elif kind is TaskCompleted or not event.is_decision:
-                arrived.append(event)
-            elif isinstance(event, ExecutionCompleted):
-                ended = event
-            elif isinstance(event, CustomStatusSet):
-                custom_status = event
-            else:
-                recorded.append(event)
-        if ended is not None and ended.orchestration_status == "TERMINATED":
-            return
-        decisions.replay_against(recorded)
-        try:
-            for event in arrived:
-                if type(event) is OrchestratorStarted:
-                    decisions.now = event.now_microseconds
+        begins, came, asked = piece if len(piece) == 3 else (piece[0], None, None)
+        assert type(begins) is OrchestratorStarted  # noqa: S101 - every piece begins with its time
+        if type(asked) is TaskScheduled and type(came) is TaskCompleted:
+            # One activity after another: what most long histories are made of.
+            decisions.replay_against(begins.now_microseconds, (asked,))
+            self.deliver(came)
+            if decisions.position and self.outcome is None and decisions.mismatch is None:
+                decisions.is_replaying = False
+                return
+        else:
+            arrived: list[HistoryEvent] = []
+            recorded: list[HistoryEvent] = []
+            for event in piece[1:]:
+                if not event.is_decision:
+                    arrived.append(event)
+                elif isinstance(event, ExecutionCompleted):
+                    ended = event
+                elif isinstance(event, CustomStatusSet):
+                    custom_status = event
                 else:
+                    recorded.append(event)
+            if ended is not None and ended.orchestration_status == "TERMINATED":
+                return
+            decisions.replay_against(begins.now_microseconds, recorded)
+            try:
+                for event in arrived:
                     self.deliver(event)
-        except Diverged:
-            pass  # not in the code itself but on an event's way to it: what a race or a time limit cancels is a decision, too
-        if decisions.has_more_recorded and decisions.mismatch is None:
-            decisions.diverge_here(self._stand())
+            except Diverged:
+                pass  # not in the code itself but on an event's way to it: what a race or a time limit cancels is a decision, too
         decisions.is_replaying = False
+        if decisions.position < len(decisions.recorded) and decisions.mismatch is None:
+            decisions.diverge(decisions.recorded[decisions.position], self._stand())
         if custom_status is not None:
             decisions.custom_status = custom_status.custom_status
-        if decisions.mismatch is None and (ended is not None or self.outcome is not None):
+        if decisions.mismatch is None:
             self._compare_ends(ended)
-        if decisions.mismatch is not None:
-            self._raise_mismatch()
+        self._raise_mismatch()
 
     def begin(self, now: int) -> None:
         """A new episode begins; `now`, in microseconds, is the time that the code sees."""
@@ -261,21 +264,25 @@ class Replay:
         value: Any = None
         if task is not None and error is None:
             error, value = task._error, task._value
-        send = generator.send
+        decisions = self.decisions
+        open = decisions.open
         try:
             while True:
                 if error is None:
-                    yielded = send(value)
+                    yielded = generator.send(value)
                 else:
                     thrown, error = error, None
                     yielded = generator.throw(thrown)
+                if type(yielded) is ActivityTask and open.get(yielded.id) is yielded and decisions.ending is None:
+                    self._blocked_on = yielded  # what is nearly always yielded: an activity that is on its way
+                    break
                 if not isinstance(yielded, Task):
                     error = self._not_a_task(yielded)
                 elif yielded._is_complete:
                     error, value = yielded._error, yielded._value
-                elif self.decisions.ending is not None:
+                elif decisions.ending is not None:
                     error = OrchestratorError(
-                        f"{self._line()}: {yielded!r} was yielded after continue_as_new at {self.decisions.ending.site}: "
+                        f"{self._line()}: {yielded!r} was yielded after continue_as_new at {decisions.ending.site}: "
                         "nothing may follow it but the return"
                     )
                 elif isinstance(yielded, Pending) and not self._is_own(yielded):
@@ -295,7 +302,7 @@ class Replay:
             raise
         except BaseException as failure:  # a SystemExit, say: user code must not end the worker
             self._end("FAILED", failure=failure)
-        if self.decisions.mismatch is not None:
+        if decisions.mismatch is not None:
             self._raise_mismatch()
 
     def _cancel(self, event: ExecutionCancelRequested) -> None:

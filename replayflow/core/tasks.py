@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
-from msgspec import Struct
-
 from replayflow.errors import (
     FailureDetails,
     InvalidArgumentError,
@@ -26,14 +24,17 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Task(Struct, Generic[T_co], eq=False, kw_only=True):
+class Task(Generic[T_co]):
     """Work that an orchestrator waits for by yielding it: `value = yield task`, or `value = yield from task`, which type checkers understand."""
 
-    _is_complete: bool = False
-    _value: Any = None
-    _error: BaseException | None = None
-    # Most tasks have no composite above them and nearly all others have one: a list is made for the second.
-    _parents: Composite[Any] | list[Composite[Any]] | None = None
+    __slots__ = ("_error", "_is_complete", "_parents", "_value")
+
+    def __init__(self) -> None:
+        self._is_complete = False
+        self._value: Any = None
+        self._error: BaseException | None = None
+        # Most tasks have no composite above them and nearly all others have one: a list is made for the second.
+        self._parents: Composite[Any] | list[Composite[Any]] | None = None
 
     def __iter__(self) -> Generator[Task[Any], Any, T_co]:
         result: T_co = yield self
@@ -127,10 +128,12 @@ def _add(
 class Composite(Task[T_co]):
     """A task made of others."""
 
-    children: list[Task[Any]]
+    __slots__ = ("children",)
 
-    def __post_init__(self) -> None:
-        for child in self.children:
+    def __init__(self, children: list[Task[Any]]) -> None:
+        super().__init__()
+        self.children = children
+        for child in children:
             if not child._is_complete:
                 above = child._parents
                 if above is None:
@@ -162,18 +165,19 @@ class Composite(Task[T_co]):
 
 
 class WhenAll(Composite[list[T]]):
-    _fail_fast: bool
-    _missing: int = 0
+    __slots__ = ("_fail_fast", "_missing")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def __init__(self, children: list[Task[T]], fail_fast: bool) -> None:
+        super().__init__(children)
+        self._fail_fast = fail_fast
+        self._missing = 0
         failed = False
-        for child in self.children:
+        for child in children:
             if not child._is_complete:
                 self._missing += 1
             elif child._error is not None:
                 failed = True
-        if not self._missing or (failed and self._fail_fast):
+        if not self._missing or (failed and fail_fast):
             self._settle()
             self._is_complete = True
 
@@ -195,11 +199,11 @@ class WhenAll(Composite[list[T]]):
 class _First(Composite[T]):
     """Decided by the first child that completes; of those that were complete from the start, by the first in the list."""
 
-    _winner: Task[Any] | None = None
+    __slots__ = ("_winner",)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._winner = next((child for child in self.children if child._is_complete), None)
+    def __init__(self, children: list[Task[Any]]) -> None:
+        super().__init__(children)
+        self._winner: Task[Any] | None = next((child for child in children if child._is_complete), None)
         if self._winner is not None:
             self._settle()
             self._is_complete = True
@@ -210,11 +214,15 @@ class _First(Composite[T]):
 
 
 class WhenAny(_First[Task[T]]):
+    __slots__ = ()
+
     def _settle(self) -> None:
         self._value = self._winner
 
 
 class Race(_First[T]):
+    __slots__ = ()
+
     def _settle(self) -> None:
         winner = self._winner
         assert winner is not None  # noqa: S101 - set by whatever decided the race
@@ -274,12 +282,27 @@ def _tasks(tasks: Iterable[Task[T]], where: str) -> list[Task[T]]:
 class Pending(Task[T_co]):
     """A task that stands for one thing asked for: `id` is its action id, `name` what was asked for, `decode` makes its value from a payload."""
 
-    id: int
-    name: str
-    decode: Callable[..., Any] | None
-    _abandoned: Callable[[Any], None]
-    predicate: Callable[[FailureDetails], bool] | None = None
+    __slots__ = ("_abandoned", "decode", "id", "name", "predicate")
     label: ClassVar[str] = "task"
+
+    def __init__(
+        self,
+        id: int,
+        name: str,
+        decode: Callable[..., Any] | None,
+        abandoned: Callable[[Any], None],
+        predicate: Callable[[FailureDetails], bool] | None = None,
+    ) -> None:
+        # The body of Task.__init__, spelled out: one of these is made for every activity.
+        self._is_complete = False
+        self._value = None
+        self._error = None
+        self._parents = None
+        self.id = id
+        self.name = name
+        self.decode = decode
+        self.predicate = predicate
+        self._abandoned = abandoned
 
     def _abandon(self) -> None:
         self._abandoned(self)
@@ -295,15 +318,19 @@ class Pending(Task[T_co]):
 
 
 class ActivityTask(Pending[T_co]):
-    label: ClassVar[str] = "activity"
+    __slots__ = ()
+    label = "activity"
 
 
 class SubOrchestrationTask(Pending[T_co]):
-    label: ClassVar[str] = "sub-orchestration"
+    __slots__ = ()
+    label = "sub-orchestration"
 
 
 class TimerTask(Pending[None]):
     """A durable timer: complete when its time has come; `cancel()` drops it."""
+
+    __slots__ = ()
 
     @property
     def title(self) -> str:
@@ -313,7 +340,11 @@ class TimerTask(Pending[None]):
 class EventTask(Pending[T_co]):
     """A wait for one external event; it takes no action id, and `timer` ends it where it has a time limit."""
 
-    timer: TimerTask | None = None
+    __slots__ = ("timer",)
+
+    def __init__(self, name: str, decode: Callable[..., Any] | None, abandoned: Callable[[Any], None]) -> None:
+        super().__init__(0, name, decode, abandoned)
+        self.timer: TimerTask | None = None
 
     @property
     def title(self) -> str:
