@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from replayflow.core.decisions import Decisions
 from replayflow.core.entity_actions import SendEntityMessage
@@ -64,7 +64,8 @@ class EntityLock:
 
 
 class LockTask(Pending[EntityLock]):
-    label: ClassVar[str] = "lock"
+    __slots__ = ()
+    label = "lock"
 
 
 class Section:
