@@ -67,7 +67,8 @@ class Executor(Protocol):
 class Episode(Struct, eq=False):
     """What an episode came to: the commit, and what to do once it is durable.
 
-    `held` is what was not taken because the instance is suspended; `retried` are children that begin anew.
+    `held` is what was not taken because the instance is suspended; `retried` are children that begin anew. `removes` says that
+    this is an entity which goes.
     """
 
     commit: Commit | None = None
@@ -78,6 +79,7 @@ class Episode(Struct, eq=False):
     retried: list[SubOrchestrationRetried] = []
     starts: list[Start] = []
     messages: list[Message] = []
+    removes: bool = False
 
 
 def run(
@@ -106,6 +108,7 @@ def run(
     instance.now = now
     executor.begin(now)
     replaced: ExecutionReplaced | None = None
+    next_start: Start | None = None
     if not start and instance.status is Status.RUNNING and _RESULTS.issuperset(map(type, inbox)):
         _take_results(instance, executor, inbox, chunk)
     else:
@@ -119,20 +122,28 @@ def run(
         return episode  # nothing was taken, so that there was nothing to decide
     started = instance.started
     assert started is not None  # noqa: S101 - the first event of every execution is its start
-    commit = Commit(started.instance_id, started.execution_id, sequence, now, None)
     if not instance.is_finished:
-        _decide(instance, executor, episode, commit, chunk, now, new_execution_id)
-    kept = orphans
+        next_start = _decide(instance, executor, episode, chunk, now, new_execution_id)
     if instance.is_finished:
         if replaced is not None:
-            commit.next_start = _replacement(replaced, now)
+            next_start = _replacement(replaced, now)
         if any(type(event) is ExecutionCompleted for event in chunk):
             _finish(instance, episode, chunk)
-            kept = [*orphans, *_owed(instance, episode, commit.execution_id)]
-    commit.starts, commit.messages = episode.starts, episode.messages
-    commit.chunk = events.encode(chunk)
-    commit.state = _changed(instance, row, now, kept)
-    episode.commit = commit
+            orphans = [*orphans, *_owed(instance, episode, started.execution_id)]
+    episode.commit = Commit(
+        started.instance_id,
+        started.execution_id,
+        sequence,
+        now,
+        events.encode(chunk),
+        _changed(instance, row, now, orphans),
+        (),
+        episode.starts,
+        episode.messages,
+        next_start,
+        next_start is not None and is_entity_id(next_start.instance_id),
+        episode.removes,
+    )
     return episode
 
 
@@ -306,11 +317,12 @@ def _decide(
     instance: Instance,
     executor: Executor,
     episode: Episode,
-    commit: Commit,
     chunk: list[HistoryEvent],
     now: int,
     new_execution_id: Callable[[], str],
-) -> None:
+) -> Start | None:
+    """What the code decided is in the chunk, and has happened to the instance; returns the start of the execution that continues this one."""
+    next_start: Start | None = None
     for action in executor.take():
         if type(action) is ScheduleTask:  # nearly every decision
             scheduled = action.record()
@@ -326,7 +338,7 @@ def _decide(
             action.execution_id = new_execution_id()
             episode.starts.append(action.start(now))
         elif type(action) is RemoveEntity:
-            commit.removes = True
+            episode.removes = True
         decided = action.record()
         match decided:
             case TimerCreated():
@@ -340,14 +352,14 @@ def _decide(
             case _:
                 pass
         if type(action) is CompleteOrchestration and action.orchestration_status == Status.CONTINUED_AS_NEW:
-            commit.next_start = _continuation(instance, action, now, new_execution_id(), chunk)
-            commit.forgets_past = is_entity_id(commit.instance_id)
+            next_start = _continuation(instance, action, now, new_execution_id(), chunk)
         chunk.append(decided)
         instance.apply(decided)
     for event in episode.retried:
         child = instance.children.get(event.task_scheduled_id)
         if child is not None:
             episode.starts.append(_child_start(instance, child.created, event.instance_id, event.execution_id, now))
+    return next_start
 
 
 def _send_entity_message(

@@ -51,7 +51,7 @@ from replayflow.errors import (
     StoreCorruptError,
     UnknownNameError,
 )
-from replayflow.store.base import Create, Delivery, Loaded, Outcome, Park, Post, Store
+from replayflow.store.base import ACCEPTED, Create, Delivery, Loaded, Outcome, Park, Post, Store
 
 _logger = logging.getLogger("replayflow")
 _EPISODES_PER_TURN = 200
@@ -345,7 +345,11 @@ class Residents:
         for task in done.scheduled:
             if task.name not in activities:
                 return self._parking(live, str(unknown("activity", task.name, activities)))
-        live.start, live.mailbox, live.discarded = [], [], []
+        live.mailbox = []
+        if start:
+            live.start = []
+        if discarded:
+            live.discarded = []
         numbers, loose = discarded, mailbox
         if live.numbers:
             loose = [event for event in mailbox if id(event) not in live.numbers]
@@ -358,7 +362,8 @@ class Residents:
             if not numbers:
                 return None
             commit = Commit(live.id, live.execution_id, live.sequence, self._clock.now(), None)
-        commit.consumed = numbers
+        if numbers:
+            commit.consumed = numbers
         live.is_busy = True
         return Step(self, live, commit, done, loose, live.reading)
 
@@ -390,10 +395,8 @@ class Residents:
         state = commit.state
         if state is not None:
             live.row = state
-        for task_id in done.canceled:
-            run = live.running.pop(task_id, None)
-            if run is not None:
-                self.activities.cancel(run)
+        if done.canceled:
+            self._cancel_activities(live, done.canceled)
         if state is not None and state.status.is_finished:
             self._ended(live, commit, state)
         else:
@@ -401,13 +404,19 @@ class Residents:
                 self._start_activity(live, live.execution_id, task)
             for alarm in done.alarms:
                 self.alarms.set(live.id, alarm)
-        if outcome.deliveries or outcome.started or outcome.dropped:
+        if outcome is not ACCEPTED:
             self.follow(outcome)
         if commit.removes and not live.has_news:
             # Where it is in the store all the same, that is because of a message that is on its way here.
             self._set_aside(live)
         elif live.mailbox or live.discarded or live.row.orphans is not None or live.instance.is_finished:
             self._go_on(live)
+
+    def _cancel_activities(self, live: Live, task_ids: list[int]) -> None:
+        for task_id in task_ids:
+            run = live.running.pop(task_id, None)
+            if run is not None:
+                self.activities.cancel(run)
 
     def _ended(self, live: Live, commit: Commit, state: RowState) -> None:
         """The execution is over: what it asked for last still runs, its successor begins, and whoever waits is told."""

@@ -110,6 +110,10 @@ class Outcome(Struct):
     """For a `Create` that accepts an instance as it is: there was one."""
 
 
+ACCEPTED = Outcome()
+"""What nearly every commit comes to: accepted, and nothing follows for others. Nobody writes into it."""
+
+
 # ---- what is read ----------------------------------------------------------------------------------------------
 
 

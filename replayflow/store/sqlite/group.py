@@ -22,13 +22,12 @@ from replayflow.errors import (
     LeaseLostError,
     PayloadTooLargeError,
 )
-from replayflow.store.base import Create, Delivery, Operation, Outcome, Park, Post
+from replayflow.store.base import ACCEPTED, Create, Delivery, Operation, Outcome, Park, Post
 from replayflow.store.sqlite.connection import in_transaction
 from replayflow.store.sqlite.statements import NO_BLOB, NO_NUMBER, NO_TEXT, ROWS, SQL
 
 _PENDING = Status.PENDING.value
 _REMEMBERED_MAX = 50_000
-_ACCEPTED = Outcome()  # what nearly every commit comes to; nobody writes into it
 _STATUSES: dict[str, Status] = {status.value: status for status in Status}
 # Text that is no Unicode or has a NUL where it must not, a number beyond 64 bits, a value beyond SQLite's limit.
 _UNSTORABLE = (ValueError, OverflowError, sqlite3.DataError)
@@ -238,7 +237,7 @@ class Group:
         if commit.next_start is not None:
             self._succeed(known, commit.next_start, commit.forgets_past)
         if not commit.starts and not commit.messages and not commit.removes:
-            return _ACCEPTED
+            return ACCEPTED
         outcome = Outcome()
         for start in commit.starts:
             if start.instance_id not in self._known:
