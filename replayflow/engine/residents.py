@@ -163,6 +163,8 @@ class Residents:
     # ---- messages and instances come in
 
     def _route(self, delivery: Delivery) -> None:
+        if delivery.number in self.intake.held:
+            return  # read from the store before its sender heard that it is written
         live = self._lives.get(delivery.instance_id)
         if live is not None and not live.is_loading:
             self.intake.held.add(delivery.number)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 from replayflow import App, EntityContext, Limits, Orchestration, OrchestrationContext
 from replayflow.core.commit import Commit
+from replayflow.core.events import EventRaised
 from replayflow.errors import StoreBusyError
-from replayflow.store.base import Post
-from tests.engine.kit import ToldStore, hub_on, until, until_empty, within
+from replayflow.store.base import Operation, Outcome, Post
+from tests.engine.kit import ToldStore, history_of, hub_on, turns, until, until_empty, within
 
 app = App()
 ran: Counter[str] = Counter()
@@ -35,6 +37,15 @@ def add(ctx: OrchestrationContext, amount: int) -> Orchestration[int]:
     with (yield ctx.lock_entities(["@counter@a", "@counter@b"])):
         yield ctx.call_entity("@counter@b", "add", amount)
         return (yield from ctx.call_entity("@counter@a", "add", amount, result_type=int))
+
+
+class LateStore(ToldStore):
+    """Tells its writer late what it has written: a reader of arrivals knows before."""
+
+    async def write(self, operations: Sequence[Operation], epoch: int | None = None) -> list[Outcome]:
+        outcomes = await super().write(operations, epoch)
+        await turns()
+        return outcomes
 
 
 def is_of(id: str) -> Any:
@@ -87,6 +98,30 @@ async def test_no_answer_leaves_before_the_state_is_durable() -> None:
     answers = [commit for commit in order if is_of("@counter@a")(commit) and commit.messages]
     for commit in answers:
         assert commit.chunk is not None  # the answer and the piece that says why are one commit
+
+
+async def test_a_message_that_is_read_before_its_sender_hears_of_its_commit_is_taken_once() -> None:
+    listening = App()
+    listening.include(app)
+
+    @listening.orchestrator
+    def listen(ctx: OrchestrationContext) -> Orchestration[None]:
+        yield ctx.wait_for_external_event("end")
+
+    @listening.orchestrator
+    def tell(ctx: OrchestrationContext) -> Orchestration[int]:
+        ctx.send_event("listener", "word")
+        ctx.signal_entity("@echo@all", "hear", 1)
+        return (yield from ctx.call_entity("@counter@a", "add", 1, result_type=int))
+
+    store = LateStore()
+    async with hub_on(store, listening) as hub:
+        listener = await hub.client.start(listen, instance_id="listener")
+        tellers = [await hub.client.start(tell) for _ in range(5)]
+        assert sorted([await within(15, teller.result()) for teller in tellers]) == [1, 2, 3, 4, 5]
+        await until_heard(store, hub.client, [1] * 10)  # by each teller, and by the counter for each
+        words = [event for event in await history_of(hub.client, listener.id) if isinstance(event, EventRaised)]
+        assert len(words) == 5
 
 
 async def test_what_came_together_is_performed_in_one_episode() -> None:
