@@ -6,6 +6,7 @@ from benchmarks.questions import (
     children,
     disk,
     dormant,
+    entities,
     events,
     fan,
     idle,
@@ -20,7 +21,7 @@ from benchmarks.questions import (
 
 _MODULES = (
     *(chain, fan, latency, load, long),
-    *(recover, dormant, events, children, threads, payload),
+    *(recover, dormant, events, children, entities, threads, payload),
     *(idle, memory, disk),
 )
 QUESTIONS: dict[str, Question] = {module.QUESTION.name: module.QUESTION for module in _MODULES}
