@@ -3,10 +3,23 @@
 from replayflow.client import Client, Instance, InstancePage, InstanceState
 from replayflow.codec import Codec
 from replayflow.core.context import ActivityContext, OrchestrationContext
+from replayflow.core.entity_context import EntityContext
+from replayflow.core.entity_ids import EntityInstanceId
 from replayflow.core.events import (
     CompensationFailed,
     ContinueAsNew,
     CustomStatusSet,
+    EntityFoundEmpty,
+    EntityLocked,
+    EntityLockGranted,
+    EntityLockRequested,
+    EntityOperationCalled,
+    EntityOperationCompleted,
+    EntityOperationFailed,
+    EntityOperationSignaled,
+    EntityRemovalRequested,
+    EntityStateSet,
+    EntityUnlockSent,
     EventRaised,
     EventSent,
     ExecutionCancelRequested,
@@ -25,6 +38,7 @@ from replayflow.core.events import (
     MapProgress,
     MapRetried,
     MapScheduled,
+    OrchestrationScheduled,
     OrchestratorCompleted,
     OrchestratorStarted,
     SubOrchestrationAttemptFailed,
@@ -45,8 +59,10 @@ from replayflow.core.instance import Status
 from replayflow.core.map_progress import MapState
 from replayflow.core.map_result import MapFailure, MapResult
 from replayflow.core.saga import Saga
+from replayflow.core.sections import EntityLock
 from replayflow.core.tasks import Orchestration, Task, TimerTask, race, when_all, when_any
 from replayflow.engine import Limits
+from replayflow.entities import EntityState
 from replayflow.errors import (
     ActivityError,
     CompensationError,
@@ -112,7 +128,22 @@ __all__ = [
     "CustomStatusSet",
     "DecodeError",
     "EncodeError",
+    "EntityContext",
     "EntityError",
+    "EntityFoundEmpty",
+    "EntityInstanceId",
+    "EntityLock",
+    "EntityLockGranted",
+    "EntityLockRequested",
+    "EntityLocked",
+    "EntityOperationCalled",
+    "EntityOperationCompleted",
+    "EntityOperationFailed",
+    "EntityOperationSignaled",
+    "EntityRemovalRequested",
+    "EntityState",
+    "EntityStateSet",
+    "EntityUnlockSent",
     "EventRaised",
     "EventSent",
     "ExecutionCancelRequested",
@@ -159,6 +190,7 @@ __all__ = [
     "OrchestrationContext",
     "OrchestrationEnded",
     "OrchestrationFailed",
+    "OrchestrationScheduled",
     "OrchestrationTerminated",
     "OrchestratorCompleted",
     "OrchestratorError",

@@ -23,6 +23,7 @@ from replayflow.core import episode, events
 from replayflow.core.blocks import payloads_of
 from replayflow.core.commit import Ending, Message, Start
 from replayflow.core.context import OrchestrationContext, check_event_name, check_tags
+from replayflow.core.entity_ids import is_entity_id
 from replayflow.core.events import (
     EventRaised,
     ExecutionCancelRequested,
@@ -40,7 +41,9 @@ from replayflow.core.events import (
 from replayflow.core.ids import check_instance_id
 from replayflow.core.instance import Status
 from replayflow.core.map_progress import MapState, MapStates
+from replayflow.core.signatures import OWN_PREFIX
 from replayflow.core.tasks import Orchestration
+from replayflow.entities import EntityVerbs
 from replayflow.errors import (
     FailureDetails,
     InstanceFinishedError,
@@ -52,7 +55,7 @@ from replayflow.errors import (
     OrchestrationTerminated,
 )
 from replayflow.patterns.schedule_client import ScheduleVerbs
-from replayflow.registry import OWN_PREFIX, App
+from replayflow.registry import App
 from replayflow.store import Store, store_at
 from replayflow.store.base import Create, InstanceFilter, InstanceRecord, OnExisting, Outcome, Post
 
@@ -103,7 +106,7 @@ class Door(Protocol):
     def is_at_work(self, instance_id: str) -> bool: ...
 
 
-class Client(ScheduleVerbs):
+class Client(ScheduleVerbs, EntityVerbs):
     """Asks a hub for work. `async with Client("orders.db") as client`, from any process; or `hub.client`.
 
     With an `app` it refuses names that the app lacks and rebuilds results by its annotations; without one it takes any name.
@@ -248,8 +251,9 @@ class Client(ScheduleVerbs):
         created_from: datetime | None = None,
         created_to: datetime | None = None,
         parked: bool | None = None,
+        include_entities: bool = False,
     ) -> AsyncIterator[InstanceState]:
-        """All instances that fit, in the order of their creation, read page by page.
+        """All instances that fit, in the order of their creation, read page by page. Entities are left out unless they are asked for.
 
         Raises:
             InvalidArgumentError: a status or a time that is none.
@@ -264,6 +268,7 @@ class Client(ScheduleVerbs):
                 created_from=created_from,
                 created_to=created_to,
                 parked=parked,
+                include_entities=include_entities,
                 limit=PAGE_SIZE,
                 cursor=cursor,
             )
@@ -283,6 +288,7 @@ class Client(ScheduleVerbs):
         created_from: datetime | None = None,
         created_to: datetime | None = None,
         parked: bool | None = None,
+        include_entities: bool = False,
         limit: int = 50,
         cursor: str | None = None,
     ) -> InstancePage:
@@ -303,6 +309,7 @@ class Client(ScheduleVerbs):
             created_from=None if created_from is None else _aware(created_from, "created_from"),
             created_to=None if created_to is None else _aware(created_to, "created_to"),
             is_parked=parked,
+            is_entity=None if include_entities else False,
         )
         page = await self._store.page(wanted, limit, cursor)
         return InstancePage([self._state(record) for record in page.records], page.cursor)
@@ -394,7 +401,7 @@ class Client(ScheduleVerbs):
 
     def _with_values(self, event: HistoryEvent) -> HistoryEvent:
         """The event with its payloads decoded, as users see it."""
-        for name in ("input", "result", "custom_status"):
+        for name in ("input", "result", "custom_status", "output", "state"):
             payload = getattr(event, name, None)
             if isinstance(payload, bytes):
                 setattr(event, name, self._shown(payload, Any))
@@ -486,6 +493,7 @@ class Instance(Generic[T]):
         Raises:
             TimeoutError: it has not finished within `timeout` (seconds); it goes on.
         """
+        _refuse_for_entities(self.id, "wait")
         await self._client._end(self.id, _seconds(timeout))
         return await self.status()
 
@@ -497,6 +505,7 @@ class Instance(Generic[T]):
             OrchestrationTerminated, OrchestrationCanceled: it was ended from outside.
             TimeoutError: it has not finished within `timeout` (seconds); it goes on.
         """
+        _refuse_for_entities(self.id, "result")
         end = await self._client._end(self.id, _seconds(timeout))
         match end.status:
             case Status.COMPLETED:
@@ -519,6 +528,7 @@ class Instance(Generic[T]):
             InstanceFinishedError: it has finished; unless it has had this `dedupe_key` before, which succeeds silently.
             EncodeError, InvalidArgumentError: the payload cannot travel, or the name is none.
         """
+        _refuse_for_entities(self.id, "raise_event")
         check_event_name(name)
         if dedupe_key is not None and not 0 < len(dedupe_key) <= 256:
             raise InvalidArgumentError(f"dedupe_key has {len(dedupe_key)} characters; it has 1 to 256")
@@ -554,7 +564,9 @@ class Instance(Generic[T]):
 
         Raises:
             InvalidStateError: it has finished.
+            InvalidArgumentError: it is an entity, which has no end. So it is for `cancel`, `wait`, `result` and `raise_event`.
         """
+        _refuse_for_entities(self.id, "terminate")
         await self._open("terminate")
         await self._ask("terminate", ExecutionTerminated(self._reasoned(reason), recursive))
 
@@ -564,6 +576,7 @@ class Instance(Generic[T]):
         Raises:
             InvalidStateError: it has finished.
         """
+        _refuse_for_entities(self.id, "cancel")
         await self._open("cancel")
         await self._ask("cancel", ExecutionCancelRequested(self._reasoned(reason)), is_control=False)
 
@@ -621,6 +634,14 @@ class Instance(Generic[T]):
 def instance_id_for(name: str, input: bytes | None) -> str:
     """The id of "this orchestrator with this input": the same call finds the same instance again."""
     return f"{name}-{hashlib.sha256(input or b'').hexdigest()[:24]}"
+
+
+def _refuse_for_entities(instance_id: str, verb: str) -> None:
+    if is_entity_id(instance_id):
+        raise InvalidArgumentError(
+            f"{verb}: '{instance_id}' is an entity, which has no end and takes no events: signal it, or read it; "
+            "where its state has to go, signal it a 'delete'"
+        )
 
 
 def _new_instance_id(now: int) -> str:

@@ -37,19 +37,20 @@ class UserError(ReplayflowError):
 
 
 class RegistrationError(UserError):
-    """A function cannot be registered as an orchestrator or an activity, or its name is taken.
+    """A function or a class cannot be registered as an orchestrator, an activity or an entity, or its name is taken.
 
     Orchestrators are generator functions `def f(ctx)` or `def f(ctx, input)`: write `yield` where you would write `await`. Activities take
-    `()`, `(input)`, or these with a first parameter annotated `ActivityContext`. A name can be registered once in an app and in what it includes.
+    `()`, `(input)`, or these with a first parameter annotated `ActivityContext`. Entities are functions that take an `EntityContext`, or classes
+    that can be made without arguments; none of their operations is `async def`. A name can be registered once in an app and in what it includes.
     """
 
     code = "RF101"
 
 
 class UnknownNameError(UserError):
-    """No orchestrator or activity of that name is registered with the app.
+    """No orchestrator, activity or entity of that name is registered with the app, or the entity has no such operation.
 
-    Register the function with `@app.orchestrator` or `@app.activity`, include the app that has it (`app.include(other)`), or correct the name.
+    Register it with `@app.orchestrator`, `@app.activity` or `@app.entity`, include the app that has it (`app.include(other)`), or correct the name.
     """
 
     code = "RF102"
@@ -333,7 +334,7 @@ class SubOrchestrationError(TaskError):
 
 
 class EntityError(TaskError):
-    """An operation that an orchestrator called on an entity failed."""
+    """An operation that an orchestrator called on an entity failed, and changed nothing there."""
 
     code = "RF403"
 

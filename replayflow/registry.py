@@ -7,7 +7,6 @@ wrong with it is said there, and not when an instance runs into it.
 from __future__ import annotations
 
 import inspect
-import types
 import typing
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable
 from datetime import timedelta
@@ -15,21 +14,22 @@ from typing import Any, TypeVar, overload
 
 from replayflow.core.context import ActivityContext, OrchestrationContext
 from replayflow.core.definitions import ActivityDefinition, Executor, OrchestratorDefinition
+from replayflow.core.entity_definition import EntityDefinition, define_entity
+from replayflow.core.signatures import OWN_PREFIX, check_name, hints_of, parameters_of
 from replayflow.errors import RegistrationError, UnknownNameError
 from replayflow.retry import RetryPolicy
 
 F = TypeVar("F", bound=Callable[..., Any])
-NAME_CHARS_MAX = 256
-OWN_PREFIX = "replayflow."
 APP_ATTRIBUTE = "__replayflow_app__"
 
 
 class App:
-    """The orchestrators and activities of a program, by name."""
+    """The orchestrators, activities and entities of a program, by name."""
 
     def __init__(self) -> None:
         self.activities: dict[str, ActivityDefinition] = {}
         self.orchestrators: dict[str, OrchestratorDefinition] = {}
+        self.entities: dict[str, EntityDefinition] = {}
 
     @overload
     def activity(self, fn: F) -> F: ...
@@ -88,6 +88,29 @@ class App:
 
         return register if fn is None else register(fn)
 
+    @overload
+    def entity(self, fn: F) -> F: ...
+    @overload
+    def entity(self, *, name: str | None = None) -> Callable[[F], F]: ...
+
+    def entity(self, fn: Any = None, *, name: str | None = None) -> Any:
+        """Registers a function or a class as an entity, under its own name or `name`, in lower case; returns it as it is.
+
+        A function takes `(ctx)` or `(ctx, input)` with an `EntityContext`, and is called for every operation: `ctx.operation` says which. Of a class,
+        each public method is an operation, `()` or `(input)` after an optional `EntityContext`; its state is the instance's fields: a dataclass, a
+        pydantic model, or a class whose fields are annotated. It is made without arguments where there is no state yet. Operations run in the
+        event loop and are plain functions: short, without I/O.
+
+        Raises:
+            RegistrationError: it cannot be an entity, or the name is taken.
+        """
+
+        def register(fn: F) -> F:
+            self._add(self.entities, define_entity(fn, name), "entity")
+            return fn
+
+        return register if fn is None else register(fn)
+
     def include(self, other: App) -> None:
         """All that the other app has is registered here, too.
 
@@ -97,6 +120,7 @@ class App:
         for mine, theirs, what in (
             (self.activities, other.activities, "activity"),
             (self.orchestrators, other.orchestrators, "orchestrator"),
+            (self.entities, other.entities, "entity"),
         ):
             for name, definition in theirs.items():
                 present = typing.cast("dict[str, Any]", mine).get(name)
@@ -104,6 +128,7 @@ class App:
                     raise RegistrationError(_taken(what, name, present.fn, definition.fn))
         self.activities.update(other.activities)
         self.orchestrators.update(other.orchestrators)
+        self.entities.update(other.entities)
 
     def orchestrator_named(self, called: Callable[..., Any] | str) -> OrchestratorDefinition:
         """The orchestrator with the name, or made of the function.
@@ -119,6 +144,19 @@ class App:
             wanted = called if isinstance(called, str) else getattr(called, "__name__", repr(called))
             raise UnknownNameError(
                 f"no orchestrator '{wanted}' is registered with this app; it has: {', '.join(own_names(self.orchestrators)) or 'none'}"
+            )
+        return definition
+
+    def entity_named(self, name: str) -> EntityDefinition:
+        """The entity with the name, whose case does not matter.
+
+        Raises:
+            UnknownNameError: there is none; the message lists the names that there are.
+        """
+        definition = self.entities.get(name.lower())
+        if definition is None:
+            raise UnknownNameError(
+                f"no entity '{name.lower()}' is registered with this app; it has: {', '.join(sorted(self.entities)) or 'none'}"
             )
         return definition
 
@@ -157,7 +195,7 @@ def _activity(
     timeout: timedelta | None,
     executor: Executor | None,
 ) -> ActivityDefinition:
-    title = _check_name(fn, name, "activity")
+    title = check_name(fn, name, "activity")
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
         raise RegistrationError(
             f"activity '{title}' is a generator function: an activity returns its result; an orchestrator is what yields (use @app.orchestrator)"
@@ -176,8 +214,8 @@ def _activity(
         )
     if timeout is not None and timeout <= timedelta(0):
         raise RegistrationError(f"activity '{title}': timeout is {timeout}; it must be longer than nothing")
-    hints = _hints(fn)
-    parameters = _parameters(fn, title, "activity")
+    hints = hints_of(fn)
+    parameters = parameters_of(fn, title, "activity")
     takes_context = bool(parameters) and hints.get(parameters[0].name) is ActivityContext
     rest = parameters[1:] if takes_context else parameters
     if len(rest) > 1 and any(p.default is p.empty for p in rest[1:]):
@@ -203,19 +241,21 @@ def _activity(
 
 
 def _orchestrator(fn: Callable[..., Any], name: str | None, version: str | None) -> OrchestratorDefinition:
-    title = _check_name(fn, name, "orchestrator")
+    title = check_name(fn, name, "orchestrator")
+    if title[0] == "@":
+        raise RegistrationError(f"orchestrator '{title}': names that begin with '@' are those of entities")
     if inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn):
         raise RegistrationError(
             f"orchestrator '{title}' is `async def`: write `def {fn.__name__}(ctx, ...)` and `yield` where you would await; "
             "what has to await belongs in an activity"
         )
-    parameters = _parameters(fn, title, "orchestrator")
+    parameters = parameters_of(fn, title, "orchestrator")
     if not parameters or (len(parameters) > 2 and any(p.default is p.empty for p in parameters[2:])):
         raise RegistrationError(
             f"orchestrator '{title}' takes {len(parameters)} parameters; an orchestrator takes (ctx) or (ctx, input): "
             "pass several values as a dataclass, a tuple or a dict"
         )
-    hints = _hints(fn)
+    hints = hints_of(fn)
     first = hints.get(parameters[0].name)
     if first is not None and first is not OrchestrationContext and first is not Any:
         raise RegistrationError(
@@ -229,56 +269,6 @@ def _orchestrator(fn: Callable[..., Any], name: str | None, version: str | None)
         result_type=_result_type(hints.get("return", Any)),
         version=version,
     )
-
-
-def _check_name(fn: Callable[..., Any], name: str | None, what: str) -> str:
-    if not callable(fn):
-        raise RegistrationError(
-            f"@app.{what} was given {fn!r:.80}, which is no function; its options are keywords: @app.{what}(name='...')"
-        )
-    title = getattr(fn, "__name__", None) if name is None else name
-    if not isinstance(title, str) or not 0 < len(title) <= NAME_CHARS_MAX or not title.isprintable():
-        raise RegistrationError(
-            f"{title!r:.80} is no name for an {what}: it is printable text of 1 to {NAME_CHARS_MAX} characters"
-        )
-    if title.startswith(OWN_PREFIX):
-        raise RegistrationError(
-            f"{title!r:.80}: names that begin with {OWN_PREFIX!r} are replayflow's own; choose another"
-        )
-    if title == "<lambda>":
-        raise RegistrationError(
-            f"a lambda has no name to be found by after a restart: give it one, @app.{what}(name='...')"
-        )
-    return title
-
-
-def _parameters(fn: Callable[..., Any], title: str, what: str) -> list[inspect.Parameter]:
-    parameters = list(inspect.signature(fn).parameters.values())
-    for parameter in parameters:
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise RegistrationError(
-                f"{what} '{title}' takes {parameter}: it is called with one input; name the parameter"
-            )
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
-            raise RegistrationError(
-                f"{what} '{title}' needs the keyword '{parameter.name}', which nobody passes: give it a default"
-            )
-    return [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-
-
-def _hints(fn: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(fn, include_extras=True)
-    except Exception:  # a name that only a type checker sees: what can be resolved is, the rest is as if not annotated
-        return {name: hint for name in getattr(fn, "__annotations__", {}) for hint in _hint(fn, name)}
-
-
-def _hint(fn: Callable[..., Any], name: str) -> list[Any]:
-    alone = types.SimpleNamespace(__annotations__={name: fn.__annotations__[name]})
-    try:
-        return [typing.get_type_hints(alone, globalns=getattr(fn, "__globals__", {}), include_extras=True)[name]]
-    except Exception:
-        return []
 
 
 def _result_type(annotation: Any) -> Any:

@@ -14,6 +14,7 @@ FLOORS = [
     {"codec", "retry"},
     {"core"},
     {"store", "registry", "patterns"},
+    {"entities"},
     {"engine", "client"},
     {"hub", "observe"},
     {"http", "grpc", "testing"},

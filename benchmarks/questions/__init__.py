@@ -6,6 +6,7 @@ from benchmarks.questions import (
     children,
     disk,
     dormant,
+    entities,
     events,
     fan,
     idle,
@@ -21,7 +22,7 @@ from benchmarks.questions import (
 
 _MODULES = (
     *(chain, fan, maps, latency, load, long),
-    *(recover, dormant, events, children, threads, payload),
+    *(recover, dormant, events, children, entities, threads, payload),
     *(idle, memory, disk),
 )
 QUESTIONS: dict[str, Question] = {module.QUESTION.name: module.QUESTION for module in _MODULES}

@@ -44,6 +44,7 @@ _WIDE_COLUMNS = 100
 @click.option("--prefix", help="What the id begins with.")
 @tag_option("A tag that it has; many times for all of them.")
 @click.option("--parked", is_flag=True, help="Only those that are set aside because the code does not fit.")
+@click.option("--entities", is_flag=True, help="Entities, too.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="How many at most.")
 @click.option("--cursor", help="Where to read on: what the page before ended with.")
 @store_options
@@ -53,6 +54,7 @@ def list_(
     prefix: str | None,
     tags: dict[str, str],
     parked: bool,
+    entities: bool,
     limit: int,
     cursor: str | None,
     store: str | None,
@@ -68,6 +70,7 @@ def list_(
                 id_prefix=prefix,
                 tags=tags,
                 parked=parked or None,
+                include_entities=entities,
                 limit=limit,
                 cursor=cursor,
             )

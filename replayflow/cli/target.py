@@ -171,7 +171,7 @@ def _definition(module: ModuleType, name: str, found: Any) -> OrchestratorDefini
 def _app_for(module: ModuleType, definition: OrchestratorDefinition) -> App:
     """The largest app that has the orchestrator: one that includes another can run what both call."""
     apps = [app for app in _apps_with(module, definition.fn) if definition.name in app.orchestrators]
-    return max(apps, key=lambda app: len(app.orchestrators) + len(app.activities))
+    return max(apps, key=lambda app: len(app.orchestrators) + len(app.activities) + len(app.entities))
 
 
 def _apps_with(module: ModuleType, fn: Any) -> list[App]:

@@ -40,6 +40,14 @@ def _subject(event: HistoryEvent, scheduled: Mapping[int, HistoryEvent]) -> str:
             return f"{_name(event.task_scheduled_id, scheduled)}: {len(event.numbers):,} tried again"
         case events.SubOrchestrationInstanceCreated() | events.EventSent():
             return f"{event.name}: {event.instance_id}"
+        case events.EntityOperationSignaled() | events.EntityOperationCalled():
+            return f"{event.operation}: {event.target_instance_id}" if event.target_instance_id else event.operation
+        case events.EntityLockRequested():
+            return event.lock_set[event.position]
+        case events.EntityUnlockSent() if event.target_instance_id:
+            return event.target_instance_id
+        case events.EntityOperationCompleted() | events.EntityOperationFailed() if event.request_id.isdecimal():
+            return event.target_instance_id or _asked(int(event.request_id), scheduled)
     name = getattr(event, "name", None)
     if isinstance(name, str):
         return name
@@ -57,6 +65,10 @@ def _came_to(event: events.MapProgress) -> str:
     return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
 
 
+def _asked(task_id: int, scheduled: Mapping[int, HistoryEvent]) -> str:
+    return str(getattr(scheduled.get(task_id), "operation", ""))
+
+
 def _line(event: HistoryEvent) -> str:
     return str(getattr(event, "site", "")).rpartition("/")[2]
 
@@ -72,7 +84,7 @@ def _value(event: HistoryEvent) -> str:
         return _first(event.items)
     if isinstance(event, events.TimerCreated | events.TimerFired):
         return f"{values.moment(event.fire_at)} UTC"
-    for field in ("input", "result", "custom_status"):
+    for field in ("input", "result", "custom_status", "output", "state"):
         if getattr(event, field, None) is not None:
             return values.one_line(values.plain(getattr(event, field)))
     return ""

@@ -85,12 +85,13 @@ def _served(app: App, store: str | None) -> dict[str, Any]:
         "process_id": os.getpid(),
         "orchestrators": own_names(app.orchestrators),
         "activities": own_names(app.activities),
+        "entities": sorted(app.entities),
     }
 
 
 def _tell(target: str, served: dict[str, Any]) -> None:
     output.note(f"serving {target} on {served['store']}, process {served['process_id']}; Ctrl-C stops")
-    for what in ("orchestrators", "activities"):
+    for what in ("orchestrators", "activities", *(["entities"] if served["entities"] else [])):
         output.note(f"  {what}: {', '.join(served[what]) or 'none'}")
 
 

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from replayflow.codec import Payload
 from replayflow.core import events
+from replayflow.core.entity_actions import EntityAction, SendEntityMessage
 from replayflow.core.events import HistoryEvent
 from replayflow.errors import FailureDetails
 from replayflow.retry import RetryValues
@@ -215,5 +216,6 @@ Matched: TypeAlias = (
     | CancelTask
     | StartInstance
     | AskInstance
+    | SendEntityMessage
 )
-Action: TypeAlias = Matched | SetCustomStatus | CompleteOrchestration
+Action: TypeAlias = Matched | SetCustomStatus | CompleteOrchestration | EntityAction

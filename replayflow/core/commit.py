@@ -19,7 +19,8 @@ class Message(Struct):
     """An event on its way to the inbox of another instance.
 
     Only an execution with `execution_id` takes it, where that is given. A `control` message (suspend, resume, terminate, ...) is looked at even
-    where the instance takes no others. `about` names it in a warning where it cannot be delivered.
+    where the instance takes no others. `about` names it in a warning where it cannot be delivered. `start` begins the receiver where there is none
+    with its id: how entities come to be.
     """
 
     instance_id: str
@@ -27,6 +28,7 @@ class Message(Struct):
     execution_id: str | None = None
     is_control: bool = False
     about: str = ""
+    start: Start | None = None
 
 
 class Start(Struct):
@@ -74,7 +76,8 @@ class Commit(Struct):
 
     `sequence` is the number of the piece of history that `chunk` becomes; the store refuses the commit where another piece has that number, and
     where the instance's present execution is another. `state` is None where the row stays as it is. `consumed` are the inbox messages that the piece
-    contains. `next_start` begins the next execution under the same id, in the place of this one.
+    contains. `next_start` begins the next execution under the same id, in the place of this one; with `forgets_past` the pieces of the executions
+    before this one go. With `removes` the instance goes, and all that is kept of it, unless its inbox has more than is `consumed`: then it stays.
     """
 
     instance_id: str
@@ -87,3 +90,5 @@ class Commit(Struct):
     starts: Sequence[Start] = ()
     messages: Sequence[Message] = ()
     next_start: Start | None = None
+    forgets_past: bool = False
+    removes: bool = False

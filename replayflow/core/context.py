@@ -19,6 +19,7 @@ from replayflow.core import ids
 from replayflow.core.actions import CompleteOrchestration, CreateSubOrchestration, CreateTimer, ScheduleTask, SendEvent
 from replayflow.core.decisions import Decisions, settle
 from replayflow.core.definitions import CallPlan, Environment
+from replayflow.core.entity_calls import EntityCalls
 from replayflow.core.events import ExecutionStarted, microseconds
 from replayflow.core.maps import MapContext
 from replayflow.core.saga import Saga, run_saga
@@ -86,7 +87,7 @@ class ReplaySafeLogger(_Adapter):
         return not (decisions.is_replaying or decisions.is_sealed) and super().isEnabledFor(level)
 
 
-class OrchestrationContext(MapContext):
+class OrchestrationContext(MapContext, EntityCalls):
     """Handed to an orchestrator as its first argument; belongs to one execution of one instance."""
 
     __slots__ = ("_decisions", "_environment", "_logger", "_random", "_started", "_uuids")
@@ -364,6 +365,10 @@ class OrchestrationContext(MapContext):
         payload = environment.codec.encode(input, f"input of sub-orchestration '{plan.name}'")
         if instance_id is not None:
             ids.check_instance_id(instance_id)
+        if decisions.section is not None and not decisions.is_sealed:
+            raise OrchestratorError(
+                f"{site_of(_frame(1))}: sub-orchestration '{plan.name}' in a critical section, which could wait for ever: start it outside"
+            )
         id = decisions.take_id()
         started = self._started
         decisions.add(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from msgspec.structs import replace
 
@@ -31,7 +31,11 @@ from replayflow.core.actions import (
     SetCustomStatus,
     StartInstance,
 )
+from replayflow.core.entity_actions import SendEntityMessage
 from replayflow.core.events import (
+    EntityLockGranted,
+    EntityOperationCalled,
+    EntityOperationSignaled,
     EventRaised,
     EventSent,
     ExecutionCancelRequested,
@@ -57,6 +61,16 @@ class Diverged(BaseException):
     """Unwinds a generator whose code has left its history; never seen by users, who may not catch it for good."""
 
 
+class CriticalSection(Protocol):
+    """The section that is open, or being opened: `sections.Section`, as the ledger knows it."""
+
+    lock_set: list[str]
+    is_granted: bool
+
+    def granted(self, event: EntityLockGranted) -> None: ...
+    def release(self, site: str = "") -> None: ...
+
+
 class Decisions:
     __slots__ = (
         "_last",
@@ -77,6 +91,7 @@ class Decisions:
         "request",
         "saga",
         "saves_events",
+        "section",
         "shields",
         "waiting",
     )
@@ -93,6 +108,7 @@ class Decisions:
         self.custom_status: Payload = None
         self.ending: CompleteOrchestration | None = None
         self.saves_events = True
+        self.section: CriticalSection | None = None
         self.is_sealed = False
         self.is_replaying = False
         self.mismatch: NonDeterminismError | Fault | None = None
@@ -211,6 +227,15 @@ class Decisions:
         if self.open.pop(task.id, None) is not None:
             self.add(CancelTask(task.id))
 
+    def abandon_entity_call(self, task: Pending[Any]) -> None:
+        """Nobody waits for the answer; the operation is performed all the same."""
+        self.open.pop(task.id, None)
+
+    def abandon_section(self, task: Pending[Any]) -> None:
+        """Nobody waits for the locks any longer: those that are there go back, and so does the place in line."""
+        if self.open.pop(task.id, None) is not None and self.section is not None:
+            self.section.release()
+
     def _leave_queue(self, task: EventTask[Any]) -> None:
         name = task.name.casefold()
         waiters = self.waiting.get(name)
@@ -268,11 +293,26 @@ class Decisions:
                 if replace(action.scheduled, site=then.site) != then:
                     self._warn_of_change("input", action.site, then)
                 action.scheduled = then
+            case SendEntityMessage(), EntityOperationCalled() | EntityOperationSignaled():
+                asked = action.event
+                assert isinstance(asked, EntityOperationCalled | EntityOperationSignaled)  # noqa: S101 - it fits
+                if asked.input != then.input:
+                    self._warn_of_change("input", action.site, then)
+                if asked.target_instance_id != then.target_instance_id:
+                    self._warn_of_change("target", action.site, then)
             case _:
                 pass
 
     def _warn_of_change(
-        self, what: str, now: str, then: TaskScheduled | SubOrchestrationInstanceCreated | EventSent | MapScheduled
+        self,
+        what: str,
+        now: str,
+        then: TaskScheduled
+        | SubOrchestrationInstanceCreated
+        | EventSent
+        | MapScheduled
+        | EntityOperationCalled
+        | EntityOperationSignaled,
     ) -> None:
         _logger.warning(
             "instance '%s': %s was asked for with another %s then (%s) than now (%s); what happened then counts",

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from replayflow.codec import Codec
+from replayflow.core.entity_definition import EntityDefinition
 from replayflow.errors import FailureDetails, UnknownNameError
 from replayflow.retry import RetryPolicy, RetryValues, stored_duration
 
@@ -67,6 +68,7 @@ class Environment:
     orchestrators: Mapping[str, OrchestratorDefinition]
     plans: dict[object, CallPlan] = field(default_factory=dict)
     """How to call what was called before, by function or name."""
+    entities: Mapping[str, EntityDefinition] = field(default_factory=dict)
 
     def activity(self, called: Callable[..., Any] | str) -> CallPlan:
         """How to call the activity, given as function or as name. A name that is not registered here may be known to another worker.

@@ -18,6 +18,8 @@ from replayflow.codec import Codec
 from replayflow.core import events, ids, map_children, mapping
 from replayflow.core.actions import Action, CompleteOrchestration, CreateSubOrchestration, ScheduleTask, StartInstance
 from replayflow.core.commit import Commit, Message, RowState, Start
+from replayflow.core.entity_actions import RemoveEntity, ScheduleOrchestration, SendEntityMessage, releases
+from replayflow.core.entity_ids import is_entity_id
 from replayflow.core.events import (
     CompensationFailed,
     CustomStatusSet,
@@ -75,8 +77,8 @@ class Episode(Struct, eq=False):
     """What an episode came to: the commit, and what to do once it is durable.
 
     `held` is what was not taken because the instance is suspended; `retried` are children that begin anew; `mapped` are the maps that
-    something has happened to. Where there is a `problem` the instance
-    is to be parked with it, once the commit is durable.
+    something has happened to. Where there is a `problem` the instance is to be parked with it, once the commit is durable. `removes` says that
+    this is an entity which goes.
     """
 
     commit: Commit | None = None
@@ -89,6 +91,7 @@ class Episode(Struct, eq=False):
     starts: list[Start] = []
     messages: list[Message] = []
     problem: str | None = None
+    removes: bool = False
 
 
 def run(
@@ -150,6 +153,8 @@ def run(
         episode.starts,
         episode.messages,
         next_start,
+        next_start is not None and is_entity_id(next_start.instance_id),
+        episode.removes,
     )
     return episode
 
@@ -394,6 +399,13 @@ def _decide(
             action.execution_id = new_execution_id()
         if type(action) is StartInstance:
             episode.starts.append(_detached_start(instance, action, now))
+        elif type(action) is SendEntityMessage:
+            _send_entity_message(instance, action, episode, now, new_execution_id)
+        elif type(action) is ScheduleOrchestration:
+            action.execution_id = new_execution_id()
+            episode.starts.append(action.start(now))
+        elif type(action) is RemoveEntity:
+            episode.removes = True
         decided = action.record()
         match decided:
             case TimerCreated():
@@ -421,6 +433,16 @@ def _decide(
         if child is not None:
             episode.starts.append(_child_start(instance, child.created, event.instance_id, event.execution_id, now))
     return next_start
+
+
+def _send_entity_message(
+    instance: Instance, action: SendEntityMessage, episode: Episode, now: int, new_execution_id: Callable[[], str]
+) -> None:
+    sender = instance.started
+    assert sender is not None  # noqa: S101 - an execution that decides has started
+    message = action.message(sender, now, new_execution_id)
+    if message is not None:
+        episode.messages.append(message)
 
 
 def retried(instance: Instance, task_id: int, new_execution_id: Callable[[], str]) -> SubOrchestrationRetried | None:
@@ -558,6 +580,8 @@ def _finish(instance: Instance, episode: Episode, chunk: list[HistoryEvent]) -> 
     parent = started.parent_instance
     if parent is not None and instance.status is not Status.CONTINUED_AS_NEW:
         episode.messages.append(_report(instance, started, parent))
+    if instance.locks:
+        episode.messages.extend(releases(instance.locks, started))
     if instance.status is Status.TERMINATED:
         _terminate_children(instance, episode, chunk)
         episode.canceled.extend(instance.tasks)

@@ -95,6 +95,7 @@ class Instance:
         "custom_status",
         "failure",
         "is_finished",
+        "locks",
         "maps",
         "now",
         "output",
@@ -126,6 +127,8 @@ class Instance:
         self.custom_status: Payload = None
         self.output: Payload = None
         self.failure: FailureDetails | None = None
+        self.locks: dict[str, list[str]] | None = None
+        """By critical section: the entities of which it has, or has asked for, the lock. None where no lock was ever asked for."""
         self._due: list[tuple[int, int, int]] | None = None
 
     def apply(self, event: HistoryEvent) -> None:
@@ -191,7 +194,7 @@ class Instance:
 
     def _is_open(self, at: int, what: int, id: int) -> bool:
         if what == TIMER:
-            return id in self.timers
+            return self.timers.get(id) == at
         if what == MAP_RETRY:
             return id in self.maps and at in self.maps[id].rings
         retrying = self.retrying if what == TASK_RETRY else self.retrying_children
@@ -340,6 +343,18 @@ class Instance:
     def _timer_canceled(self, event: events.TimerCanceled) -> None:
         self.timers.pop(event.timer_id, None)
 
+    def _lock_requested(self, event: events.EntityLockRequested) -> None:
+        if event.event_id < 0:
+            return  # this is the entity, which was asked
+        if self.locks is None:
+            self.locks = {}
+        self.locks.setdefault(event.critical_section_id, []).append(event.lock_set[event.position])
+
+    def _unlock_sent(self, event: events.EntityUnlockSent) -> None:
+        held = None if self.locks is None else self.locks.get(event.critical_section_id)
+        if held is not None and event.target_instance_id in held:
+            held.remove(event.target_instance_id)
+
     def _custom_status_set(self, event: events.CustomStatusSet) -> None:
         self.custom_status = event.custom_status
 
@@ -370,4 +385,6 @@ _APPLY: dict[type[HistoryEvent], Callable[[Instance, Any], None]] = {
     events.TimerFired: Instance._timer_fired,
     events.TimerCanceled: Instance._timer_canceled,
     events.CustomStatusSet: Instance._custom_status_set,
+    events.EntityLockRequested: Instance._lock_requested,
+    events.EntityUnlockSent: Instance._unlock_sent,
 }

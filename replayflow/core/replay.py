@@ -18,8 +18,12 @@ from replayflow.core.actions import Action, CompleteOrchestration
 from replayflow.core.context import OrchestrationContext
 from replayflow.core.decisions import Decisions, Diverged, settle
 from replayflow.core.definitions import Environment, OrchestratorDefinition
+from replayflow.core.entity_calls import answered, entity_error
 from replayflow.core.events import (
     CustomStatusSet,
+    EntityLockGranted,
+    EntityOperationCompleted,
+    EntityOperationFailed,
     EventRaised,
     ExecutionCancelRequested,
     ExecutionCompleted,
@@ -37,6 +41,7 @@ from replayflow.core.events import (
     describe,
 )
 from replayflow.core.map_result import MapTask
+from replayflow.core.sections import LockTask
 from replayflow.core.sites import site_of, site_of_code
 from replayflow.core.tasks import ActivityTask, Pending, Task, complete
 from replayflow.errors import (
@@ -177,6 +182,19 @@ class Replay:
             case CustomStatusSet():
                 self.decisions.custom_status = event.custom_status  # carried over from the execution before
                 return
+            case EntityOperationCompleted():
+                task = answered(self.decisions, event.request_id)
+                if task is None:
+                    return
+                settle(task, event.output)
+            case EntityOperationFailed():
+                task = answered(self.decisions, event.request_id)
+                if task is None:
+                    return
+                complete(task, None, entity_error(task, event.failure_details))
+            case EntityLockGranted():
+                if self.decisions.section is not None:
+                    self.decisions.section.granted(event)
             case _:
                 return
         blocked_on = self._blocked_on
@@ -306,6 +324,8 @@ class Replay:
         error = OrchestrationCancelled(reason if isinstance(reason, str) else "")
         if self._generator is None:
             return
+        if isinstance(self._blocked_on, LockTask):
+            self._blocked_on.cancel()  # or the clean-up would stand in a section that it never got
         self._run(error)
 
     def _hear(self, request: ExecutionCancelRequested) -> None:

@@ -23,6 +23,7 @@ from replayflow.codec import Payload
 from replayflow.core.actions import AskInstance, CreateTimer, ScheduleTask
 from replayflow.core.decisions import Decisions, Diverged
 from replayflow.core.definitions import CallPlan, Environment
+from replayflow.core.sections import LockTask
 from replayflow.core.sites import site_of
 from replayflow.core.tasks import (
     ActivityTask,
@@ -312,12 +313,12 @@ class Saga:
     def _await_end(self, task: Task[Any] | None) -> Generator[Task[Any], Any, None]:
         """Nobody is at work for the task any more: only then is it known what there is to undo.
 
-        Activities are waited for. So are sub-orchestrations, which are asked to cancel: what they come to would be undone in any case. Timers and
-        events are nobody's work, and given up.
+        Activities are waited for. So are sub-orchestrations, which are asked to cancel: what they come to would be undone in any case. Timers,
+        events and locks are nobody's work, and given up.
         """
         if task is None or task.is_complete:
             return
-        at_work = [leaf for leaf in _leaves(task) if not isinstance(leaf, TimerTask | EventTask)]
+        at_work = [leaf for leaf in _leaves(task) if not isinstance(leaf, TimerTask | EventTask | LockTask)]
         for leaf in at_work:
             if isinstance(leaf, SubOrchestrationTask) and not leaf.is_complete:
                 self._decisions.add(AskInstance("", "cancel", leaf.id))

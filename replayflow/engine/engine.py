@@ -47,7 +47,7 @@ class Engine:
         self._epoch = epoch
         self._limits = limits
         add_built_ins(app)
-        self._environment = Environment(codec, app.activities, app.orchestrators)
+        self._environment = Environment(codec, app.activities, app.orchestrators, entities=app.entities)
         self._loop = asyncio.get_running_loop()
         self._waiters = Waiters()
         self._backoff = Backoff()

@@ -13,6 +13,7 @@ from typing import TypeAlias
 from replayflow.core import episode, events
 from replayflow.core.actions import Action
 from replayflow.core.commit import RowState, Start
+from replayflow.core.entity import Entity
 from replayflow.core.events import ExecutionStarted, HistoryEvent, TaskScheduled
 from replayflow.core.instance import Instance, Status
 from replayflow.core.nothing import NOTHING
@@ -44,7 +45,7 @@ class Ended:
         pass
 
 
-LocalExecutor: TypeAlias = Replay | Ended
+LocalExecutor: TypeAlias = Replay | Entity | Ended
 
 
 class Live:

@@ -47,7 +47,7 @@ from replayflow.engine.limits import Limits
 from replayflow.engine.live import Ended, Live
 from replayflow.engine.maps import Maps
 from replayflow.engine.patience import Backoff
-from replayflow.engine.revival import revive, unknown
+from replayflow.engine.revival import revive, unknown, without_orchestrator
 from replayflow.engine.steps import Parking, Step
 from replayflow.engine.waiters import Waiters
 from replayflow.engine.warm import Warm
@@ -61,6 +61,7 @@ from replayflow.errors import (
     PayloadError,
     ReplayflowError,
     StoreCorruptError,
+    UnknownNameError,
 )
 from replayflow.store.base import ACCEPTED, Create, Delivery, Loaded, Outcome, Park, Post, Store
 
@@ -175,6 +176,8 @@ class Residents:
     # ---- messages and instances come in
 
     def _route(self, delivery: Delivery) -> None:
+        if delivery.number in self.intake.held:
+            return  # read from the store before its sender heard that it is written
         live = self._lives.get(delivery.instance_id)
         if live is not None and not live.is_loading:
             self.intake.held.add(delivery.number)
@@ -326,8 +329,12 @@ class Residents:
             assert isinstance(started, ExecutionStarted)  # noqa: S101 - every execution begins with it
             definition = self._environment.orchestrators.get(started.name)
             if definition is None:
-                return self._parking(live, str(unknown("orchestrator", started.name, self._environment.orchestrators)))
-            live.executor = Replay(definition, started, self._environment)
+                other = without_orchestrator(started, self._environment)
+                if isinstance(other, UnknownNameError):
+                    return self._parking(live, str(other))
+                live.executor = other
+            else:
+                live.executor = Replay(definition, started, self._environment)
         executor = live.executor
         assert executor is not None  # noqa: S101 - only instances with one are ready
         watchdog = self.watchdog
@@ -427,6 +434,9 @@ class Residents:
             self.follow(outcome)
         if done.problem is not None and not live.instance.is_finished:
             self._park(live, done.problem)
+        elif commit.removes and not live.has_news:
+            # Where it is in the store all the same, that is because of a message that is on its way here.
+            self._set_aside(live)
         elif live.mailbox or live.discarded or live.row.orphans is not None or live.instance.is_finished:
             self._go_on(live)
 

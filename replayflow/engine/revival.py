@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from replayflow.core.decisions import FAULTS
 from replayflow.core.definitions import Environment
+from replayflow.core.entity import Entity
+from replayflow.core.entity_ids import entity_name_of, is_entity_id
 from replayflow.core.events import ExecutionStarted, HistoryEvent
 from replayflow.core.replay import Replay
 from replayflow.engine.live import Ended, Live
@@ -22,6 +24,8 @@ def revive(live: Live, pieces: Sequence[Sequence[HistoryEvent]], environment: En
     assert isinstance(started, ExecutionStarted)  # noqa: S101 - every execution begins with it
     definition = environment.orchestrators.get(started.name)
     if definition is None:
+        if is_entity_id(started.instance_id):
+            return _revive_entity(live, started, pieces, environment)
         return unknown("orchestrator", started.name, environment.orchestrators)
     for task in live.instance.tasks.values():
         if task.name not in environment.activities:
@@ -40,6 +44,30 @@ def revive(live: Live, pieces: Sequence[Sequence[HistoryEvent]], environment: En
         return mismatch
     live.executor = replay
     return None
+
+
+def _revive_entity(
+    live: Live, started: ExecutionStarted, pieces: Sequence[Sequence[HistoryEvent]], environment: Environment
+) -> UserError | None:
+    executor = without_orchestrator(started, environment)
+    if isinstance(executor, UnknownNameError):
+        return executor
+    if pieces:
+        for piece in pieces:
+            executor.replay(piece)
+        live.executor = executor
+    return None
+
+
+def without_orchestrator(started: ExecutionStarted, environment: Environment) -> Entity | UnknownNameError:
+    """What runs an execution whose name no orchestrator has: it is an entity's, or there is nothing."""
+    if not is_entity_id(started.instance_id):
+        return unknown("orchestrator", started.name, environment.orchestrators)
+    name = entity_name_of(started.instance_id)
+    definition = environment.entities.get(name)
+    if definition is None:
+        return unknown("entity", name, environment.entities)
+    return Entity(definition, started, environment)
 
 
 def unknown(what: str, name: str, known: Mapping[str, object]) -> UnknownNameError:

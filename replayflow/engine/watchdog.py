@@ -44,8 +44,8 @@ class Watchdog:
             if instance_id is not None and step == seen and step != told:
                 told = step
                 _logger.warning(
-                    "instance '%s' has kept the worker for more than %g s, at %s: an orchestrator must not block or loop without yielding; "
-                    "nothing else runs until it yields",
+                    "instance '%s' has kept the worker for more than %g s, at %s: an orchestrator must not block or loop without yielding, "
+                    "an operation of an entity must be short; nothing else runs meanwhile",
                     instance_id,
                     self._look_seconds,
                     self._where(),

@@ -13,13 +13,17 @@ instance's history or state but to replace one that has finished.
 
 **Messages.** A message gets a number when it is accepted, larger than all before; per receiver they are delivered in that order (I5). It stands in
 the inbox until a commit lists it as consumed. One for an instance that is unknown, has finished, or is in another execution than the message asks for
-is refused.
+is refused; but where the instance is unknown and the message has a `start`, that begins first, in the same transaction, and the message is its first.
 
 **Text and size.** An operation that cannot be stored is refused alone: text that is no Unicode (a lone surrogate), and an id or a tag with a NUL
 character, with `InvalidArgumentError`; a value larger than the store can hold with `PayloadTooLargeError`. Reading by such text finds nothing.
 
 **Pieces of history.** An execution begins with its start event, which the instance's row holds; the pieces that follow are numbered on from
-it. When an execution gives way to the next, its start takes its place in the history, and the next one's numbers go on from there.
+it. When an execution gives way to the next, its start takes its place in the history, and the next one's numbers go on from there. Of an instance
+whose commit `forgets_past` the executions before the one that ends are gone then, with their pieces (I10: this is retention).
+
+**Removal.** A commit that `removes` takes its instance out of the store, with its history, keys and all, if after it nothing is left in the inbox;
+else the instance stays, as the commit left it. The id is free afterwards.
 """
 
 from __future__ import annotations
@@ -99,7 +103,7 @@ class Outcome(Struct):
     deliveries: list[Delivery] = []
     """The messages that it put into inboxes."""
     started: list[Start] = []
-    """The executions that it began, but for the one of a `next_start`."""
+    """The executions that it began, but for the one of a `next_start`. Their messages are in `deliveries`."""
     dropped: list[Message] = []
     """Messages that nobody can receive."""
     has_existed: bool = False
@@ -161,6 +165,8 @@ class InstanceFilter(Struct, frozen=True):
     created_from: int | None = None
     created_to: int | None = None
     is_parked: bool | None = None
+    is_entity: bool | None = None
+    """Whether the id begins with `@`."""
 
 
 class Page(Struct):

@@ -127,6 +127,8 @@ class MemoryStore:
         group = _Group(self._instances, self._keys, self._numbers, nudges=epoch is None)
         outcomes = [group.apply(operation) for operation in operations]
         self._instances.update(group.touched)
+        for instance_id in group.removed:
+            self._instances.pop(instance_id, None)
         for changed in list(self._subscribers):
             asyncio.get_running_loop().call_soon(changed)
         return outcomes
@@ -206,7 +208,7 @@ class MemoryStore:
 
 
 class _Group:
-    """One transaction: `touched` has the instances as they will be."""
+    """One transaction: `touched` has the instances as they will be, `removed` the ids of those that will be no more."""
 
     def __init__(
         self, instances: dict[str, _Kept], keys: itertools.count[int], numbers: itertools.count[int], nudges: bool
@@ -216,6 +218,7 @@ class _Group:
         self._keys = keys
         self._numbers = numbers
         self.touched: dict[str, _Kept] = {}
+        self.removed: set[str] = set()
 
     def apply(self, operation: Operation) -> Outcome:
         match operation:
@@ -230,7 +233,7 @@ class _Group:
 
     def _find(self, instance_id: str) -> _Kept | None:
         kept = self.touched.get(instance_id)
-        if kept is None and instance_id in self._instances:
+        if kept is None and instance_id in self._instances and instance_id not in self.removed:
             kept = self.touched[instance_id] = self._instances[instance_id].copy()
         return kept
 
@@ -266,16 +269,20 @@ class _Group:
         kept = self._find(message.instance_id)
         if kept is not None and post.dedupe_key is not None and post.dedupe_key in kept.dedupe_keys:
             return outcome
-        if kept is None:
+        if kept is None and message.start is None:
             outcome.error = InstanceNotFoundError(f"no instance '{message.instance_id}' is in the hub memory://")
         elif post.dedupe_key is not None and not is_unicode(post.dedupe_key):
             outcome.error = InvalidArgumentError(f"dedupe_key {post.dedupe_key!a:.300} is no Unicode text")
-        elif kept.record.status.is_finished:
+        elif kept is None and message.start is not None and (unstorable := _unstorable(message.start)) is not None:
+            outcome.error = unstorable
+        elif kept is not None and kept.record.status.is_finished:
             outcome.error = InstanceFinishedError(
                 f"instance '{message.instance_id}' has finished, with status {kept.record.status}, and takes no messages"
             )
         else:
-            if post.dedupe_key is not None:
+            if kept is None and message.start is not None:
+                kept = self._begin(message.start, outcome)
+            if post.dedupe_key is not None and kept is not None:
                 kept.dedupe_keys.add(post.dedupe_key)
             self._send(message, outcome)
         return outcome
@@ -288,7 +295,9 @@ class _Group:
                 f"instance '{commit.instance_id}' has moved on: piece {commit.sequence} of execution {commit.execution_id} does not continue it"
             )
             return outcome
-        begun = commit.starts if commit.next_start is None else [commit.next_start, *commit.starts]
+        begun = [*commit.starts, *(m.start for m in commit.messages if m.start is not None)]
+        if commit.next_start is not None:
+            begun.insert(0, commit.next_start)
         unstorable = next(filter(None, map(_unstorable, begun)), None)
         if unstorable is not None:
             outcome.error = unstorable
@@ -301,6 +310,8 @@ class _Group:
         for number in commit.consumed:
             kept.inbox.pop(number, None)
         if commit.next_start is not None:
+            if commit.forgets_past:
+                _forget_past(kept)
             self._succeed(kept, commit.next_start)
         for start in commit.starts:
             if self._find(start.instance_id) is None:
@@ -309,6 +320,9 @@ class _Group:
                 self._send(start.if_taken, outcome)
         for message in commit.messages:
             self._send(message, outcome)
+        if commit.removes and not kept.inbox:
+            del self.touched[commit.instance_id]
+            self.removed.add(commit.instance_id)
         return outcome
 
     def _park(self, park: Park) -> Outcome:
@@ -322,8 +336,9 @@ class _Group:
             self._send(message, outcome)
         return outcome
 
-    def _begin(self, start: Start, outcome: Outcome) -> None:
-        self.touched[start.instance_id] = _Kept(
+    def _begin(self, start: Start, outcome: Outcome) -> _Kept:
+        self.removed.discard(start.instance_id)
+        kept = self.touched[start.instance_id] = _Kept(
             next(self._keys),
             InstanceRecord(
                 instance_id=start.instance_id,
@@ -341,6 +356,7 @@ class _Group:
             ),
         )
         outcome.started.append(start)
+        return kept
 
     def _succeed(self, kept: _Kept, start: Start) -> None:
         """The next execution begins under the same id; the last one's start takes its place in the history."""
@@ -374,6 +390,8 @@ class _Group:
 
     def _send(self, message: Message, outcome: Outcome) -> None:
         kept = self._find(message.instance_id)
+        if kept is None and message.start is not None:
+            kept = self._begin(message.start, outcome)
         if (
             kept is None
             or kept.record.status.is_finished
@@ -392,6 +410,13 @@ class _Group:
         delivery.takes_messages = kept.takes_messages
         kept.inbox[delivery.number] = delivery
         outcome.deliveries.append(delivery)
+
+
+def _forget_past(kept: _Kept) -> None:
+    """Of the executions before the present one nothing is left."""
+    first = kept.record.start_number
+    kept.pieces = {number: piece for number, piece in kept.pieces.items() if number >= first}
+    kept.executions = {id: number for id, number in kept.executions.items() if number >= first}
 
 
 def _unstorable(start: Start) -> InvalidArgumentError | None:
@@ -426,4 +451,5 @@ def _fits(record: InstanceRecord, wanted: InstanceFilter) -> bool:
         and (wanted.created_from is None or record.created_at >= wanted.created_from)
         and (wanted.created_to is None or record.created_at < wanted.created_to)
         and (wanted.is_parked is None or (record.problem is not None) == wanted.is_parked)
+        and (wanted.is_entity is None or record.instance_id.startswith("@") == wanted.is_entity)
     )

@@ -95,6 +95,7 @@ def test_a_worker_tells_scripts_what_it_serves_in_one_document() -> None:
         "process_id": serving.id,
         "orchestrators": ["approval", "busy", "checkout", "gated"],
         "activities": ["charge", "held"],
+        "entities": [],
     }
     assert "charging o-1" in stderr
 

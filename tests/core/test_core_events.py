@@ -72,6 +72,7 @@ BY_ANNOTATION: dict[str, st.SearchStrategy[Any]] = {
     "int": integer,
     "str": text,
     "bool": st.booleans(),
+    "list[str]": st.lists(text, max_size=3),
     "bytes": st.binary(max_size=8),
     "Payload": st.none() | st.binary(max_size=8),
     "str | None": optional_text,
@@ -231,6 +232,13 @@ def test_kinds_have_the_numbers_of_the_protocol() -> None:
         20: "ContinueAsNew",
         21: "ExecutionSuspended",
         22: "ExecutionResumed",
+        23: "EntityOperationSignaled",
+        24: "EntityOperationCalled",
+        25: "EntityOperationCompleted",
+        26: "EntityOperationFailed",
+        27: "EntityLockRequested",
+        28: "EntityLockGranted",
+        29: "EntityUnlockSent",
     }
     assert {number: kind.__name__ for number, kind in KINDS.items() if number < 100} == protocol
 

@@ -32,6 +32,7 @@ def sample(kind: type[HistoryEvent]) -> HistoryEvent:
         "failure_details": DETAILS,
         "orchestration_status": "COMPLETED",
         "start": b"",
+        "lock_set": ["x", "y"],
         "fire_at_microseconds": 5,
         "retry_at_microseconds": 5,
         **dict.fromkeys(("items", "numbers", "results", "failures"), ()),

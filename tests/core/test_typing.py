@@ -56,6 +56,10 @@ def parent(ctx: OrchestrationContext, x: int) -> Orchestration[str]:
     texts: list[str] = yield from when_all([ctx.call_activity(number, x)])  # wrong
     flag: bool = yield from ctx.wait_for_external_event("e", type=str)  # wrong
     other: int = yield from ctx.call_sub_orchestrator(child, x)  # wrong
+    ctx.call_entity(5, "add")  # wrong
+    ctx.signal_entity("@a@b", "add", 1, after=3)  # wrong
+    ctx.lock_entities("@a@b", "@a@c")  # wrong
+    amount: str = yield from ctx.call_entity("@a@b", "add", result_type=int)  # wrong
     ctx.call_activity("by name", x, result_type=int)
     ctx.map(number, ["text"])  # wrong
     ctx.map(number, [x], batch_size=2)  # wrong

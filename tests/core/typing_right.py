@@ -10,6 +10,10 @@ from replayflow import (
     ActivityContext,
     App,
     Client,
+    EntityContext,
+    EntityInstanceId,
+    EntityLock,
+    EntityState,
     Instance,
     MapFailure,
     MapResult,
@@ -187,6 +191,46 @@ def with_saga(ctx: OrchestrationContext, order: Order) -> Orchestration[float]:
 
     assert_type((yield from ctx.saga(body)), float)
     return (yield from ctx.saga(body, parallel=True, undo_retry=RetryPolicy(max_attempts=5)))
+
+
+@app.entity
+def counter(ctx: EntityContext[int | None], amount: int) -> int:
+    assert_type(ctx.state, int | None)
+    assert_type(ctx.get_state(int), int | None)
+    assert_type(ctx.get_state(int, 0), int)
+    assert_type(ctx.get_state(), Any)
+    assert_type(ctx.start_orchestration(child_without_input), str)
+    ctx.state = 5
+    ctx.set_state(None)
+    ctx.signal_entity("@counter@a", "add", 1, delay=timedelta(1))
+    return 1
+
+
+@app.entity(name="order")
+@dataclass
+class OrderEntity:
+    total: int = 0
+
+    def add(self, ctx: EntityContext[Any], amount: int) -> None:
+        self.total += amount
+
+
+@app.orchestrator
+def with_entities(ctx: OrchestrationContext) -> Orchestration[int]:
+    id = EntityInstanceId("order", "a")
+    assert_type(ctx.call_entity(id, "add", 1), Task[Any])
+    assert_type((yield from ctx.call_entity("@order@a", "get", result_type=int)), int)
+    assert_type((yield from ctx.lock_entities([id, "@order@b"])), EntityLock)
+    with (yield ctx.lock_entities([])):
+        return OrderEntity().total
+
+
+async def entity_calls(client: Client) -> None:
+    await client.signal_entity("@order@a", "add", 1, delay=timedelta(1), dedupe_key="k")
+    assert_type(await client.read_entity("@order@a", type=int), Any)
+    assert_type(await client.get_entity("@order@a"), EntityState | None)
+    assert_type([e async for e in client.list_entities(name="order")], list[EntityState])
+    assert_type(await client.clean_entities(), int)
 
 
 async def client_calls(client: Client, order: Order) -> None:

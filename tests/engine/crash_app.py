@@ -9,6 +9,7 @@ from datetime import timedelta
 from replayflow import (
     ActivityContext,
     App,
+    EntityContext,
     Limits,
     Orchestration,
     OrchestrationContext,
@@ -17,6 +18,7 @@ from replayflow import (
     TaskHub,
     when_all,
 )
+from replayflow.core import entity
 
 app = App()
 
@@ -30,6 +32,44 @@ async def double(x: int) -> int:
 @app.activity
 def in_thread(ctx: ActivityContext, x: int) -> str:
     return f"{ctx.instance_id}:{x}"
+
+
+@app.entity
+def counter(ctx: EntityContext[int | None], amount: int = 0) -> int:
+    now = ctx.state or 0
+    match ctx.operation:
+        case "add":
+            ctx.state = now + amount
+            ctx.signal_entity("@total@all", "add", amount)
+        case "set":
+            ctx.signal_entity("@total@all", "add", amount - now)
+            ctx.state = amount
+        case "spoil":
+            ctx.state = -1_000_000
+            ctx.signal_entity("@total@all", "add", -1_000_000)
+            raise ValueError("spoilt")
+    return ctx.state or 0
+
+
+@app.entity
+def total(ctx: EntityContext[int | None], amount: int = 0) -> None:
+    ctx.state = (ctx.state or 0) + amount
+
+
+@app.orchestrator
+def count(ctx: OrchestrationContext, ids: list[str]) -> Orchestration[int]:
+    """Adds one to each of the counters in each of three ways, and one more by a delayed signal."""
+    for id in ids:
+        ctx.signal_entity(id, "add", 1)
+        ctx.signal_entity(id, "spoil")
+        ctx.signal_entity(id, "add", 1, delay=timedelta(milliseconds=50))
+        yield ctx.call_entity(id, "add", 1)
+    with (yield ctx.lock_entities(ids)):
+        for id in ids:
+            before = yield from ctx.call_entity(id, "get", result_type=int)
+            doubled = yield from ctx.call_activity(double, before)
+            yield ctx.call_entity(id, "set", doubled - before + 1)
+    return 4 * len(ids)
 
 
 @app.orchestrator
@@ -104,6 +144,7 @@ def guarded(ctx: OrchestrationContext, parts: int) -> Orchestration[str]:
 
 
 async def main(path: str) -> None:
+    entity.SNAPSHOT_AFTER_PIECES = 10
     async with TaskHub(path, app, when_owned="wait", limits=Limits(grace=timedelta(seconds=1))) as hub:
         sys.stdout.write("serving\n")
         sys.stdout.flush()

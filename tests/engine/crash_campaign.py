@@ -7,7 +7,9 @@
    there exactly once (I5).
 3. A saga that fails undoes what it began, the last first, each once; one that succeeds undoes nothing.
 4. A schedule that catches up has a run for each of its times, and none a second one.
-5. The file passes SQLite's own check.
+5. Of entities every operation counts once, in whatever way it was asked for; a section that reads, computes and writes has them to itself; no lock is
+   left, also of orchestrations that were terminated at any moment.
+6. The file passes SQLite's own check.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from contextlib import closing, suppress
 from datetime import timedelta
 from pathlib import Path
 
-from replayflow import Client, InstanceFinishedError, Schedule
+from replayflow import Client, InstanceFinishedError, InvalidStateError, Schedule
 from replayflow.core import events
 
 WIDTH = 60
@@ -34,6 +36,7 @@ MAP_WIDTH = 400
 MAPPED = {"single": MAP_WIDTH * (MAP_WIDTH - 1), "children": 4 * sum(range(6)), "batches": 2 * sum(range(120))}
 SAGA_PARTS = 12
 BEAT = timedelta(milliseconds=150)
+COUNTERS = tuple(f"@counter@{key}" for key in "abcd")
 
 
 class Worker:
@@ -70,6 +73,8 @@ async def campaign(path: Path, kills: int, batches: int, seed: int) -> dict[str,
     started: list[str] = []
     maps: list[str] = []
     raised: dict[str, int] = {}
+    counting: dict[str, list[str]] = {}
+    signals: Counter[str] = Counter()
     try:
         async with Client(path) as client:
             beat = await client.create_schedule(
@@ -83,6 +88,7 @@ async def campaign(path: Path, kills: int, batches: int, seed: int) -> dict[str,
                 await asyncio.sleep(chance.uniform(0.02, 1.0))
                 worker.restart()
                 sagas.append(await _start_saga(client, len(sagas)))
+                await _count(client, chance, counting, signals)
                 started.append(await _start(client, len(started)))  # with nobody there to serve it, perhaps
                 maps.append(await _start_map(client, len(maps)))
                 for id in chance.sample(started, min(5, len(started))):
@@ -112,7 +118,7 @@ async def campaign(path: Path, kills: int, batches: int, seed: int) -> dict[str,
                 result = await client.get(id).result(timeout=max(1, deadline - time.monotonic()))
                 assert result == ("undone" if number % 2 else "done"), f"seed {seed}: {id} came to {result}"
             beats = await _stop(client, beat, deadline)
-            figures = await audit(client, raised)
+            figures = await audit(client, raised) | await audit_counters(client, counting, signals, seed)
             assert first_beat is not None
             expected_beats = [beat.run_id(first_beat + number * BEAT) for number in range(len(beats))]
             assert beats == expected_beats, f"seed {seed}: {beats} are not {expected_beats}"
@@ -155,6 +161,42 @@ async def _stop(client: Client, schedule: Schedule, deadline: float) -> list[str
     return runs
 
 
+async def _count(client: Client, chance: random.Random, counting: dict[str, list[str]], signals: Counter[str]) -> None:
+    """Some more that has to be counted, and somebody who is terminated in the middle of a section on another entity."""
+    for number in range(3):
+        ids = chance.sample(COUNTERS, 2)
+        id = f"count-{len(counting)}-{number}"
+        await client.start("count", ids, instance_id=id)
+        counting[id] = ids
+    for id in chance.choices(COUNTERS, k=5):
+        await client.signal_entity(id, "add", 1)
+        signals[id] += 1
+    doomed = await client.start("count", chance.sample(["@counter@x", "@counter@y", "@counter@z"], 2))
+    await asyncio.sleep(chance.uniform(0, 0.05))
+    with suppress(InvalidStateError):
+        await doomed.terminate()
+
+
+async def audit_counters(
+    client: Client, counting: dict[str, list[str]], signals: Counter[str], seed: int
+) -> dict[str, int]:
+    """Every counter has what it was given, and nobody holds one."""
+    expected = Counter(signals)
+    for id, ids in counting.items():
+        assert await client.get(id).result(timeout=60) == 8, f"seed {seed}: {id}"
+        expected.update(dict.fromkeys(ids, 4))
+    deadline = time.monotonic() + 30
+    while True:
+        found = {shown.id: shown async for shown in client.list_entities(include_empty=True)}
+        counters = {id: shown.state for id, shown in found.items() if id in expected}
+        all_added = sum(shown.state or 0 for shown in found.values() if shown.name == "counter")
+        rest = [shown for shown in found.values() if shown.backlog or shown.locked_by]
+        if counters == expected and not rest and found["@total@all"].state == all_added:
+            return {"counted": expected.total()}
+        assert time.monotonic() < deadline, f"seed {seed}: {counters}, not {dict(expected)}; of all {all_added}; {rest}"
+        await asyncio.sleep(0.05)
+
+
 async def audit(client: Client, raised: dict[str, int]) -> dict[str, int]:
     """Every task has its result exactly once, every event was delivered exactly once."""
     figures: Counter[str] = Counter()
@@ -162,6 +204,8 @@ async def audit(client: Client, raised: dict[str, int]) -> dict[str, int]:
         if state.id.startswith("schedule:"):
             assert state.status == "TERMINATED", f"{state.id} is {state.status}: {state.problem or state.failure}"
             continue
+        if state.name == "count":
+            continue  # their audit is that of the counters
         assert state.status == "COMPLETED", f"{state.id} is {state.status}: {state.problem or state.failure}"
         undone: list[object] = []
         asked: Counter[int] = Counter()

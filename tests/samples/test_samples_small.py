@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 
 from replayflow import Client, Instance, Status, TaskHub, TaskScheduled
-from samples import approval, batch, hello_sequence, monitor, nightly_report, order_saga, sub_orchestrations
+from samples import aggregator, approval, batch, hello_sequence, monitor, nightly_report, order_saga, sub_orchestrations
 
 CHECKOUT = Path(__file__).parent.parent.parent
 LAST_LINE = {
     "hello_sequence": "Hello London!",
     "order_saga": "order-2: not shipped, no carrier goes to Atlantis",
     "approval": "a yacht: no answer in time",
+    "aggregator": "oslo: 70 readings, at most 2.0 degrees",
     "monitor": "the print job was done at look 8",
     "nightly_report": "the shop in Porto: 119 orders",
 }
@@ -226,3 +227,21 @@ async def test_the_region_is_shown_with_all_its_instances(tmp_path: Path, capsys
         shown = capsys.readouterr().out
         assert "web: web-1, web-2, web-3\ndata: data-1, data-2\n" in shown
         assert "build_region" in shown
+
+
+# ---- entities --------------------------------------------------------------------------------------------------
+
+
+async def test_the_aggregator_counts_every_reading_once_and_keeps_records(store: str) -> None:
+    async with TaskHub(store, aggregator.app) as hub:
+        for _ in range(2):
+            for n in range(30):
+                await hub.client.signal_entity("@station@bergen", "report", float(n), dedupe_key=str(n))
+        await hub.client.signal_entity("@station@bergen", "report", -500.0)
+        await hub.client.signal_entity("@station@tromso", "report", 4.5)
+        compared = await hub.client.start(aggregator.compare, ["bergen", "tromso"])
+        assert await compared.result(PATIENCE_SECONDS) == "bergen is 10.0 degrees warmer than tromso"
+        assert (await hub.client.read_entity("@station@bergen")).count == 30
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while await hub.client.read_entity("@records@all") != {"bergen": 29.0, "tromso": 4.5}:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)

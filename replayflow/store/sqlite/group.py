@@ -234,8 +234,8 @@ class Group:
         if commit.consumed:
             self._consumed += commit.consumed
         if commit.next_start is not None:
-            self._succeed(known, commit.next_start)
-        if not commit.starts and not commit.messages:
+            self._succeed(known, commit.next_start, commit.forgets_past)
+        if not commit.starts and not commit.messages and not commit.removes:
             return ACCEPTED
         outcome = Outcome()
         for start in commit.starts:
@@ -245,6 +245,8 @@ class Group:
                 self._send(start.if_taken, outcome)
         for message in commit.messages:
             self._send(message, outcome)
+        if commit.removes:
+            self._remove(commit.instance_id, known)
         return outcome
 
     def _create(self, create: Create) -> Outcome:
@@ -274,6 +276,8 @@ class Group:
         outcome = Outcome()
         message = post.message
         known = self._known.get(message.instance_id)
+        if known is None and message.start is not None:
+            known = self._begin(message.start, outcome)
         if known is None:
             outcome.error = InstanceNotFoundError(f"no instance '{message.instance_id}' is in the hub {self._url}")
         elif post.dedupe_key is not None and self._is_repeated(known, post.dedupe_key):
@@ -324,10 +328,22 @@ class Group:
         outcome.started.append(start)
         return known
 
-    def _succeed(self, known: Known, start: Start) -> None:
+    def _remove(self, instance_id: str, known: Known) -> None:
+        """The instance is no more, if nothing is left in its inbox."""
+        self._flush()
+        connection = self._connection
+        if connection.execute(SQL["has_messages"], (known.key,)).fetchone() is None:
+            for statement in ("forget_keys", "remove_history", "remove_executions", "remove_instance"):
+                connection.execute(SQL[statement], (known.key,))
+            del self._known[instance_id]
+
+    def _succeed(self, known: Known, start: Start, forgets_past: bool = False) -> None:
         """The next execution begins under the same id; the last one's start takes its place in the history."""
         self._flush()
         connection = self._connection
+        if forgets_past:
+            connection.execute(SQL["forget_pieces"], (known.key, known.start_number))
+            connection.execute(SQL["forget_executions"], (known.key, known.start_number))
         connection.execute(SQL["move_start_into_history"], (known.key,))
         connection.execute(SQL["note_past_execution"], (known.key,))
         number = known.last_number + 1
@@ -347,6 +363,8 @@ class Group:
 
     def _send(self, message: Message, outcome: Outcome) -> None:
         known = self._known.get(message.instance_id)
+        if known is None and message.start is not None:
+            known = self._begin(message.start, outcome)
         if (
             known is None
             or known.status.is_finished

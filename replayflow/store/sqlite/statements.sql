@@ -53,6 +53,24 @@ INSERT INTO dedupe (instance, key) VALUES (?, ?)
 -- name: forget_keys
 DELETE FROM dedupe WHERE instance = ?
 
+-- name: has_messages
+SELECT 1 FROM inbox WHERE instance = ? LIMIT 1
+
+-- name: forget_pieces
+DELETE FROM history WHERE instance = ? AND number < ?
+
+-- name: forget_executions
+DELETE FROM execution WHERE instance = ? AND number < ?
+
+-- name: remove_history
+DELETE FROM history WHERE instance = ?
+
+-- name: remove_executions
+DELETE FROM execution WHERE instance = ?
+
+-- name: remove_instance
+DELETE FROM instance WHERE key = ?
+
 -- name: park
 UPDATE instance SET problem = ? WHERE key = ?
 
@@ -99,6 +117,7 @@ WHERE key > :after
   AND (:created_from IS NULL OR created_at >= :created_from)
   AND (:created_to IS NULL OR created_at < :created_to)
   AND (:is_parked IS NULL OR (problem IS NOT NULL) = :is_parked)
+  AND (:is_entity IS NULL OR (substr(id, 1, 1) = '@') = :is_entity)
   AND NOT EXISTS (
       SELECT 1 FROM json_each(:tags) AS wanted
       WHERE NOT EXISTS (
@@ -110,7 +129,7 @@ ORDER BY key LIMIT :limit
 SELECT id, execution_id, name, version, status, start, start_number, wake_at, created_at,
        max(created_at, coalesce((SELECT at FROM history WHERE instance = key ORDER BY number DESC LIMIT 1), created_at)),
        completed_at, custom_status, output, failure, problem, orphans, parent_id, tags, key
-FROM instance WHERE problem IS NOT NULL AND key > ? ORDER BY key LIMIT ?
+FROM instance WHERE problem IS NOT NULL AND key > ?1 AND (?3 IS NULL OR (substr(id, 1, 1) = '@') = ?3) ORDER BY key LIMIT ?2
 
 -- name: pieces
 SELECT json_extract(wanted.value, '$[0]'),

@@ -227,8 +227,8 @@ class SqliteStore:
 
     async def page(self, wanted: InstanceFilter, limit: int, cursor: str | None = None) -> Page:
         after = 0 if cursor is None else position_of(cursor)
-        if wanted == InstanceFilter(is_parked=True):
-            rows = await self._read(SQL["parked_page"], (after, limit + 1))
+        if wanted == InstanceFilter(is_parked=True, is_entity=wanted.is_entity):
+            rows = await self._read(SQL["parked_page"], (after, limit + 1, wanted.is_entity))
         else:
             rows = await self._read(SQL["page"], _bindings(wanted, after, limit + 1))
         more = len(rows) > limit
@@ -331,5 +331,6 @@ def _bindings(wanted: InstanceFilter, after: int, limit: int) -> dict[str, objec
         "created_from": wanted.created_from,
         "created_to": wanted.created_to,
         "is_parked": None if wanted.is_parked is None else int(wanted.is_parked),
+        "is_entity": None if wanted.is_entity is None else int(wanted.is_entity),
         "tags": json.dumps([list(tag) for tag in wanted.tags]),
     }
