@@ -255,18 +255,18 @@ class Decisions:
 
     # ---- replay
 
-    def replay_against(self, now: int, recorded: Sequence[HistoryEvent]) -> None:
-        """It is the time of a past episode, and from now on each decision has to be the next of `recorded`."""
+    def replay_against(self, now: int, recorded: Sequence[HistoryEvent], position: int = 0) -> None:
+        """It is the time of a past episode, and from now on each decision has to be the next of `recorded`, from that position on."""
         self.now = now
         self.recorded = recorded
-        self.position = 0
+        self.position = position
         self.is_replaying = True
 
     def repeats_task(self, id: int, name: str, input: Payload) -> bool:
         """`add` for what nearly every replayed decision is: an activity that is recorded here just so. Of all else it says no, and does nothing."""
-        position = self.position
-        if position < len(self.recorded) and not self.is_sealed and self.ending is None:
-            then = self.recorded[position]
+        position, recorded = self.position, self.recorded
+        if position < len(recorded) and not self.is_sealed and self.ending is None:
+            then = recorded[position]
             if type(then) is TaskScheduled and then.event_id == id and then.name == name and then.input == input:
                 self.position = position + 1
                 self._last = then

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -60,6 +60,7 @@ from replayflow.retry import next_attempt_at
 
 _codec = Codec()
 _RESULTS: frozenset[type[HistoryEvent]] = frozenset({TaskCompleted})
+_ACTIVITIES: frozenset[type] = frozenset({ScheduleTask})
 ENDS = (ExecutionTerminated, ExecutionReplaced)
 CONTROL = (ExecutionTerminated, ExecutionSuspended, ExecutionResumed, ExecutionReplaced)
 
@@ -94,6 +95,25 @@ class Episode(Struct, eq=False):
     removes: bool = False
 
 
+class PlainEpisode(Struct, eq=False):
+    """An `Episode` in which results of activities came in and activities were asked for, and nothing else: what nearly every one is."""
+
+    commit: Commit
+    scheduled: list[TaskScheduled]
+    held: ClassVar[Sequence[HistoryEvent]] = ()
+    canceled: ClassVar[Sequence[int]] = ()
+    mapped: ClassVar[Sequence[OpenMap]] = ()
+    alarms: ClassVar[Sequence[Alarm]] = ()
+    retried: ClassVar[Sequence[SubOrchestrationRetried]] = ()
+    starts: ClassVar[Sequence[Start]] = ()
+    messages: ClassVar[Sequence[Message]] = ()
+    problem: ClassVar[str | None] = None
+    removes: ClassVar[bool] = False
+
+
+AnyEpisode: TypeAlias = Episode | PlainEpisode
+
+
 def run(
     instance: Instance,
     executor: Executor,
@@ -106,7 +126,7 @@ def run(
     row: RowState,
     start: Sequence[HistoryEvent] = (),
     orphans: Sequence[tuple[str, TaskScheduled]] = (),
-) -> Episode:
+) -> AnyEpisode:
     """The events are taken in, the code has decided what follows, and the instance has changed accordingly.
 
     `sequence` is the number of the piece of history to be written, `row` what the instance's row shows now. In an execution's first episode
@@ -115,15 +135,28 @@ def run(
     """
     if now < instance.now:
         now = instance.now
-    episode = Episode()
     chunk: list[HistoryEvent] = [OrchestratorStarted(now)]
     instance.now = now
     executor.begin(now)
+    actions: Sequence[Action] | None = None
     replaced: ExecutionReplaced | None = None
     next_start: Start | None = None
     if not start and instance.status is Status.RUNNING and _RESULTS.issuperset(map(type, inbox)):
         _take_results(instance, executor, inbox, chunk)
+        if len(chunk) == 1:
+            return Episode()
+        actions = executor.take()
+        started = instance.started
+        if _ACTIVITIES.issuperset(map(type, actions)) and started is not None:
+            scheduled = _schedule(instance, actions, chunk)
+            state = _changed(instance, row, now, orphans)
+            encoded = events.encode(chunk)
+            return PlainEpisode(
+                Commit(started.instance_id, started.execution_id, sequence, now, encoded, state), scheduled
+            )
+        episode = Episode()
     else:
+        episode = Episode()
         waiting = _in_order(inbox)
         for event in start:
             instance.apply(event)
@@ -135,7 +168,9 @@ def run(
     started = instance.started
     assert started is not None  # noqa: S101 - the first event of every execution is its start
     if not instance.is_finished:
-        next_start = _decide(instance, executor, episode, chunk, now, new_execution_id)
+        next_start = _decide(
+            instance, executor.take() if actions is None else actions, episode, chunk, now, new_execution_id
+        )
     if instance.is_finished:
         if replaced is not None:
             next_start = _replacement(replaced, now)
@@ -378,9 +413,20 @@ def _retried_child(
 # ---- what was decided
 
 
+def _schedule(instance: Instance, actions: Sequence[Any], chunk: list[HistoryEvent]) -> list[TaskScheduled]:
+    """`_decide` for activities, and nothing else."""
+    scheduled: list[TaskScheduled] = []
+    for action in actions:
+        decided = action.record()
+        scheduled.append(decided)
+        instance.task_scheduled(decided)
+    chunk += scheduled
+    return scheduled
+
+
 def _decide(
     instance: Instance,
-    executor: Executor,
+    actions: Sequence[Action],
     episode: Episode,
     chunk: list[HistoryEvent],
     now: int,
@@ -388,7 +434,7 @@ def _decide(
 ) -> Start | None:
     """What the code decided is in the chunk, and has happened to the instance; returns the start of the execution that continues this one."""
     next_start: Start | None = None
-    for action in executor.take():
+    for action in actions:
         if type(action) is ScheduleTask:  # nearly every decision
             scheduled = action.record()
             episode.scheduled.append(scheduled)

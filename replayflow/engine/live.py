@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from itertools import chain
 from typing import TypeAlias
 
 from replayflow.core import episode, events
@@ -156,7 +155,7 @@ class Live:
         else:
             self.start = start
         self.instance = Instance()
-        self.instance.apply_all(chain.from_iterable(pieces))
+        self.instance.apply_pieces(pieces)
         return pieces
 
     def owe(self, key: tuple[str, int]) -> None:

@@ -18,7 +18,7 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 from replayflow.clock import Clock
@@ -26,7 +26,7 @@ from replayflow.core import episode, events
 from replayflow.core.commit import Commit, Ending, Message, RowState, Start
 from replayflow.core.decisions import FAULTS
 from replayflow.core.definitions import Environment
-from replayflow.core.episode import Episode
+from replayflow.core.episode import AnyEpisode, Episode
 from replayflow.core.events import (
     ExecutionStarted,
     HistoryEvent,
@@ -391,7 +391,7 @@ class Residents:
         live.is_busy = True
         return Step(self, live, commit, done, loose, live.reading)
 
-    def _keep_held(self, live: Live, held: list[HistoryEvent]) -> None:
+    def _keep_held(self, live: Live, held: Sequence[HistoryEvent]) -> None:
         """What came while the instance is suspended waits; results that only memory has go into the inbox, and come back with a number (I5)."""
         for event in held:
             if id(event) in live.numbers:
@@ -410,7 +410,7 @@ class Residents:
 
     # ---- what follows from a commit
 
-    def committed(self, live: Live, commit: Commit, done: Episode, outcome: Outcome) -> None:
+    def committed(self, live: Live, commit: Commit, done: AnyEpisode, outcome: Outcome) -> None:
         """The commit is durable; now it becomes visible."""
         if commit.chunk is not None:
             live.sequence += 1
@@ -440,7 +440,7 @@ class Residents:
         elif live.mailbox or live.discarded or live.row.orphans is not None or live.instance.is_finished:
             self._go_on(live)
 
-    def _cancel_activities(self, live: Live, task_ids: list[int]) -> None:
+    def _cancel_activities(self, live: Live, task_ids: Sequence[int]) -> None:
         for task_id in task_ids:
             run = live.running.pop(task_id, None)
             if run is not None:

@@ -7,7 +7,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from replayflow.core.commit import Commit
-from replayflow.core.episode import Episode
+from replayflow.core.episode import AnyEpisode
 from replayflow.core.events import HistoryEvent
 from replayflow.engine.live import Live
 from replayflow.errors import ReplayflowError
@@ -17,7 +17,7 @@ from replayflow.store.base import Operation, Outcome
 class Owner(Protocol):
     """Whoever has the instances in memory."""
 
-    def committed(self, live: Live, commit: Commit, done: Episode, outcome: Outcome) -> None: ...
+    def committed(self, live: Live, commit: Commit, done: AnyEpisode, outcome: Outcome) -> None: ...
     def not_committed(self, live: Live, commit: Commit, loose: list[HistoryEvent], error: ReplayflowError) -> None: ...
     def parked(self, live: Live, problem: str, error: ReplayflowError | None) -> None: ...
     def reload_if_in(self, live: Live) -> None: ...
@@ -29,7 +29,7 @@ class Step(Struct, eq=False):
     _owner: Owner
     _live: Live
     operation: Commit
-    _done: Episode
+    _done: AnyEpisode
     _loose: list[HistoryEvent]
     _reading: int
 

@@ -129,7 +129,7 @@ class Stage:
         for replay in self.made:
             replay.close()
 
-    def run(self, *inbox: HistoryEvent, later: int = 0) -> episode.Episode:
+    def run(self, *inbox: HistoryEvent, later: int = 0) -> episode.AnyEpisode:
         """One episode, `later` microseconds after the last."""
         self.now += later
         is_first = not self.pieces

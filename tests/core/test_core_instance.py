@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import NODEFAULT
 from msgspec.structs import fields
 
@@ -165,3 +167,22 @@ def test_what_is_due_next_is_the_earliest_that_is_still_open() -> None:
 )
 def test_an_instance_says_when_a_worker_has_to_look_at_it(after: list[HistoryEvent], wake_at: int | None) -> None:
     assert Instance().apply_all(after).wake_at() == wake_at
+
+
+@given(st.data())
+def test_folding_piece_by_piece_is_folding_event_by_event(data: st.DataObject) -> None:
+    """Also where a piece looks like one activity after another: results of tasks that are not open, tasks with a policy."""
+    event = st.one_of(
+        st.builds(events.TaskCompleted, st.integers(1, 4)),
+        st.builds(events.TaskScheduled, st.integers(1, 4), st.just("a"), st.none(), retry=st.none() | st.just(RETRY)),
+    )
+    piece = st.builds(
+        lambda now, rest: [events.OrchestratorStarted(now), *rest], st.integers(0, 99), st.lists(event, max_size=3)
+    )
+    pieces: list[list[HistoryEvent]] = data.draw(st.lists(piece, max_size=6))
+    once, twice = Instance(), Instance()
+    once.apply_pieces(pieces)
+    for each in pieces:
+        for one in each:
+            twice.apply(one)
+    assert folded(once) == folded(twice)

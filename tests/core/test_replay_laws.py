@@ -196,7 +196,7 @@ def play(stage: Stage, data: st.DataObject, *, rounds: int = 12, cancels: bool =
             inbox.append(ExecutionResumed())
         inbox = held + inbox
         inboxes.append(inbox)
-        held = stage.run(*inbox, later=SECOND).held
+        held = list(stage.run(*inbox, later=SECOND).held)
     return inboxes
 
 
