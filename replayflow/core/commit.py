@@ -49,7 +49,7 @@ class Start(Struct):
     """Delivered instead, where an instance with that id exists: how a parent learns that its child's id is taken."""
 
 
-class RowState(Struct):
+class RowState(Struct, frozen=True):
     """What an instance's row shows beside its history: derived from the fold, kept so that listing and waking need not read histories."""
 
     status: Status

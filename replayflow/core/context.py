@@ -365,10 +365,7 @@ class OrchestrationContext(MapContext, EntityCalls):
         payload = environment.codec.encode(input, f"input of sub-orchestration '{plan.name}'")
         if instance_id is not None:
             ids.check_instance_id(instance_id)
-        if decisions.section is not None and not decisions.is_sealed:
-            raise OrchestratorError(
-                f"{site_of(_frame(1))}: sub-orchestration '{plan.name}' in a critical section, which could wait for ever: start it outside"
-            )
+        decisions.refuse_in_section(f"{site_of(_frame(1))}: sub-orchestration '{plan.name}'")
         id = decisions.take_id()
         started = self._started
         decisions.add(

@@ -147,6 +147,15 @@ class Decisions:
         else:
             self.made.append(action)
 
+    def refuse_in_section(self, what: str) -> None:
+        """Returns outside critical sections.
+
+        Raises:
+            OrchestratorError: a child may want the locks of its parent, and would wait for them for ever.
+        """
+        if self.section is not None and not self.is_sealed:
+            raise OrchestratorError(f"{what} in a critical section, which could wait for ever: start it outside")
+
     def set_custom_status(self, value: Payload) -> None:
         """The custom status is the payload; decided anew only where it differs from the last."""
         if self.is_sealed or value == self.custom_status:

@@ -717,6 +717,8 @@ def _changed(
         and row.custom_status == instance.custom_status
     ):
         return None
+    if status is Status.RUNNING and not wake_at and not orphans and instance.custom_status is None:
+        return _WAITS if wake_at is None else _AT_WORK
     return RowState(
         status=instance.status,
         wake_at=wake_at,
@@ -726,6 +728,11 @@ def _changed(
         completed_at=(row.completed_at or now) if finished else None,
         orphans=encode_orphans(orphans),
     )
+
+
+# What nearly all rows show, once for all instances.
+_AT_WORK = RowState(Status.RUNNING, 0)
+_WAITS = RowState(Status.RUNNING, None)
 
 
 def encode_failure(details: FailureDetails) -> bytes:

@@ -177,8 +177,9 @@ class Live:
         heir.orphans = self.orphans
         heir.owing = self.owing
         heir.ran = self.ran
-        heir.row.custom_status = self.row.custom_status
-        heir.row.orphans = self.row.orphans
+        heir.row = RowState(
+            Status.PENDING, start.wake_at, custom_status=self.row.custom_status, orphans=self.row.orphans
+        )
         heir.discarded = list(self.discarded)
         for event in self.mailbox:
             numbered = self.numbers.get(id(event))

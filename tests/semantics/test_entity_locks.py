@@ -133,6 +133,8 @@ def rules(ctx: OrchestrationContext, what: str) -> Orchestration[Any]:
                 ctx.signal_entity(A, "add", 1)
             case "child":
                 ctx.call_sub_orchestrator(child)
+            case "children":
+                ctx.map("child", [None])
             case "stranger":
                 ctx.call_entity(C, "get")
             case "signal a stranger":
@@ -238,6 +240,7 @@ async def test_what_a_section_allows(place: Place, what: str, result: object) ->
         ("nested", "lock_entities in a critical section"),
         ("signal", "signalled in the critical section that has locked it"),
         ("child", "sub-orchestration 'child' in a critical section"),
+        ("children", "map of 'child' in a critical section"),
         ("stranger", "called in a critical section that has not locked it"),
         ("too early", "before its lock is there"),
         ("open call", "while operation 'get' of entity '@account@c' (task 2) is open"),
