@@ -317,6 +317,8 @@ def ask(
 ) -> MapTask[Any]:
     """The map is decided, or found again in the history, which says then what was asked for. `index` gives the indices that messages name."""
     decisions = ctx._decisions
+    if scheduled.is_orchestrator:
+        decisions.refuse_in_section(f"{scheduled.site}: map of '{scheduled.name}'")
     scheduled.event_id = decisions.take_id()
     action = ScheduleMap(scheduled)
     decisions.add(action)

@@ -225,8 +225,6 @@ class MapContext(Deciding):
             raise InvalidArgumentError(
                 f"{title}: timeout is for attempts of activities; an orchestrator ends itself with a timer"
             )
-        if is_orchestrator:
-            self._decisions.refuse_in_section(f"{site_of(_frame(1))}: {title}")
         options = checked(concurrency, batch_size, tolerated_failures, on_item_error, timeout)
         pages: CallPlan | None = None
         blocks: list[Block] = []

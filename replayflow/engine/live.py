@@ -94,7 +94,7 @@ class Live:
         self.owing: AbstractSet[tuple[str, int]] = _NO_KEYS
         self.ran: AbstractSet[tuple[str, int]] = _NO_KEYS
         self.running: dict[int, Run] = {}
-        self.windows: dict[int, Window] = {}
+        self.windows: dict[int, Window] = NOTHING
         self.reading = 0
         self.must_reload = False
         self.is_busy = False
@@ -128,7 +128,7 @@ class Live:
         self.is_busy = False
         if record.execution_id != self.execution_id:
             self.running = {}
-            self.windows = {}
+            self.windows = NOTHING
             self.mailbox = []
         else:
             self.mailbox = [event for event in self.mailbox if id(event) not in self.numbers]

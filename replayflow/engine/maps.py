@@ -22,6 +22,7 @@ from replayflow.core.events import (
 )
 from replayflow.core.instance import Alarm, Status
 from replayflow.core.mapping import PAGE, OpenMap
+from replayflow.core.nothing import NOTHING
 from replayflow.engine.activities import Activities
 from replayflow.engine.live import Live
 from replayflow.engine.windows import CallRun, Window
@@ -124,6 +125,8 @@ class Maps:
         page = None if scheduled.pages is None else self._activities.plan_of(scheduled.pages)
         if plan is None and page is None:
             return None  # children run by themselves
+        if live.windows is NOTHING:
+            live.windows = {}
         window = live.windows[open.id] = Window(live.id, live.execution_id, open, plan, page, live.mailbox)
         return window
 

@@ -61,6 +61,11 @@ def child(ctx: OrchestrationContext) -> int:
 
 
 @app.orchestrator
+def failing_child(ctx: OrchestrationContext, number: int) -> int:
+    raise ValueError("no")
+
+
+@app.orchestrator
 def transfer(ctx: OrchestrationContext, moved: tuple[str, str, int]) -> Orchestration[None]:
     source, target, amount = moved
     lock = yield from ctx.lock_entities([source, target])
@@ -120,6 +125,10 @@ def rules(ctx: OrchestrationContext, what: str) -> Orchestration[Any]:
     if what == "open call":
         ctx.call_entity(A, "get")  # one of its own: the lock comes after it
         ctx.call_entity(C, "get")
+    if what == "children again":
+        result = yield from ctx.map(failing_child, [1], tolerated_failures=1)
+        with (yield ctx.lock_entities([A])):
+            yield from result.retry_failed(ctx)
     if what == "too early":
         ctx.lock_entities([A])
         ctx.call_entity(A, "get")
@@ -241,6 +250,7 @@ async def test_what_a_section_allows(place: Place, what: str, result: object) ->
         ("signal", "signalled in the critical section that has locked it"),
         ("child", "sub-orchestration 'child' in a critical section"),
         ("children", "map of 'child' in a critical section"),
+        ("children again", "map of 'failing_child' in a critical section"),
         ("stranger", "called in a critical section that has not locked it"),
         ("too early", "before its lock is there"),
         ("open call", "while operation 'get' of entity '@account@c' (task 2) is open"),
