@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 
 import pytest
@@ -176,10 +177,9 @@ def test_folding_piece_by_piece_is_folding_event_by_event(data: st.DataObject) -
         st.builds(events.TaskCompleted, st.integers(1, 4)),
         st.builds(events.TaskScheduled, st.integers(1, 4), st.just("a"), st.none(), retry=st.none() | st.just(RETRY)),
     )
-    piece = st.builds(
-        lambda now, rest: [events.OrchestratorStarted(now), *rest], st.integers(0, 99), st.lists(event, max_size=3)
-    )
-    pieces: list[list[HistoryEvent]] = data.draw(st.lists(piece, max_size=6))
+    begins = st.builds(events.OrchestratorStarted, st.integers(0, 99))
+    piece = st.tuples(begins, st.lists(event, max_size=3)).map(lambda drawn: [drawn[0], *drawn[1]])
+    pieces: Sequence[Sequence[HistoryEvent]] = data.draw(st.lists(piece, max_size=6))
     once, twice = Instance(), Instance()
     once.apply_pieces(pieces)
     for each in pieces:

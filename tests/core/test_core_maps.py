@@ -172,7 +172,7 @@ def test_children_begin_in_the_commit_of_the_event_from_which_that_follows() -> 
         assert [start.instance_id for start in first.starts] == ["p:0001:0", "p:0001:1"]
         assert first.commit is not None
         assert list(first.commit.starts) == first.starts
-        (started,): list[Any] = first.starts[1].decoded or []
+        started: Any = (first.starts[1].decoded or [None])[0]
         assert started.parent_instance == ParentInstance("p", "e0", 1, "main", number=1)
         second = stage.run(ended(1, 1), bad(1, 0))
         assert [start.instance_id for start in second.starts] == ["p:0001:2", "p:0001:3"]
