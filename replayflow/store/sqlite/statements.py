@@ -1,7 +1,7 @@
 """The SQL of the store, by name: `statements.sql` beside this file is the one place where it is written.
 
 A statement whose name has a row behind it, `(?, nullif(?, ''))`, takes many rows of that form. SQLite hands the interpreter's lock to and fro with
-every statement, and whoever wants it back waits beside a busy event loop: a thousand rows go in by six statements of many rows each.
+every statement, and whoever wants it back waits beside a busy event loop: a thousand rows go in by ten statements of many rows each.
 
 Python's sqlite3 looks for an adapter for every value that is not exactly an int, a float, a str or a bytearray, which costs ten times what binding
 it does. In rows, therefore, bytes go as bytearrays, and NULL goes as a value of a type that its column never has: "" for a number or a blob, 0 for
@@ -20,7 +20,7 @@ _NAME = re.compile(r"^-- name: (\w+)(?: (\(.*\)))?\s*$", re.MULTILINE)
 NO_BLOB = NO_NUMBER = ""
 NO_TEXT = 0
 _THEN = "-- then:"
-_ROWS_PER_STATEMENT = (512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
+_ROWS_PER_STATEMENT = (100, 10, 1)
 
 
 class Rows:
