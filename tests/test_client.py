@@ -170,7 +170,7 @@ async def test_a_verb_that_loses_the_race_with_the_end_says_so_as_ever(path: Pat
         for verb in ("suspend", "resume", "terminate", "cancel"):
             one = await hub.client.start(checkout, Order("o", 1))
             handle = late.get(one.id)
-            record = await late._record(one.id)
+            record = await late._access.record(one.id)
             if verb == "resume":
                 record.status = Status.SUSPENDED
             await one.raise_event("add", 1)

@@ -1,0 +1,133 @@
+"""The way to a hub: straight into the store, or through the worker in this process, which spares a transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from replayflow.core import events
+from replayflow.core.commit import Ending, Message
+from replayflow.core.events import HistoryEvent, OrchestratorStarted
+from replayflow.errors import InstanceNotFoundError
+from replayflow.store import Store
+from replayflow.store.base import Create, InstanceRecord, Outcome, Post
+
+_LOOK_SECONDS_MAX = 2.0
+
+
+class Door(Protocol):
+    """A worker in this process, as its clients see it."""
+
+    async def submit(self, operation: Create | Post) -> Outcome: ...
+    def expect_end(self, instance_id: str) -> asyncio.Future[Ending]: ...
+    def forget_end(self, instance_id: str, future: asyncio.Future[Ending]) -> None: ...
+    def is_at_work(self, instance_id: str) -> bool: ...
+
+
+class Access:
+    """What handles and clients do in a hub."""
+
+    def __init__(self, store: Store, door: Door | None) -> None:
+        self.store = store
+        self._door = door
+
+    async def submit(self, operation: Create | Post) -> Outcome:
+        """The operation is durable, or refused with the outcome's error."""
+        if self._door is not None:
+            return await self._door.submit(operation)
+        return (await self.store.write([operation]))[0]
+
+    async def post(
+        self, instance_id: str, event: HistoryEvent, *, is_control: bool, dedupe_key: str | None = None
+    ) -> None:
+        """The event is durable in the instance's inbox; what refuses it is raised."""
+        outcome = await self.submit(Post(message_of(instance_id, event, is_control), dedupe_key))
+        if outcome.error is not None:
+            raise outcome.error
+
+    async def record(self, instance_id: str) -> InstanceRecord:
+        """The instance's row.
+
+        Raises:
+            InstanceNotFoundError: there is none.
+        """
+        record = await self.store.get(instance_id)
+        if record is None:
+            raise InstanceNotFoundError(f"no instance '{instance_id}' is in the hub {self.store.url}")
+        return record
+
+    async def end(self, instance_id: str, timeout: float | None) -> InstanceRecord | Ending:
+        """How the instance ended, when it has."""
+        if self._door is not None:
+            return await self._end_here(self._door, instance_id, timeout)
+        changed = asyncio.Event()
+        unsubscribe = self.store.subscribe(changed.set)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            while True:
+                changed.clear()
+                record = await self.record(instance_id)
+                if record.status.is_finished:
+                    return record
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    raise TimeoutError(_still(record, timeout))
+                try:
+                    async with asyncio.timeout(_LOOK_SECONDS_MAX if left is None else min(left, _LOOK_SECONDS_MAX)):
+                        await changed.wait()
+                except TimeoutError:
+                    pass
+        finally:
+            unsubscribe()
+
+    async def _end_here(self, door: Door, instance_id: str, timeout: float | None) -> InstanceRecord | Ending:
+        # The waiter is registered first: an end that comes while the row is read must not be missed.
+        ended = door.expect_end(instance_id)
+        try:
+            if not door.is_at_work(instance_id):
+                record = await self.record(instance_id)
+                if record.status.is_finished:
+                    return record
+            if timeout is None:
+                return await ended
+            async with asyncio.timeout(timeout):
+                return await ended
+        except TimeoutError:
+            raise TimeoutError(_still(await self.record(instance_id), timeout)) from None
+        finally:
+            if not ended.done():
+                door.forget_end(instance_id, ended)
+            elif not ended.cancelled():
+                ended.exception()  # seen, whether or not it was waited for
+
+    async def history(self, instance_id: str, execution_id: str | None) -> AsyncIterator[HistoryEvent]:
+        """The events of an execution, the present one without an id, with their times and payloads."""
+        pieces = await self.store.history(instance_id, execution_id)
+        if not pieces:
+            record = await self.record(instance_id)
+            raise InstanceNotFoundError(
+                f"instance '{instance_id}' has no execution '{execution_id}'; the present one is '{record.execution_id}'"
+            )
+        record = await self.record(instance_id)
+        start = events.decode(pieces[0])
+        if len(pieces) == 1:
+            for event in start:
+                yield event.at(record.created_at)
+        for i, piece in enumerate(pieces[1:]):
+            first, *decoded = events.decode(piece)
+            assert isinstance(first, OrchestratorStarted)  # noqa: S101 - every piece begins with its time
+            yield first.at(first.now_microseconds)
+            for event in [*start, *decoded] if i == 0 else decoded:
+                yield event.at(first.now_microseconds)
+
+
+def message_of(instance_id: str, event: HistoryEvent, is_control: bool) -> Message:
+    """The event on its way to the instance."""
+    return Message(instance_id, events.encode([event]), is_control=is_control)
+
+
+def _still(record: InstanceRecord, timeout: float | None) -> str:
+    parked = "" if record.problem is None else f", parked: {record.problem.decode()}"
+    return f"instance '{record.instance_id}' has not finished within {timeout:g} s: it is {record.status}{parked}"

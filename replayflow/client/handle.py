@@ -1,0 +1,214 @@
+"""The handle of one instance: what can be asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any, Generic, TypeVar
+
+from replayflow.client.access import Access
+from replayflow.client.arguments import seconds
+from replayflow.client.views import InstanceState, Views
+from replayflow.codec import Codec
+from replayflow.core import episode, events
+from replayflow.core.commit import Ending
+from replayflow.core.context import check_event_name
+from replayflow.core.entity_ids import is_entity_id
+from replayflow.core.events import (
+    EventRaised,
+    ExecutionCancelRequested,
+    ExecutionResumed,
+    ExecutionSuspended,
+    ExecutionTerminated,
+    HistoryEvent,
+)
+from replayflow.core.instance import Status
+from replayflow.core.map_progress import MapState, MapStates
+from replayflow.errors import (
+    InstanceFinishedError,
+    InvalidArgumentError,
+    InvalidStateError,
+    OrchestrationCanceled,
+    OrchestrationFailed,
+    OrchestrationTerminated,
+)
+from replayflow.store.base import InstanceRecord
+
+T = TypeVar("T")
+
+
+class Instance(Generic[T]):
+    """The handle of one instance: `id`, and everything that can be asked of it."""
+
+    def __init__(self, access: Access, codec: Codec, views: Views, id: str, result_type: Any) -> None:
+        self._access = access
+        self._codec = codec
+        self._views = views
+        self._result_type = result_type
+        self.id = id
+
+    def __repr__(self) -> str:
+        return f"<Instance '{self.id}'>"
+
+    async def status(self) -> InstanceState:
+        """The instance as it is now.
+
+        Raises:
+            InstanceNotFoundError: there is none with the id. So do all methods of the handle.
+        """
+        return self._views.state(await self._access.record(self.id))
+
+    async def wait(self, timeout: float | timedelta | None = None) -> InstanceState:
+        """The instance as it is when it has finished, in whatever way.
+
+        Raises:
+            TimeoutError: it has not finished within `timeout` (seconds); it goes on.
+        """
+        _refuse_for_entities(self.id, "wait")
+        await self._access.end(self.id, seconds(timeout))
+        return await self.status()
+
+    async def result(self, timeout: float | timedelta | None = None) -> T:
+        """The output, when the instance has completed.
+
+        Raises:
+            OrchestrationFailed: it ended with an error; `.details` has it.
+            OrchestrationTerminated, OrchestrationCanceled: it was ended from outside.
+            TimeoutError: it has not finished within `timeout` (seconds); it goes on.
+        """
+        _refuse_for_entities(self.id, "result")
+        end = await self._access.end(self.id, seconds(timeout))
+        match end.status:
+            case Status.COMPLETED:
+                result: T = self._codec.decode(end.output, self._type(end), f"result of instance '{self.id}'")
+                return result
+            case Status.FAILED:
+                assert end.failure is not None  # noqa: S101 - what failed has a failure
+                details = episode.decode_failure(end.failure)
+                raise OrchestrationFailed(f"instance '{self.id}' failed: {details}", details)
+            case Status.CANCELED:
+                raise OrchestrationCanceled(f"instance '{self.id}' was cancelled{_because(self._reason(end))}")
+            case _:
+                raise OrchestrationTerminated(f"instance '{self.id}' was terminated{_because(self._reason(end))}")
+
+    async def raise_event(self, name: str, payload: object = None, *, dedupe_key: str | None = None) -> None:
+        """The event is durable in the instance's inbox, and reaches whoever waits for its name (case does not matter), now or later.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            InstanceFinishedError: it has finished; unless it has had this `dedupe_key` before, which succeeds silently.
+            EncodeError, InvalidArgumentError: the payload cannot travel, or the name is none.
+        """
+        _refuse_for_entities(self.id, "raise_event")
+        check_event_name(name)
+        if dedupe_key is not None and not 0 < len(dedupe_key) <= 256:
+            raise InvalidArgumentError(f"dedupe_key has {len(dedupe_key)} characters; it has 1 to 256")
+        encoded = self._codec.encode(payload, f"payload of event '{name}'")
+        await self._access.post(self.id, EventRaised(name, encoded), is_control=False, dedupe_key=dedupe_key)
+
+    async def suspend(self, reason: str = "") -> None:
+        """The orchestrator runs no further until `resume`; what comes for it meanwhile waits.
+
+        Raises:
+            InvalidStateError: it has finished, or is suspended already.
+        """
+        record = await self._open("suspend")
+        if record.status is Status.SUSPENDED:
+            raise InvalidStateError(f"instance '{self.id}' is suspended already")
+        await self._ask("suspend", ExecutionSuspended(self._reasoned(reason)))
+
+    async def resume(self, reason: str = "") -> None:
+        """A suspended instance goes on; one that is parked is tried again.
+
+        Raises:
+            InvalidStateError: it is not suspended or parked, and no request to suspend it is under way.
+        """
+        record = await self._open("resume")
+        if record.problem is None and record.status is not Status.SUSPENDED and not await self._is_being_suspended():
+            raise InvalidStateError(
+                f"instance '{self.id}' is {record.status}: only a suspended instance, or a parked one, can be resumed"
+            )
+        await self._ask("resume", ExecutionResumed(self._reasoned(reason)))
+
+    async def terminate(self, reason: str = "", recursive: bool = True) -> None:
+        """The instance ends as soon as a worker sees the request, its running activities are cancelled, and with `recursive` its children end, too.
+
+        Raises:
+            InvalidStateError: it has finished.
+            InvalidArgumentError: it is an entity, which has no end. So it is for `cancel`, `wait`, `result` and `raise_event`.
+        """
+        _refuse_for_entities(self.id, "terminate")
+        await self._open("terminate")
+        await self._ask("terminate", ExecutionTerminated(self._reasoned(reason), recursive))
+
+    async def cancel(self, reason: str = "") -> None:
+        """`OrchestrationCancelled` is raised at the orchestrator's current yield, so that it can undo what it did.
+
+        Raises:
+            InvalidStateError: it has finished.
+        """
+        _refuse_for_entities(self.id, "cancel")
+        await self._open("cancel")
+        await self._ask("cancel", ExecutionCancelRequested(self._reasoned(reason)), is_control=False)
+
+    async def history(self, execution_id: str | None = None) -> AsyncIterator[HistoryEvent]:
+        """The events of the present execution, or of a past one of the instance, in order.
+
+        Inputs and results are values, as they come without an annotation: dataclasses and models as dicts, enums as their values.
+        """
+        async for event in self._access.history(self.id, execution_id):
+            yield self._views.with_values(event)
+
+    async def maps(self) -> list[MapState]:
+        """How far each `ctx.map` of the present execution is, in the order in which they were asked for. Reads the instance's history."""
+        states = MapStates()
+        async for event in self._access.history(self.id, None):
+            states.take(event)
+        return states.now()
+
+    async def _open(self, verb: str) -> InstanceRecord:
+        record = await self._access.record(self.id)
+        if record.status.is_finished:
+            raise InvalidStateError(
+                f"instance '{self.id}' has finished, with status {record.status}: there is nothing to {verb}"
+            )
+        return record
+
+    async def _ask(self, verb: str, request: HistoryEvent, *, is_control: bool = True) -> None:
+        """The request is durable. An instance that has ended since it was looked at refuses it like one that had ended before."""
+        try:
+            await self._access.post(self.id, request, is_control=is_control)
+        except InstanceFinishedError as error:
+            raise InvalidStateError(f"{error}: there is nothing to {verb}") from None
+
+    async def _is_being_suspended(self) -> bool:
+        for loaded in await self._access.store.load([self.id]):
+            for delivery in loaded.inbox:
+                if delivery.event is not None and isinstance(events.decode(delivery.event)[0], ExecutionSuspended):
+                    return True
+        # The request may have become history between the two looks.
+        return (await self._access.record(self.id)).status is Status.SUSPENDED
+
+    def _reasoned(self, reason: str) -> bytes | None:
+        return self._codec.encode(reason or None, "reason")
+
+    def _reason(self, end: InstanceRecord | Ending) -> str:
+        reason = self._codec.decode(end.output) if end.output is not None else None
+        if reason is None and end.failure is not None:
+            return episode.decode_failure(end.failure).message
+        return reason if isinstance(reason, str) else ""
+
+    def _type(self, end: InstanceRecord | Ending) -> Any:
+        return self._views.result_type(end.name) if self._result_type is Any else self._result_type
+
+
+def _refuse_for_entities(instance_id: str, verb: str) -> None:
+    if is_entity_id(instance_id):
+        raise InvalidArgumentError(
+            f"{verb}: '{instance_id}' is an entity, which has no end and takes no events: signal it, or read it; "
+            "where its state has to go, signal it a 'delete'"
+        )
+
+
+def _because(reason: str) -> str:
+    return f": {reason}" if reason else ""

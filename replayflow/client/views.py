@@ -1,0 +1,111 @@
+"""Instances and their histories as those who ask see them: values, not payloads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from replayflow.clock import to_datetime
+from replayflow.codec import Codec
+from replayflow.core import episode, events
+from replayflow.core.blocks import payloads_of
+from replayflow.core.events import ExecutionStarted, HistoryEvent, MapPage, MapProgress, MapScheduled
+from replayflow.core.instance import Status
+from replayflow.errors import FailureDetails
+from replayflow.registry import App
+from replayflow.store.base import InstanceRecord
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceState:
+    """An instance as it was when it was read. Times are aware and in UTC; values are rebuilt where the client's app knows their types."""
+
+    id: str
+    execution_id: str
+    name: str
+    version: str | None
+    status: Status
+    input: Any
+    output: Any
+    custom_status: Any
+    failure: FailureDetails | None
+    problem: str | None
+    """Why the instance is parked; None where it is not."""
+    tags: Mapping[str, str]
+    parent_instance_id: str | None
+    created_at: datetime
+    updated_at: datetime
+    completed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class InstancePage:
+    """One page of a listing; `cursor` is where the next begins, None after the last."""
+
+    states: list[InstanceState]
+    cursor: str | None
+
+
+class Views:
+    """Makes values of payloads, by the annotations of the app's functions where there is an app."""
+
+    def __init__(self, codec: Codec, app: App | None) -> None:
+        self._codec = codec
+        self._app = app
+
+    def with_values(self, event: HistoryEvent) -> HistoryEvent:
+        """The event with its payloads decoded, as users see it."""
+        for name in ("input", "result", "custom_status", "output", "state"):
+            payload = getattr(event, name, None)
+            if isinstance(payload, bytes):
+                setattr(event, name, self.shown(payload, Any))
+        if isinstance(event, MapScheduled | MapPage | MapProgress):
+            self._map_with_values(event)
+        return event
+
+    def _map_with_values(self, event: MapScheduled | MapPage | MapProgress) -> None:
+        if isinstance(event, MapProgress):
+            event.results = [self.shown(result, Any) for result in event.results]
+            return
+        calls = [self.shown(payload, Any) for payload in payloads_of(event.items)]
+        event.items = calls if event.batch_size is None else [item for batch in calls for item in batch]
+        event.cursor = self.shown(event.cursor, Any)
+
+    def result_type(self, name: str) -> Any:
+        """What the orchestrator's result is rebuilt as."""
+        definition = None if self._app is None else self._app.orchestrators.get(name)
+        return Any if definition is None else definition.result_type
+
+    def state(self, record: InstanceRecord) -> InstanceState:
+        """The row as its readers see it."""
+        definition = None if self._app is None else self._app.orchestrators.get(record.name)
+        started = events.decode(record.start)[0]
+        assert isinstance(started, ExecutionStarted)  # noqa: S101 - every execution begins with it
+        return InstanceState(
+            id=record.instance_id,
+            execution_id=record.execution_id,
+            name=record.name,
+            version=record.version,
+            status=record.status,
+            input=self.shown(started.input, Any if definition is None else definition.input_type),
+            output=self.shown(record.output, Any if definition is None else definition.result_type)
+            if record.status is Status.COMPLETED
+            else None,
+            custom_status=self.shown(record.custom_status, Any),
+            failure=None if record.failure is None else episode.decode_failure(record.failure),
+            problem=None if record.problem is None else record.problem.decode(),
+            tags=record.tags or {},
+            parent_instance_id=record.parent_id,
+            created_at=to_datetime(record.created_at),
+            updated_at=to_datetime(record.updated_at),
+            completed_at=None if record.completed_at is None else to_datetime(record.completed_at),
+        )
+
+    def shown(self, payload: bytes | None, type: Any) -> Any:
+        """The value; where it does not fit the type any more, as it is stored: looking must not fail for what has changed since."""
+        try:
+            return self._codec.decode(payload, type)
+        except Exception:
+            return self._codec.decode(payload)
