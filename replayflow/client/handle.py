@@ -10,7 +10,7 @@ from replayflow.client.access import Access
 from replayflow.client.arguments import seconds
 from replayflow.client.views import InstanceState, Views
 from replayflow.codec import Codec
-from replayflow.core import episode, events
+from replayflow.core import events, rows
 from replayflow.core.commit import Ending
 from replayflow.core.context import check_event_name
 from replayflow.core.entity_ids import is_entity_id
@@ -84,7 +84,7 @@ class Instance(Generic[T]):
                 return result
             case Status.FAILED:
                 assert end.failure is not None  # noqa: S101 - what failed has a failure
-                details = episode.decode_failure(end.failure)
+                details = rows.decode_failure(end.failure)
                 raise OrchestrationFailed(f"instance '{self.id}' failed: {details}", details)
             case Status.CANCELED:
                 raise OrchestrationCanceled(f"instance '{self.id}' was cancelled{_because(self._reason(end))}")
@@ -195,7 +195,7 @@ class Instance(Generic[T]):
     def _reason(self, end: InstanceRecord | Ending) -> str:
         reason = self._codec.decode(end.output) if end.output is not None else None
         if reason is None and end.failure is not None:
-            return episode.decode_failure(end.failure).message
+            return rows.decode_failure(end.failure).message
         return reason if isinstance(reason, str) else ""
 
     def _type(self, end: InstanceRecord | Ending) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from replayflow.clock import to_datetime
 from replayflow.codec import Codec
-from replayflow.core import episode, events
+from replayflow.core import events, rows
 from replayflow.core.blocks import payloads_of
 from replayflow.core.events import ExecutionStarted, HistoryEvent, MapPage, MapProgress, MapScheduled
 from replayflow.core.instance import Status
@@ -94,7 +94,7 @@ class Views:
             if record.status is Status.COMPLETED
             else None,
             custom_status=self.shown(record.custom_status, Any),
-            failure=None if record.failure is None else episode.decode_failure(record.failure),
+            failure=None if record.failure is None else rows.decode_failure(record.failure),
             problem=None if record.problem is None else record.problem.decode(),
             tags=record.tags or {},
             parent_instance_id=record.parent_id,

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from msgspec import Struct
 
-from replayflow.core import episode
+from replayflow.core import rows
 from replayflow.core.context import ActivityContext
 from replayflow.core.definitions import ActivityDefinition, Environment, Executor
 from replayflow.core.events import HistoryEvent, TaskCompleted, TaskFailed, TaskScheduled
@@ -268,7 +268,7 @@ class Activities:
             return _failed(run.task.event_id, error)
         if succeeded:
             return TaskCompleted(run.task.event_id, payload)
-        return TaskFailed(run.task.event_id, episode.decode_failure(payload))
+        return TaskFailed(run.task.event_id, rows.decode_failure(payload))
 
     def _time_out(self, run: Run) -> None:
         """The attempt has failed; the function runs on, its place is taken until it ends, and what it returns is nobody's."""

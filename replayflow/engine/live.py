@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TypeAlias
 
-from replayflow.core import episode, events
+from replayflow.core import admission, events, rows
 from replayflow.core.actions import Action
 from replayflow.core.commit import RowState, Start
 from replayflow.core.entity import Entity
@@ -144,7 +144,7 @@ class Live:
             record.completed_at,
             record.orphans,
         )
-        self.orphans = [] if record.orphans is None else episode.decode_orphans(record.orphans)
+        self.orphans = [] if record.orphans is None else rows.decode_orphans(record.orphans)
         self.sequence = record.start_number + 1 + loaded.piece_count
         start = events.decode(record.start)
         pieces = events.decode_pieces(loaded.pieces, loaded.piece_count)
@@ -233,7 +233,7 @@ class Live:
             self._looked_in, self._looked_at = mailbox, 0
         while self._looked_at < len(mailbox):
             event = mailbox[self._looked_at]
-            if isinstance(event, episode.CONTROL) or id(event) not in self.numbers:
+            if isinstance(event, admission.CONTROL) or id(event) not in self.numbers:
                 return True
             self._looked_at += 1
         return False

@@ -17,7 +17,7 @@ from multiprocessing import connection, get_context, parent_process
 from typing import Any
 
 from replayflow.codec import Codec, Payload
-from replayflow.core import episode
+from replayflow.core import rows
 from replayflow.core.definitions import ActivityDefinition
 from replayflow.errors import FailureDetails
 from replayflow.registry import input_type_of
@@ -114,4 +114,4 @@ def _run_in_child(
         result = fn(*inputs)
         return True, codec.encode(result, f"result of activity '{fn.__name__}'")
     except (Exception, SystemExit) as error:
-        return False, episode.encode_failure(FailureDetails.of(error))
+        return False, rows.encode_failure(FailureDetails.of(error))

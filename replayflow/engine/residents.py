@@ -22,11 +22,10 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from replayflow.clock import Clock
-from replayflow.core import episode, events
+from replayflow.core import admission, departures, episode, events, rows
 from replayflow.core.commit import Commit, Ending, Message, RowState, Start
 from replayflow.core.decisions import FAULTS
 from replayflow.core.definitions import Environment
-from replayflow.core.episode import AnyEpisode, Episode
 from replayflow.core.events import (
     ExecutionStarted,
     HistoryEvent,
@@ -38,6 +37,7 @@ from replayflow.core.events import (
     TimerFired,
 )
 from replayflow.core.instance import CHILD_RETRY, MAP_RETRY, TASK_RETRY, TIMER, Alarm, Status
+from replayflow.core.outcome import AnyEpisode, Episode
 from replayflow.core.replay import Replay
 from replayflow.engine.activities import Activities, Run
 from replayflow.engine.alarms import Alarms
@@ -245,7 +245,7 @@ class Residents:
                 self._await_start(live)
             else:
                 self._set_going(live)
-        elif any(isinstance(event, episode.ENDS) for event in live.mailbox):
+        elif any(isinstance(event, admission.ENDS) for event in live.mailbox):
             live.executor = Ended()  # to be ended it needs no code
             self._unpark(live)
             self._go_on(live)
@@ -277,7 +277,7 @@ class Residents:
 
     def _await_start(self, live: Live) -> None:
         """A start that was set for later: only a request to end is heard before."""
-        if any(isinstance(event, episode.ENDS) for event in live.mailbox):
+        if any(isinstance(event, admission.ENDS) for event in live.mailbox):
             self._set_going(live)
             return
         self.alarms.sleep(live.id, live.row.wake_at or 0)
@@ -454,7 +454,7 @@ class Residents:
         if live.windows:
             self._maps.end(live)
         if state.orphans is not None:
-            live.orphans = [o for o in episode.decode_orphans(state.orphans) if (o[0], o[1].event_id) not in live.ran]
+            live.orphans = [o for o in rows.decode_orphans(state.orphans) if (o[0], o[1].event_id) not in live.ran]
             for execution_id, task in live.orphans:
                 if execution_id != live.execution_id:
                     continue
@@ -463,7 +463,7 @@ class Residents:
                 else:
                     self._start_orphan(live, execution_id, task)
         if state.status is Status.FAILED and state.failure is not None:
-            _logger.warning("instance '%s' failed: %s", live.id, episode.decode_failure(state.failure))
+            _logger.warning("instance '%s' failed: %s", live.id, rows.decode_failure(state.failure))
         if commit.next_start is not None:
             self._succeed(live, commit.next_start)
         else:
@@ -606,7 +606,7 @@ class Residents:
         if alarm.kind == TIMER:
             live.mailbox.append(TimerFired(alarm.id, alarm.at))
         elif alarm.kind == CHILD_RETRY:
-            retried = episode.retried(live.instance, alarm.id, _new_execution_id)
+            retried = departures.retried(live.instance, alarm.id, _new_execution_id)
             if retried is not None:
                 live.mailbox.append(retried)
         self._enqueue(live)

@@ -7,8 +7,8 @@ from typing import Protocol
 from msgspec import Struct
 
 from replayflow.core.commit import Commit
-from replayflow.core.episode import AnyEpisode
 from replayflow.core.events import HistoryEvent
+from replayflow.core.outcome import AnyEpisode
 from replayflow.engine.live import Live
 from replayflow.errors import ReplayflowError
 from replayflow.store.base import Operation, Outcome

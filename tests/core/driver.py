@@ -9,7 +9,7 @@ from random import Random
 from typing import Any, Self
 
 from replayflow import App, Codec
-from replayflow.core import episode, events
+from replayflow.core import episode, events, outcome
 from replayflow.core.commit import Commit, RowState
 from replayflow.core.definitions import Environment, OrchestratorDefinition
 from replayflow.core.events import (
@@ -129,7 +129,7 @@ class Stage:
         for replay in self.made:
             replay.close()
 
-    def run(self, *inbox: HistoryEvent, later: int = 0) -> episode.AnyEpisode:
+    def run(self, *inbox: HistoryEvent, later: int = 0) -> outcome.AnyEpisode:
         """One episode, `later` microseconds after the last."""
         self.now += later
         is_first = not self.pieces

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from replayflow import NonRetryableError, OrchestrationContext, RetryPolicy
-from replayflow.core import episode, events
+from replayflow.core import departures, events, rows
 from replayflow.core.events import (
     ExecutionCancelRequested,
     ExecutionReplaced,
@@ -286,13 +286,13 @@ def test_a_child_is_retried_under_an_id_of_its_own() -> None:
     done = stage.run(child_failed(1))
     assert stage.kinds() == ["SubOrchestrationAttemptFailed"]
     assert done.alarms == [Alarm(BEGIN + SECOND, CHILD_RETRY, 1)]
-    again = episode.retried(stage.instance, 1, lambda: "new")
+    again = departures.retried(stage.instance, 1, lambda: "new")
     assert again is not None
     done = stage.run(again)
     assert done.commit is not None
     (start,) = done.commit.starts
     assert (start.instance_id, start.execution_id, start.parent_id) == ("i:0001:2", "new", "i")
-    assert episode.retried(stage.instance, 1, lambda: "x") is None
+    assert departures.retried(stage.instance, 1, lambda: "x") is None
     assert stage.run(again).commit is None, "a second beginning of one attempt is dropped"
     stage.run(child_failed(1, ValueError("again")))
     assert stage.instance.status is Status.FAILED
@@ -425,7 +425,7 @@ def test_what_a_cancelled_orchestration_asked_for_last_still_runs() -> None:
     assert stage.instance.status is Status.CANCELED
     assert done.canceled == [1]
     assert stage.row.orphans is not None
-    assert [task.event_id for _, task in episode.decode_orphans(stage.row.orphans)] == [2]
+    assert [task.event_id for _, task in rows.decode_orphans(stage.row.orphans)] == [2]
     assert stage.row.wake_at == 0
 
 
@@ -663,7 +663,7 @@ def test_activities_that_were_never_yielded_are_owed_a_run_after_the_end(how: st
     stage.run(failed(2))
     stage.run(raised("end"))
     assert stage.row.orphans is not None
-    owed = episode.decode_orphans(stage.row.orphans)
+    owed = rows.decode_orphans(stage.row.orphans)
     assert [(execution_id, task.event_id) for execution_id, task in owed] == [("e0", 1)], "a retry is owed to nobody"
     assert stage.row.wake_at == 0
 

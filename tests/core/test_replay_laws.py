@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from replayflow import App, OrchestrationContext, RetryPolicy, Task, race, when_all, when_any
-from replayflow.core import episode
+from replayflow.core import departures
 from replayflow.core.actions import Action
 from replayflow.core.events import (
     ExecutionCancelRequested,
@@ -173,7 +173,7 @@ def what_can_happen(stage: Stage) -> list[HistoryEvent]:
         happens += [done(id, f"r{id}"), failed(id, ValueError(str(id)))]
     happens += [fired(id, at) for id, at in instance.timers.items()]
     for id in instance.children:
-        again = episode.retried(instance, id, lambda: "0" * 32)
+        again = departures.retried(instance, id, lambda: "0" * 32)
         happens += [again] if again is not None else [child_done(id, f"c{id}"), child_failed(id)]
     happens += [raised(name.upper(), len(stage.pieces)) for name in NAMES]
     happens.append(done(999))

@@ -1,0 +1,83 @@
+"""The row that an instance shows beside its history, and what is kept in it as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from replayflow.core import events
+from replayflow.core.commit import RowState
+from replayflow.core.events import (
+    HistoryEvent,
+    TaskFailed,
+    TaskScheduled,
+)
+from replayflow.core.instance import Instance, Status
+from replayflow.errors import FailureDetails
+
+# What nearly all rows show, once for all instances.
+_AT_WORK = RowState(Status.RUNNING, 0)
+_WAITS = RowState(Status.RUNNING, None)
+
+
+def changed(
+    instance: Instance, row: RowState, now: int, orphans: Sequence[tuple[str, TaskScheduled]]
+) -> RowState | None:
+    """The instance's row as it has to become; None where it is that already."""
+    status = instance.status
+    if (
+        status is Status.RUNNING
+        and row.status is Status.RUNNING
+        and row.wake_at == 0
+        and len(instance.tasks) > len(instance.retrying)
+        and row.custom_status == instance.custom_status
+    ):
+        return None  # at work before, and at work now: what nearly every episode comes to
+    finished = instance.is_finished
+    wake_at = instance.wake_at()
+    if orphans:
+        wake_at = 0
+    if (
+        not finished
+        and row.status is instance.status
+        and row.wake_at == wake_at
+        and row.custom_status == instance.custom_status
+    ):
+        return None
+    if status is Status.RUNNING and not wake_at and not orphans and instance.custom_status is None:
+        return _WAITS if wake_at is None else _AT_WORK
+    return RowState(
+        status=instance.status,
+        wake_at=wake_at,
+        custom_status=instance.custom_status,
+        output=instance.output if finished else None,
+        failure=None if instance.failure is None else encode_failure(instance.failure),
+        completed_at=(row.completed_at or now) if finished else None,
+        orphans=encode_orphans(orphans),
+    )
+
+
+def encode_failure(details: FailureDetails) -> bytes:
+    """The failure as an instance's row keeps it."""
+    return events.encode([TaskFailed(0, details)])
+
+
+def decode_failure(stored: bytes) -> FailureDetails:
+    """What `encode_failure` made of it."""
+    (event,) = events.decode(stored)
+    assert isinstance(event, TaskFailed)  # noqa: S101 - the only thing that is stored there
+    return event.failure_details
+
+
+def encode_orphans(orphans: Iterable[tuple[str, TaskScheduled]]) -> bytes | None:
+    """Activities of ended executions that still have to run, as an instance's row keeps them."""
+    flat: list[HistoryEvent] = []
+    for execution_id, task in orphans:
+        flat += [events.GenericEvent(execution_id), task]
+    return events.encode(flat) if flat else None
+
+
+def decode_orphans(stored: bytes) -> list[tuple[str, TaskScheduled]]:
+    """What `encode_orphans` made of them."""
+    flat: list[Any] = list(events.decode(stored))
+    return [(owner.data, task) for owner, task in zip(flat[::2], flat[1::2], strict=True)]
