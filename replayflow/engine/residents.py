@@ -287,7 +287,9 @@ class Residents:
 
     def _enqueue(self, live: Live) -> None:
         """The instance gets an episode, if it has news and no commit under way."""
-        if live.is_busy or live.is_queued or live.is_loading or not live.has_news:
+        if live.is_busy or live.is_queued or live.is_loading:
+            return
+        if (not live.mailbox or live.instance.status is Status.SUSPENDED) and not live.has_news:
             return
         if live.executor is None and not live.start:
             self._reload(live)
