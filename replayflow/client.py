@@ -618,6 +618,15 @@ class Instance(Generic[T]):
         # The request may have become history between the two looks.
         return (await self._client._record(self.id)).status is Status.SUSPENDED
 
+    async def _is_being_terminated(self) -> bool:
+        """Whether a request to terminate waits that nothing will take the place of."""
+        last: HistoryEvent | None = None
+        for loaded in await self._client._store.load([self.id]):
+            for delivery in loaded.inbox:
+                event = None if delivery.event is None else events.decode(delivery.event)[0]
+                last = event if isinstance(event, episode.ENDS) else last
+        return isinstance(last, ExecutionTerminated)
+
     def _reasoned(self, reason: str) -> bytes | None:
         return self._client._codec.encode(reason or None, "reason")
 

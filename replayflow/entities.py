@@ -156,6 +156,8 @@ class EntityVerbs:
 async def _every(client: _Asker, name: str | None, key_prefix: str | None) -> AsyncIterator[EntityState]:
     if name is None and key_prefix is not None:
         raise InvalidArgumentError("key_prefix is given without a name: list_entities(name=..., key_prefix=...)")
+    if key_prefix is not None and not isinstance(key_prefix, str):
+        raise InvalidArgumentError(f"key_prefix is {key_prefix!r:.80}; it is text")
     id_prefix = None if name is None else f"@{check_entity_name(name).lower()}@{key_prefix or ''}"
     wanted = InstanceFilter(id_prefix=id_prefix, is_entity=True)
     cursor: str | None = None
