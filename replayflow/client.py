@@ -38,7 +38,7 @@ from replayflow.core.events import (
     MapScheduled,
     OrchestratorStarted,
 )
-from replayflow.core.ids import check_instance_id
+from replayflow.core.ids import check_dedupe_key, check_instance_id
 from replayflow.core.instance import Status
 from replayflow.core.map_progress import MapState, MapStates
 from replayflow.core.signatures import OWN_PREFIX
@@ -530,8 +530,7 @@ class Instance(Generic[T]):
         """
         _refuse_for_entities(self.id, "raise_event")
         check_event_name(name)
-        if dedupe_key is not None and not 0 < len(dedupe_key) <= 256:
-            raise InvalidArgumentError(f"dedupe_key has {len(dedupe_key)} characters; it has 1 to 256")
+        check_dedupe_key(dedupe_key)
         encoded = self._client._codec.encode(payload, f"payload of event '{name}'")
         await self._client._post(self.id, EventRaised(name, encoded), is_control=False, dedupe_key=dedupe_key)
 

@@ -20,6 +20,7 @@ from replayflow.core.entity import Standing
 from replayflow.core.entity_actions import signal
 from replayflow.core.entity_ids import AnyEntityId, EntityInstanceId, check_entity_name, check_operation, entity_id_text
 from replayflow.core.events import EntityRemovalRequested, EntityStateSet
+from replayflow.core.ids import check_dedupe_key
 from replayflow.core.moments import due_at
 from replayflow.errors import InstanceNotFoundError, InvalidArgumentError, UnknownNameError
 from replayflow.registry import App
@@ -83,8 +84,7 @@ class EntityVerbs:
         """
         target = entity_id_text(entity_id)
         check_operation(operation)
-        if dedupe_key is not None and not 0 < len(dedupe_key) <= 256:
-            raise InvalidArgumentError(f"dedupe_key has {len(dedupe_key)} characters; it has 1 to 256")
+        check_dedupe_key(dedupe_key)
         if self._app is not None:
             self._app.entity_named(EntityInstanceId.parse(target).entity).find(operation)
         now = self._clock.now()
