@@ -20,6 +20,7 @@ from replayflow.core.entity import Standing
 from replayflow.core.entity_actions import signal
 from replayflow.core.entity_ids import AnyEntityId, EntityInstanceId, check_entity_name, check_operation, entity_id_text
 from replayflow.core.events import EntityRemovalRequested, EntityStateSet
+from replayflow.core.ids import check_dedupe_key
 from replayflow.core.moments import due_at
 from replayflow.errors import InstanceNotFoundError, InvalidArgumentError, UnknownNameError
 from replayflow.registry import App
@@ -83,8 +84,7 @@ class EntityVerbs:
         """
         target = entity_id_text(entity_id)
         check_operation(operation)
-        if dedupe_key is not None and not 0 < len(dedupe_key) <= 256:
-            raise InvalidArgumentError(f"dedupe_key has {len(dedupe_key)} characters; it has 1 to 256")
+        check_dedupe_key(dedupe_key)
         if self._app is not None:
             self._app.entity_named(EntityInstanceId.parse(target).entity).find(operation)
         now = self._clock.now()
@@ -156,6 +156,8 @@ class EntityVerbs:
 async def _every(client: _Asker, name: str | None, key_prefix: str | None) -> AsyncIterator[EntityState]:
     if name is None and key_prefix is not None:
         raise InvalidArgumentError("key_prefix is given without a name: list_entities(name=..., key_prefix=...)")
+    if key_prefix is not None and not isinstance(key_prefix, str):
+        raise InvalidArgumentError(f"key_prefix is {key_prefix!r:.80}; it is text")
     id_prefix = None if name is None else f"@{check_entity_name(name).lower()}@{key_prefix or ''}"
     wanted = InstanceFilter(id_prefix=id_prefix, is_entity=True)
     cursor: str | None = None

@@ -55,7 +55,7 @@ def _moment(_context: object, option: click.Parameter, text: str | None) -> date
     try:
         found = start_at(text)
     except InvalidArgumentError as error:
-        raise InvalidArgumentError(str(error).replace("--at", f"--{(option.name or '').replace('_', '-')}")) from None
+        raise InvalidArgumentError(str(error).replace("--at", option.opts[0])) from None
     if isinstance(found, timedelta):
         raise InvalidArgumentError(f"{text!r} is no time: write an ISO time with its zone, 2030-01-31T08:00:00+01:00")
     return found

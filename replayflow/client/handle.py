@@ -10,7 +10,7 @@ from replayflow.client.access import Access
 from replayflow.client.arguments import seconds
 from replayflow.client.views import InstanceState, Views
 from replayflow.codec import Codec
-from replayflow.core import events, rows
+from replayflow.core import admission, events, rows
 from replayflow.core.commit import Ending
 from replayflow.core.context import check_event_name
 from replayflow.core.entity_ids import is_entity_id
@@ -22,6 +22,7 @@ from replayflow.core.events import (
     ExecutionTerminated,
     HistoryEvent,
 )
+from replayflow.core.ids import check_dedupe_key
 from replayflow.core.instance import Status
 from replayflow.core.map_progress import MapState, MapStates
 from replayflow.errors import (
@@ -101,8 +102,7 @@ class Instance(Generic[T]):
         """
         _refuse_for_entities(self.id, "raise_event")
         check_event_name(name)
-        if dedupe_key is not None and not 0 < len(dedupe_key) <= 256:
-            raise InvalidArgumentError(f"dedupe_key has {len(dedupe_key)} characters; it has 1 to 256")
+        check_dedupe_key(dedupe_key)
         encoded = self._codec.encode(payload, f"payload of event '{name}'")
         await self._access.post(self.id, EventRaised(name, encoded), is_control=False, dedupe_key=dedupe_key)
 
@@ -188,6 +188,15 @@ class Instance(Generic[T]):
                     return True
         # The request may have become history between the two looks.
         return (await self._access.record(self.id)).status is Status.SUSPENDED
+
+    async def _is_being_terminated(self) -> bool:
+        """Whether a request to terminate waits that nothing will take the place of."""
+        last: HistoryEvent | None = None
+        for loaded in await self._access.store.load([self.id]):
+            for delivery in loaded.inbox:
+                event = None if delivery.event is None else events.decode(delivery.event)[0]
+                last = event if isinstance(event, admission.ENDS) else last
+        return isinstance(last, ExecutionTerminated)
 
     def _reasoned(self, reason: str) -> bytes | None:
         return self._codec.encode(reason or None, "reason")

@@ -561,6 +561,8 @@ def check_tags(tags: Mapping[str, str]) -> dict[str, str]:
     Raises:
         InvalidArgumentError: they are not.
     """
+    if not isinstance(tags, Mapping):
+        raise InvalidArgumentError(f"tags are {tags!r:.80}; they are a mapping of text by text")
     for key, value in tags.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise InvalidArgumentError(f"tags are text by text, and {key!r:.80}: {value!r:.80} is not")

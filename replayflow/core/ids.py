@@ -10,6 +10,7 @@ from hashlib import sha256
 from replayflow.errors import InvalidArgumentError
 
 INSTANCE_ID_CHARS_MAX = 256
+DEDUPE_KEY_CHARS_MAX = 256
 # Control characters, the four, and halves of surrogate pairs, which no UTF-8 can hold.
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f/\\#?\ud800-\udfff]")
 # The namespace of the Durable Task SDKs: the same instance, time and count give the same UUID there as here.
@@ -69,3 +70,15 @@ def _fitting(instance_id: str) -> str:
     if len(instance_id) <= INSTANCE_ID_CHARS_MAX:
         return instance_id
     return sha256(instance_id.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def check_dedupe_key(key: object) -> None:
+    """The key is one, or None.
+
+    Raises:
+        InvalidArgumentError: it is neither.
+    """
+    if key is not None and not (isinstance(key, str) and is_unicode(key)):
+        raise InvalidArgumentError(f"dedupe_key is {key!a:.80}; it is text that can be stored")
+    if key is not None and not 0 < len(key) <= DEDUPE_KEY_CHARS_MAX:
+        raise InvalidArgumentError(f"dedupe_key has {len(key)} characters; it has 1 to {DEDUPE_KEY_CHARS_MAX}")

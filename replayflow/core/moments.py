@@ -32,4 +32,7 @@ def due_at(at: datetime | None, delay: timedelta | None, now: int) -> int | None
         raise InvalidArgumentError(f"at is {at!r:.80}; it is a datetime with a time zone")
     if at.tzinfo is None or at.utcoffset() is None:
         raise InvalidArgumentError(f"at is {at!r}, which is naive: give it a time zone, such as datetime.now(UTC)")
-    return to_microseconds(at.astimezone(UTC))
+    try:
+        return to_microseconds(at.astimezone(UTC))
+    except OverflowError:
+        raise InvalidArgumentError(f"at is {at}; in UTC that is in no calendar") from None

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, Literal, TypeAlias
@@ -28,6 +28,7 @@ TAG = "schedule"
 REQUEST = "replayflow.request"
 ENDED = "replayflow.ended"
 STARTS_PER_EXECUTION = 100
+_OF_TIMING = frozenset(field.name for field in fields(Timing))
 
 Overlap: TypeAlias = Literal["skip", "buffer_one", "allow", "cancel", "terminate"]
 Misfire: TypeAlias = Literal["run_once", "skip", "catch_up"]
@@ -81,7 +82,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What somebody asks of a schedule."""
+    """What somebody asks of a schedule. Of a plan the fields in `only` are meant, those of its timing among them; all, where none are named."""
 
     verb: Literal["pause", "resume", "trigger", "update", "backfill"]
     reason: str = ""
@@ -89,6 +90,19 @@ class Request:
     until: datetime | None = None
     overlap: Overlap | None = None
     plan: Plan | None = None
+    only: tuple[str, ...] = ()
+
+
+def amended(plan: Plan, wanted: Plan, only: tuple[str, ...]) -> Plan:
+    """The plan with the named fields of the other, so that two updates that name different ones both hold; the other itself where none are named."""
+    if not only:
+        return wanted
+    timing = replace(plan.timing, **{name: getattr(wanted.timing, name) for name in only if name in _OF_TIMING})
+    if timing.start_at is not None:
+        timing = replace(timing, anchor=timing.start_at)
+    return replace(
+        plan, timing=timing.check(), **{name: getattr(wanted, name) for name in only if name not in _OF_TIMING}
+    )
 
 
 def run_id(name: str, time: datetime) -> str:
@@ -158,9 +172,10 @@ class _Desk:
                 more = Range(request.at, request.until, request.overlap or "allow")
                 self.state = replace(self.state, ranges=(*self.state.ranges, more))
             case "update" if request.plan is not None:
-                if request.plan.timing != self.state.plan.timing:
+                plan = amended(self.state.plan, request.plan, request.only)
+                if plan.timing != self.state.plan.timing:
                     self._begin_anew(now)
-                self.state = replace(self.state, plan=request.plan)
+                self.state = replace(self.state, plan=plan)
             case _:
                 pass
 

@@ -113,6 +113,8 @@ class ScheduleVerbs:
         """
         handle = Schedule(self, _check_name(name))
         one_of(on_existing, OnExistingSchedule, "on_existing")
+        if not isinstance(paused, bool):
+            raise InvalidArgumentError(f"paused is {paused!r:.80}; it is True or False")
         now = to_datetime(self._clock.now())
         anchor = now if start_at is None else aware(start_at, "start_at")
         called, version = self._name(orchestrator)
@@ -133,6 +135,9 @@ class ScheduleVerbs:
         try:
             await self.start(SCHEDULE, state, instance_id=handle.instance_id, on_existing="replace_finished")
         except InstanceExistsError:
+            if await self.get(handle.instance_id)._is_being_terminated():  # deleted: no worker has seen to that yet
+                await self.start(SCHEDULE, state, instance_id=handle.instance_id, on_existing="terminate_and_replace")
+                return handle
             if on_existing == "error":
                 raise InstanceExistsError(
                     f"there is a schedule '{name}' already; on_existing='update' makes it as you say, 'return' leaves it as it is"

@@ -30,8 +30,10 @@ from replayflow.patterns.schedule import (
     Plan,
     Request,
     State,
+    amended,
     run_id,
 )
+from replayflow.patterns.timing import before
 
 BACKFILL_MAX = 10_000
 _AS_IT_IS: Any = object()
@@ -62,7 +64,12 @@ class Asks(Protocol):
     def get(self, instance_id: str) -> Any: ...
     def list(self, *, status: Iterable[Status | str], name: str) -> AsyncIterator[Any]: ...
     async def start(
-        self, orchestrator: str, input: object, *, instance_id: str, on_existing: Literal["replace_finished"]
+        self,
+        orchestrator: str,
+        input: object,
+        *,
+        instance_id: str,
+        on_existing: Literal["replace_finished", "terminate_and_replace"],
     ) -> Any: ...
 
 
@@ -136,11 +143,11 @@ class Schedule:
         Raises:
             InvalidStateError: the schedule has ended. So do all verbs.
         """
-        await self._ask(Request("pause", reason))
+        await self._ask(Request("pause", _reason(reason)))
 
     async def resume(self, reason: str = "") -> None:
         """Times have their runs again, from now on; those that passed meanwhile have none (`backfill` runs them)."""
-        await self._ask(Request("resume", reason))
+        await self._ask(Request("resume", _reason(reason)))
 
     async def trigger(self, *, overlap: Overlap | None = None) -> Any:
         """A run of the present time begins, paused or not; returns its handle.
@@ -166,7 +173,7 @@ class Schedule:
                 f"a backfill is for the past, from a start to an end; it was given {start} to {end}"
             )
         timing = (await self._state()).plan.timing
-        after = start - timedelta(microseconds=1)
+        after = before(start)
         count = 0
         for time in islice(timing.times(after), BACKFILL_MAX + 1):
             if time > end:
@@ -194,7 +201,7 @@ class Schedule:
         grace: timedelta = _AS_IT_IS,
         tags: Mapping[str, str] = _AS_IT_IS,
     ) -> None:
-        """What is given is as given, the rest as it was; runs that have begun are left alone. Of two updates at the same time the later one counts.
+        """What is given is as given, the rest as it was; runs that have begun are left alone. Where two updates give the same, the later one counts.
 
         An interval takes the place of a cron expression and the other way round. Where the times change, those that are over have no run.
 
@@ -203,28 +210,27 @@ class Schedule:
         """
         client = self._client
         plan = (await self._state()).plan
-        timing = plan.timing
+        times = _given(zone=zone, start_at=start_at, end_at=end_at, jitter=jitter)
         if every is not _AS_IT_IS or cron is not _AS_IT_IS:
-            timing = replace(
-                timing,
-                every=None if every is _AS_IT_IS else every,
-                cron=None if cron is _AS_IT_IS else cron,
-                anchor=to_datetime(client._clock.now()),
-            )
-        timing = replace(timing, **_given(zone=zone, start_at=start_at, end_at=end_at, jitter=jitter))
-        if timing.start_at is not None:
-            timing = replace(timing, anchor=aware(timing.start_at, "start_at"))
-        plan = replace(
-            plan, timing=timing, **_given(overlap=overlap, misfire=misfire, catch_up_max=catch_up_max, grace=grace)
-        )
+            times |= {
+                "every": None if every is _AS_IT_IS else every,
+                "cron": None if cron is _AS_IT_IS else cron,
+                "anchor": to_datetime(client._clock.now()),
+            }
+        if times.get("start_at") is not None:
+            times["anchor"] = times["start_at"] = aware(times["start_at"], "start_at")
+        rest = _given(overlap=overlap, misfire=misfire, catch_up_max=catch_up_max, grace=grace)
         if orchestrator is not _AS_IT_IS:
-            name, version = client._name(orchestrator)
-            plan = replace(plan, orchestrator=name, version=version)
+            rest["orchestrator"], rest["version"] = client._name(orchestrator)
         if input is not _AS_IT_IS:
-            plan = replace(plan, input=encoded(client, input, plan.orchestrator))
+            rest["input"] = encoded(client, input, rest.get("orchestrator", plan.orchestrator))
         if tags is not _AS_IT_IS:
-            plan = replace(plan, tags=check_tags(tags))
-        await self._ask(Request("update", plan=checked(plan)))
+            rest["tags"] = check_tags(tags)
+        only = (*times, *rest)
+        if only:
+            wanted = replace(plan, timing=replace(plan.timing, **times), **rest)
+            checked(amended(plan, wanted, only))
+            await self._ask(Request("update", plan=wanted, only=only))
 
     async def delete(self, reason: str = "") -> None:
         """The schedule ends as soon as a worker sees the request; runs that have begun go on."""
@@ -242,6 +248,8 @@ class Schedule:
         return _state(self._client, await self._instance())
 
     async def _ask(self, request: Request) -> None:
+        if await self._client.get(self.instance_id)._is_being_terminated():
+            raise InvalidStateError(f"schedule '{self.name}' is being deleted: there is nothing to {request.verb}")
         try:
             await self._client.get(self.instance_id).raise_event(REQUEST, request)
         except InstanceNotFoundError:
@@ -300,10 +308,10 @@ def checked(plan: Plan) -> Plan:
     plan.timing.check()
     one_of(plan.overlap, Overlap, "overlap")
     one_of(plan.misfire, Misfire, "misfire")
-    if not 1 <= plan.catch_up_max <= 1_000:
-        raise InvalidArgumentError(f"catch_up_max is {plan.catch_up_max}; it is from 1 to 1000")
-    if plan.grace < timedelta(0):
-        raise InvalidArgumentError(f"grace is {plan.grace}; a duration cannot be negative")
+    if type(plan.catch_up_max) is not int or not 1 <= plan.catch_up_max <= 1_000:
+        raise InvalidArgumentError(f"catch_up_max is {plan.catch_up_max!r:.80}; it is a whole number from 1 to 1000")
+    if not isinstance(plan.grace, timedelta) or plan.grace < timedelta(0):
+        raise InvalidArgumentError(f"grace is {plan.grace!r:.80}; it is a timedelta that is not negative")
     return plan
 
 
@@ -332,7 +340,16 @@ def aware(moment: datetime, what: str) -> datetime:
     """
     if not isinstance(moment, datetime) or moment.tzinfo is None or moment.utcoffset() is None:
         raise InvalidArgumentError(f"{what} is {moment!r:.80}; it is a datetime with a time zone")
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise InvalidArgumentError(f"{what} is {moment}; in UTC that is in no calendar") from None
+
+
+def _reason(reason: object) -> str:
+    if not isinstance(reason, str):
+        raise InvalidArgumentError(f"the reason is {reason!r:.80}; it is text")
+    return reason
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 INTERVAL_MIN = timedelta(milliseconds=100)
 INTERVAL_MAX = timedelta(days=36_525)
+JITTER_MAX = timedelta(days=366)
+"""Beside a cron expression, whose runs keep their order: one that is delayed by more than the longest gap of the usual ones delays them all."""
 _INSTANT = timedelta(microseconds=1)
+_FIRST = datetime.min.replace(tzinfo=UTC)
 _FIRST_LOOK = timedelta(hours=1)
 
 
@@ -52,17 +55,27 @@ class Timing:
             raise InvalidArgumentError(
                 "a schedule has either an interval, every=timedelta(...), or a cron expression, cron='0 2 * * *'"
             )
+        for name, length in (("every", self.every), ("jitter", self.jitter)):
+            if length is not None and not isinstance(length, timedelta):
+                raise InvalidArgumentError(f"{name} is {length!r:.80}; it is a timedelta")
+        for name, text in (("cron", self.cron), ("zone", self.zone)):
+            if text is not None and not isinstance(text, str):
+                raise InvalidArgumentError(f"{name} is {text!r:.80}; it is text")
         if self.every is not None and not INTERVAL_MIN <= self.every <= INTERVAL_MAX:
             raise InvalidArgumentError(
                 f"every is {self.every}; a schedule's interval is from {INTERVAL_MIN} to {INTERVAL_MAX}"
             )
         for name, moment in (("start_at", self.start_at), ("end_at", self.end_at)):
+            if moment is not None and not isinstance(moment, datetime):
+                raise InvalidArgumentError(f"{name} is {moment!r:.80}; it is a datetime with a time zone")
             if moment is not None and (moment.tzinfo is None or moment.utcoffset() is None):
                 raise InvalidArgumentError(f"{name} is {moment!r}, which is naive: give it a time zone")
         if self.start_at is not None and self.end_at is not None and self.end_at < self.start_at:
             raise InvalidArgumentError(f"end_at, {self.end_at}, is before start_at, {self.start_at}")
         if self.jitter < timedelta(0) or (self.every is not None and self.jitter > self.every):
             raise InvalidArgumentError(f"jitter is {self.jitter}; it is not negative, and no longer than the interval")
+        if self.jitter > JITTER_MAX:
+            raise InvalidArgumentError(f"jitter is {self.jitter}; it is no longer than {JITTER_MAX}")
         _zone(self.zone)
         if self.cron is not None:
             if len(self.cron.split()) != 5:
@@ -80,7 +93,7 @@ class Timing:
     def times(self, after: datetime) -> Iterator[datetime]:
         """The scheduled times after the moment, one after the other."""
         if self.start_at is not None:
-            after = max(after, self.start_at.astimezone(UTC) - _INSTANT)
+            after = max(after, before(self.start_at.astimezone(UTC)))
         found = (
             self._of_interval(self.every, after) if self.every is not None else self._of_cron(self.cron or "", after)
         )
@@ -123,6 +136,11 @@ class Timing:
                 yield time
 
 
+def before(moment: datetime) -> datetime:
+    """The moment before; of the first that there is, itself."""
+    return max(moment, _FIRST + _INSTANT) - _INSTANT
+
+
 def _until_the_calendar_ends(times: Iterator[datetime]) -> Iterator[datetime]:
     try:
         yield from times
@@ -139,7 +157,7 @@ def _parsed(expression: str, local: datetime) -> CronSim:
         ) from None
     try:
         return CronSim(expression, local)
-    except CronSimError as error:
+    except (CronSimError, ValueError) as error:  # a number with thousands of digits
         raise InvalidArgumentError(f"cron is {expression!r:.80}, which is no cron expression: {error}") from None
 
 

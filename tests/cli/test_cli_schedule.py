@@ -71,6 +71,7 @@ def test_the_verbs_reach_the_worker() -> None:
         (("create", "s", "checkout", "--cron", "* * * * *", "--zone", "Mars"), "Mars"),
         (("create", "s", "checkout", "--every", "1h", "--start-at", "tomorrow"), "--start-at"),
         (("create", "s", "checkout", "--every", "1h", "--start-at", "+5"), "ISO time"),
+        (("backfill", "s", "--from", "2026-03-01", "--to", "2026-03-02Z"), "--from is '2026-03-01'"),
         (("create", "a/b", "checkout", "--every", "1h"), "no name for a schedule"),
         (("create", "s", "checkout", "--every", "1h", "--input", "{"), "is not JSON"),
     ],

@@ -309,6 +309,17 @@ def test_an_update_holds_from_now_on() -> None:
     assert [clock.known[id] for id in clock.ids()] == ["report", "report", "other", "other"]
 
 
+def test_of_updates_that_do_not_fit_each_other_the_later_changes_nothing() -> None:
+    clock = clockwork("allow")
+    wanted = Plan("report", Timing(start_at=MIDNIGHT + 10 * MINUTE, end_at=MIDNIGHT + 2 * MINUTE))
+    clock.ask("update", plan=wanted, only=("end_at",))
+    before = clock.state
+    clock.ask("update", plan=wanted, only=("start_at",))
+    assert clock.state == before
+    clock.pass_time(5 * MINUTE)
+    assert clock.ids() == [id_at(1), id_at(2)]
+
+
 def test_a_backfill_runs_what_has_not_run_and_is_done_in_parts() -> None:
     count = 2 * STARTS_PER_EXECUTION + 5
     clock = clockwork("allow")

@@ -7,7 +7,7 @@ import logging
 from collections import Counter as Tally
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -259,6 +259,14 @@ async def test_a_client_refuses_what_cannot_be_before_anything_is_written(place:
             await client.signal_entity("@notes@a", "write", "x", at=datetime(2030, 1, 1))  # noqa: DTZ001
         with pytest.raises(InvalidArgumentError, match="both"):
             await client.signal_entity("@notes@a", "write", "x", at=datetime.now(UTC), delay=timedelta(1))
+        latest = datetime.max.replace(tzinfo=timezone(-timedelta(hours=5)))
+        with pytest.raises(InvalidArgumentError, match="in no calendar"):
+            await client.signal_entity("@notes@a", "write", "x", at=latest)
+        wrong: Any = 5
+        with pytest.raises(InvalidArgumentError, match="dedupe_key is 5"):
+            await client.signal_entity("@notes@a", "write", "x", dedupe_key=wrong)
+        with pytest.raises(InvalidArgumentError, match="key_prefix is 5"):
+            [state async for state in client.list_entities(name="notes", key_prefix=wrong)]
         for operation in ("", "x" * 300, "\ud800", 5):
             with pytest.raises(InvalidArgumentError, match="name of an operation"):
                 await client.signal_entity("@notes@a", operation, "x")  # type: ignore[arg-type]

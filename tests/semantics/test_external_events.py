@@ -180,6 +180,10 @@ async def test_what_cannot_be_sent_is_refused_before_anything_is_written(place: 
                 await instance.raise_event(name)
         with pytest.raises(InvalidArgumentError):
             await instance.raise_event("go", dedupe_key="")
+        wrong: Any = 5
+        for key in (wrong, "\ud800"):
+            with pytest.raises(InvalidArgumentError, match="dedupe_key is"):
+                await instance.raise_event("go", dedupe_key=key)
         await instance.raise_event("go", "good")
         assert await instance.result(LIMIT) == ["good"]
 

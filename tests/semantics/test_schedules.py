@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +241,52 @@ async def test_an_update_leaves_what_it_does_not_name(place: Place) -> None:
         assert (state.cron, state.tags, state.misfire, state.input) == ("30 4 * * 1-5", {"a": "b"}, "catch_up", None)
 
 
+async def test_updates_that_nobody_has_seen_yet_all_hold(tmp_path: Path) -> None:
+    place = Place("sqlite", tmp_path)
+    async with Client(place.store()) as client:
+        schedule = await client.create_schedule("s", "report", "x", every=HOUR)
+        await schedule.update(every=2 * HOUR)
+        await schedule.update(jitter=OFTEN)
+        await schedule.update(input="y")
+        await schedule.update(overlap="allow", tags={"a": "b"})
+        await schedule.update(every=3 * HOUR)
+        await schedule.update()
+    async with place.hub(app_of_reports()) as hub:
+        state = await until_shown(hub.client.get_schedule("s"), lambda state: state.every == 3 * HOUR)
+        assert (state.jitter, state.input, state.overlap, state.tags) == (OFTEN, "y", "allow", {"a": "b"})
+
+
+async def test_a_schedule_whose_deletion_nobody_has_seen_yet_takes_no_verbs_and_can_be_made_again(
+    tmp_path: Path,
+) -> None:
+    place = Place("sqlite", tmp_path)
+    async with Client(place.store()) as client:
+        schedule = await client.create_schedule("s", "report", "x", every=HOUR)
+        await schedule.delete()
+        for verb in (schedule.pause, schedule.resume, schedule.trigger):
+            with pytest.raises(InvalidStateError, match="being deleted"):
+                await verb()
+        with pytest.raises(InvalidStateError, match="being deleted"):
+            await schedule.update(every=2 * HOUR)
+        await client.create_schedule("s", "report", "y", every=2 * HOUR, on_existing="update")
+        with pytest.raises(InstanceExistsError, match="schedule 's'"):
+            await client.create_schedule("s", "report", "z", every=HOUR)
+    async with place.hub(app_of_reports()) as hub:
+        state = await until_shown(hub.client.get_schedule("s"), lambda state: state.every == 2 * HOUR)
+        assert (state.status.is_finished, state.input) == (False, "y")
+
+
+async def test_a_reason_is_text_and_a_backfill_may_begin_with_the_calendar(place: Place) -> None:
+    async with place.hub(app_of_reports()) as hub:
+        schedule = await hub.client.create_schedule("s", "report", "x", every=timedelta(days=36_525))
+        wrong: Any = 5
+        for verb in (schedule.pause, schedule.resume):
+            with pytest.raises(InvalidArgumentError, match="the reason is 5"):
+                await verb(wrong)
+        first = datetime.min.replace(tzinfo=UTC)
+        assert await schedule.backfill(first, datetime(1, 1, 2, tzinfo=UTC)) == 0
+
+
 async def test_a_deleted_schedule_can_be_made_again_and_takes_no_verbs(place: Place) -> None:
     async with place.hub(app_of_reports()) as hub:
         schedule = await hub.client.create_schedule("s", "report", "x", every=HOUR)
@@ -286,6 +332,22 @@ async def test_a_schedule_that_is_not_there(place: Place) -> None:
         ({"every": None, "cron": "* * * * *", "zone": "Mars/Olympus"}, ScheduleError, "Mars/Olympus"),
         ({"input": object()}, TypeError, "input of orchestrator 'report'"),
         ({"tags": {"a": 1}}, InvalidArgumentError, "tags are text"),
+        ({"tags": "team=blue"}, InvalidArgumentError, "a mapping of text by text"),
+        ({"every": 5}, InvalidArgumentError, "every is 5; it is a timedelta"),
+        ({"jitter": 5}, InvalidArgumentError, "jitter is 5; it is a timedelta"),
+        (
+            {"every": None, "cron": "0 * * * *", "jitter": timedelta.max},
+            InvalidArgumentError,
+            "no longer than 366 days",
+        ),
+        ({"every": None, "cron": 5}, InvalidArgumentError, "cron is 5; it is text"),
+        ({"every": None, "cron": "*/" + "9" * 5000 + " * * * *"}, InvalidArgumentError, "no cron expression"),
+        ({"zone": 5}, InvalidArgumentError, "zone is 5; it is text"),
+        ({"grace": 5}, InvalidArgumentError, "grace is 5; it is a timedelta"),
+        ({"catch_up_max": 1.5}, InvalidArgumentError, "a whole number"),
+        ({"paused": "no"}, InvalidArgumentError, "paused is 'no'"),
+        ({"end_at": "tomorrow"}, InvalidArgumentError, "end_at is 'tomorrow'"),
+        ({"start_at": datetime.min.replace(tzinfo=timezone(HOUR))}, InvalidArgumentError, "in no calendar"),
     ],
 )
 async def test_what_is_wrong_is_refused_before_anything_is_written(
