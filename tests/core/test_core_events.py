@@ -200,6 +200,12 @@ def test_text_that_is_no_unicode_is_refused() -> None:
         events.encode([EventRaised("\ud800")])
 
 
+@pytest.mark.parametrize("value", [2**64, -(2**63) - 1, object()])
+def test_what_no_field_of_an_event_can_hold_is_refused(value: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="cannot be stored"):
+        events.encode([TaskCompleted(value)])
+
+
 def test_an_old_row_with_fewer_fields_reads_with_their_defaults() -> None:
     (read,) = events.decode(b"\x91\x94\x06\x01\xa1a\xc0")
     assert read == TaskScheduled(1, "a", None)
