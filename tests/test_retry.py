@@ -55,7 +55,9 @@ def test_a_value_outside_its_range_is_refused_by_name(options: dict[str, Any]) -
         RetryPolicy(**options)
 
 
-@pytest.mark.parametrize("options", [{"max_attempts": 2**63 - 1}, {"backoff": 10**30}, {"backoff": 2}, {"jitter": 1}], ids=repr)
+@pytest.mark.parametrize(
+    "options", [{"max_attempts": 2**63 - 1}, {"backoff": 10**30}, {"backoff": 2}, {"jitter": 1}], ids=repr
+)
 def test_values_that_are_accepted_come_back_from_the_store(options: dict[str, Any]) -> None:
     values = RetryPolicy(**options).values()
     (task,) = events.decode(events.encode([TaskScheduled(1, "x", None, retry=values)]))

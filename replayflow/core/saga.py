@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -27,12 +27,11 @@ from replayflow.core.sections import LockTask
 from replayflow.core.sites import site_of
 from replayflow.core.tasks import (
     ActivityTask,
-    Composite,
     EventTask,
-    Pending,
     SubOrchestrationTask,
     Task,
     TimerTask,
+    leaves,
 )
 from replayflow.errors import (
     CompensationError,
@@ -318,7 +317,7 @@ class Saga:
         """
         if task is None or task.is_complete:
             return
-        at_work = [leaf for leaf in _leaves(task) if not isinstance(leaf, TimerTask | EventTask | LockTask)]
+        at_work = [leaf for leaf in leaves(task) if not isinstance(leaf, TimerTask | EventTask | LockTask)]
         for leaf in at_work:
             if isinstance(leaf, SubOrchestrationTask) and not leaf.is_complete:
                 self._decisions.add(AskInstance("", "cancel", leaf.id))
@@ -453,17 +452,6 @@ def _over(task: Task[Any]) -> Generator[Task[Any], Any, None]:
             yield task
         except Exception:  # noqa: S110 - an action may fail: that is why it is undone
             pass
-
-
-def _leaves(task: Task[Any]) -> Iterator[Pending[Any]]:
-    """The tasks that the task is made of."""
-    waiting = [task]
-    while waiting:
-        found = waiting.pop()
-        if isinstance(found, Composite):
-            waiting.extend(reversed(found.children))
-        elif isinstance(found, Pending):
-            yield found
 
 
 def _positive(timeout: timedelta) -> int:
