@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from inspect import isgeneratorfunction
+from inspect import isgeneratorfunction, signature
 from random import Random
 from typing import Any, NoReturn, TypeVar, overload
 
@@ -208,7 +208,8 @@ class Saga:
         with None where the action failed or nobody knows its result. `undo_retry` takes the place of the saga's own.
 
         Raises:
-            EncodeError, InvalidArgumentError: an input cannot travel as a payload, or is none; nothing is scheduled or registered.
+            EncodeError, InvalidArgumentError: an input cannot travel as a payload, or is none, or `undo` cannot be called with what it gets;
+                nothing is scheduled or registered.
             UnknownNameError: a function is not registered as an activity, and is no generator function.
             OrchestratorError: the saga is over.
         """
@@ -243,7 +244,7 @@ class Saga:
         """The compensation is registered for what the body did in another way; otherwise as for `run`.
 
         Raises:
-            EncodeError, UnknownNameError, OrchestratorError: as for `run`.
+            EncodeError, InvalidArgumentError, UnknownNameError, OrchestratorError: as for `run`.
         """
         site = site_of(_frame(1))
         self._check_open("add", site)
@@ -267,7 +268,9 @@ class Saga:
             policy = policy or PATIENCE
             name = getattr(undo, "__name__", "a generator")
             called = undo
-            if undo_input is not _THE_SAME and from_result is None:
+            given = () if undo_input is _THE_SAME else (undo_input,)
+            _check_call(name, undo, given, site)
+            if given and from_result is None:
                 called = partial(undo, undo_input)
             return _Step(name, site, called, None, None, from_result, policy.values(), policy.predicate)
         plan = self._environment.activity(undo)
@@ -443,6 +446,18 @@ def run_saga(
     if isinstance(outer, Saga) and not outer._is_over:
         outer._steps += saga._steps
     return result
+
+
+def _check_call(name: str, undo: Callable[..., Any], given: tuple[Any, ...], site: str) -> None:
+    """Returns where the generator function takes what it will be given: when it comes to undoing it is late to learn that it does not."""
+    try:
+        signature(undo).bind(*given)
+    except TypeError as error:
+        gets = "its undo_input" if given else "nothing, where there is no undo_input"
+        raise InvalidArgumentError(
+            f"{site}: compensation '{name}' cannot be called: {error}. A generator function gets {gets}; for a sub-orchestration "
+            "give one that yields ctx.call_sub_orchestrator(...)"
+        ) from None
 
 
 def _over(task: Task[Any]) -> Generator[Task[Any], Any, None]:
