@@ -427,6 +427,7 @@ def run_saga(
         raise OrchestratorError(f"{site}: a saga was begun after continue_as_new at {decisions.ending.site}")
     saga = Saga(decisions, environment, is_parallel=is_parallel, undo_retry=undo_retry)
     outer = decisions.saga
+    first_id = decisions.next_id
     decisions.saga = saga
     try:
         made = body(saga)
@@ -436,6 +437,7 @@ def run_saga(
     except BaseException:
         decisions.shields += 1
         try:
+            _leave_line(decisions, first_id)
             yield from saga._undo()
         finally:
             decisions.shields -= 1
@@ -446,6 +448,15 @@ def run_saga(
     if isinstance(outer, Saga) and not outer._is_over:
         outer._steps += saga._steps
     return result
+
+
+def _leave_line(decisions: Decisions, first_id: int) -> None:
+    """The locks that the body asked for, with that id or a later one, and has not got, are given up: compensations may want locks of their own."""
+    section = decisions.section
+    if section is not None and not section.is_granted and section.event_id >= first_id:
+        lock = decisions.open.get(section.event_id)
+        if lock is not None:
+            lock.cancel()
 
 
 def _check_call(name: str, undo: Callable[..., Any], given: tuple[Any, ...], site: str) -> None:
