@@ -268,9 +268,9 @@ class Saga:
             policy = policy or PATIENCE
             name = getattr(undo, "__name__", "a generator")
             called = undo
-            given = () if undo_input is _THE_SAME else (undo_input,)
-            _check_call(name, undo, given, site)
-            if given and from_result is None:
+            gets = () if undo_input is _THE_SAME else (undo_input,)
+            _check_call(name, undo, gets, site)
+            if gets and from_result is None:
                 called = partial(undo, undo_input)
             return _Step(name, site, called, None, None, from_result, policy.values(), policy.predicate)
         plan = self._environment.activity(undo)
@@ -464,9 +464,9 @@ def _check_call(name: str, undo: Callable[..., Any], given: tuple[Any, ...], sit
     try:
         signature(undo).bind(*given)
     except TypeError as error:
-        gets = "its undo_input" if given else "nothing, where there is no undo_input"
+        what = "its undo_input" if given else "nothing, where there is no undo_input"
         raise InvalidArgumentError(
-            f"{site}: compensation '{name}' cannot be called: {error}. A generator function gets {gets}; for a sub-orchestration "
+            f"{site}: compensation '{name}' cannot be called: {error}. A generator function gets {what}; for a sub-orchestration "
             "give one that yields ctx.call_sub_orchestrator(...)"
         ) from None
 
