@@ -15,6 +15,7 @@ from typing import Any, TypeVar, overload
 from replayflow.core.context import ActivityContext, OrchestrationContext
 from replayflow.core.definitions import ActivityDefinition, Executor, OrchestratorDefinition
 from replayflow.core.entity_definition import EntityDefinition, define_entity
+from replayflow.core.ids import is_unicode
 from replayflow.core.signatures import OWN_PREFIX, check_name, hints_of, parameters_of
 from replayflow.errors import RegistrationError, UnknownNameError
 from replayflow.retry import RetryPolicy
@@ -255,6 +256,8 @@ def _orchestrator(fn: Callable[..., Any], name: str | None, version: str | None)
             f"orchestrator '{title}' takes {len(parameters)} parameters; an orchestrator takes (ctx) or (ctx, input): "
             "pass several values as a dataclass, a tuple or a dict"
         )
+    if version is not None and not (isinstance(version, str) and is_unicode(version)):
+        raise RegistrationError(f"orchestrator '{title}': version is {version!r:.80}; a version is text")
     hints = hints_of(fn)
     first = hints.get(parameters[0].name)
     if first is not None and first is not OrchestrationContext and first is not Any:

@@ -20,6 +20,8 @@ _YEAR_MICROSECONDS = 366 * 24 * 3600 * 1_000_000
 DELAY_MICROSECONDS_MAX = _YEAR_MICROSECONDS
 # What stored durations are held to, so that a time plus a `timedelta.max` is still a time.
 DURATION_MICROSECONDS_MAX = 1_000 * _YEAR_MICROSECONDS
+STORED_INT_MAX = 2**63 - 1
+"""What whole numbers are held to that histories keep."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,19 +47,27 @@ class RetryPolicy:
     non_retryable: type[BaseException] | tuple[type[BaseException], ...] = ()
 
     def __post_init__(self) -> None:
-        if self.max_attempts < 1:
+        # Types, too: what is stored as another than the field has could not be read again.
+        if type(self.max_attempts) is not int or not 1 <= self.max_attempts <= STORED_INT_MAX:
             raise InvalidArgumentError(
-                f"RetryPolicy: max_attempts is {self.max_attempts}; it counts the first attempt, so it is 1 or more"
+                f"RetryPolicy: max_attempts is {self.max_attempts!r:.80}; it counts the first attempt, so it is a whole number from 1 up "
+                "(sys.maxsize for no end)"
             )
-        if not self.backoff >= 1:
+        if not isinstance(self.backoff, int | float) or not self.backoff >= 1:
             raise InvalidArgumentError(
-                f"RetryPolicy: backoff is {self.backoff}; it multiplies the wait, so it is 1 or more"
+                f"RetryPolicy: backoff is {self.backoff!r:.80}; it multiplies the wait, so it is a number from 1 up"
             )
-        if not 0 <= self.jitter <= 1:
-            raise InvalidArgumentError(f"RetryPolicy: jitter is {self.jitter}; it is a share of the wait, from 0 to 1")
+        if not isinstance(self.jitter, int | float) or not 0 <= self.jitter <= 1:
+            raise InvalidArgumentError(
+                f"RetryPolicy: jitter is {self.jitter!r:.80}; it is a share of the wait, from 0 to 1"
+            )
         for name in ("first_interval", "max_interval", "timeout"):
-            duration: timedelta | None = getattr(self, name)
-            if duration is not None and duration < timedelta(0):
+            duration: object = getattr(self, name)
+            if duration is None and name != "first_interval":
+                continue
+            if not isinstance(duration, timedelta):
+                raise InvalidArgumentError(f"RetryPolicy: {name} is {duration!r:.80}; it is a timedelta")
+            if duration < timedelta(0):
                 raise InvalidArgumentError(f"RetryPolicy: {name} is {duration}; a duration cannot be negative")
 
     @property
@@ -72,10 +82,10 @@ class RetryPolicy:
         return RetryValues(
             max_attempts=self.max_attempts,
             first_interval=stored_duration(self.first_interval),
-            backoff=self.backoff,
+            backoff=float(self.backoff),
             max_interval=None if self.max_interval is None else stored_duration(self.max_interval),
             timeout=None if self.timeout is None else stored_duration(self.timeout),
-            jitter=self.jitter,
+            jitter=float(self.jitter),
             retry_on=_names(self.retry_on) if isinstance(self.retry_on, type | tuple) else None,
             non_retryable=_names(self.non_retryable),
         )

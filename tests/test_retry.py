@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
+from fractions import Fraction
 from random import Random
 from typing import Any
 
@@ -34,6 +36,16 @@ FAILURE = FailureDetails.of(ValueError("x"))
         {"first_interval": timedelta(-1)},
         {"max_interval": timedelta(-1)},
         {"timeout": timedelta(-1)},
+        # What would be stored, and could not be read again; or not be stored at all.
+        {"max_attempts": float("inf")},
+        {"max_attempts": 2.5},
+        {"max_attempts": True},
+        {"max_attempts": 2**63},
+        {"backoff": Decimal(2)},
+        {"backoff": "2"},
+        {"jitter": Fraction(1, 2)},
+        {"first_interval": 5},
+        {"timeout": 1.5},
     ],
     ids=repr,
 )
@@ -41,6 +53,16 @@ def test_a_value_outside_its_range_is_refused_by_name(options: dict[str, Any]) -
     (name,) = options
     with pytest.raises(InvalidArgumentError, match=name):
         RetryPolicy(**options)
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_attempts": 2**63 - 1}, {"backoff": 10**30}, {"backoff": 2}, {"jitter": 1}], ids=repr
+)
+def test_values_that_are_accepted_come_back_from_the_store(options: dict[str, Any]) -> None:
+    values = RetryPolicy(**options).values()
+    (task,) = events.decode(events.encode([TaskScheduled(1, "x", None, retry=values)]))
+    assert isinstance(task, TaskScheduled)
+    assert task.retry == values
 
 
 def test_classes_are_stored_by_qualified_name_and_predicates_not_at_all() -> None:

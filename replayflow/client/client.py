@@ -23,7 +23,7 @@ from replayflow.core import events
 from replayflow.core.commit import Start
 from replayflow.core.context import OrchestrationContext
 from replayflow.core.events import ExecutionReplaced, ExecutionStarted
-from replayflow.core.ids import check_instance_id
+from replayflow.core.ids import check_instance_id, check_version
 from replayflow.core.instance import Status
 from replayflow.core.signatures import OWN_PREFIX
 from replayflow.core.tasks import Orchestration
@@ -144,7 +144,7 @@ class Client(ScheduleVerbs, EntityVerbs):
             input=self._codec.encode(input, f"input of orchestrator '{name}'"),
             instance_id=id,
             execution_id=os.urandom(16).hex(),
-            version=default_version if version is None else version,
+            version=default_version if version is None else check_version(version),
             scheduled_start_microseconds=wake_at or None,
             tags=checked,
             is_first=on_existing in ("error", "return"),

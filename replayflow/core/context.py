@@ -357,7 +357,7 @@ class OrchestrationContext(MapContext, EntityCalls):
 
         Raises:
             EncodeError, UnknownNameError, OrchestratorError: as for `call_activity`.
-            InvalidArgumentError: the instance id is none.
+            InvalidArgumentError: the instance id is none, or the version no text.
         """
         decisions = self._decisions
         environment = self._environment
@@ -365,6 +365,7 @@ class OrchestrationContext(MapContext, EntityCalls):
         payload = environment.codec.encode(input, f"input of sub-orchestration '{plan.name}'")
         if instance_id is not None:
             ids.check_instance_id(instance_id)
+        ids.check_version(version)
         decisions.refuse_in_section(f"{site_of(_frame(1))}: sub-orchestration '{plan.name}'")
         id = decisions.take_id()
         started = self._started
@@ -481,6 +482,7 @@ class OrchestrationContext(MapContext, EntityCalls):
         Raises:
             OrchestratorError: it was called before in this execution, or inside a saga.
             EncodeError: the input cannot travel as a payload.
+            InvalidArgumentError: the version is no text.
         """
         decisions = self._decisions
         if decisions.is_sealed:
@@ -492,6 +494,7 @@ class OrchestrationContext(MapContext, EntityCalls):
             raise OrchestratorError(
                 f"{site}: continue_as_new was called inside a saga, whose compensations would be forgotten: call it when ctx.saga has returned"
             )
+        ids.check_version(version)
         encoded = self._environment.codec.encode(input, "input of continue_as_new")
         decisions.saves_events = save_events
         decisions.ending = CompleteOrchestration(

@@ -64,6 +64,7 @@ class Diverged(BaseException):
 class CriticalSection(Protocol):
     """The section that is open, or being opened: `sections.Section`, as the ledger knows it."""
 
+    event_id: int
     lock_set: list[str]
     is_granted: bool
 

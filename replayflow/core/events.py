@@ -555,12 +555,14 @@ def encode(events: Sequence[HistoryEvent]) -> bytes:
     """The events as they are stored.
 
     Raises:
-        InvalidArgumentError: a text in them is no Unicode.
+        InvalidArgumentError: a text in them is no Unicode, or a whole number has more than 64 bits.
     """
     try:
         return _encoder.encode(events)
     except UnicodeEncodeError as error:
         raise InvalidArgumentError(f"{error.object!a:.300} has a lone surrogate, and is no Unicode text") from error
+    except OverflowError as error:
+        raise InvalidArgumentError(f"an event has a number that cannot be stored: {error}") from error
 
 
 def decode(chunk: bytes) -> list[HistoryEvent]:

@@ -49,6 +49,17 @@ def check_instance_id(instance_id: object, where: str = "instance_id") -> str:
     return instance_id
 
 
+def check_version(version: object) -> str | None:
+    """The version of an orchestrator, if it is one: None for none.
+
+    Raises:
+        InvalidArgumentError: it is no text.
+    """
+    if version is not None and not (isinstance(version, str) and is_unicode(version)):
+        raise InvalidArgumentError(f"version is {version!r:.80}; a version is text")
+    return version
+
+
 def child_id(parent_id: str, execution_id: str, action_id: int, is_first_execution: bool) -> str:
     """The default id of a sub-orchestration: `{parent}:{action id:04x}`, with a suffix in an execution that is not the instance's first."""
     name = f"{parent_id}:{action_id:04x}"

@@ -21,7 +21,7 @@ from replayflow.core.mapping import MISSING, PAGE, Gathering
 from replayflow.core.sites import site_of
 from replayflow.core.tasks import Pending, Task, complete
 from replayflow.errors import FailureDetails, InvalidArgumentError, MapError, OrchestratorError
-from replayflow.retry import RetryPolicy, stored_duration
+from replayflow.retry import STORED_INT_MAX, RetryPolicy, stored_duration
 
 R = TypeVar("R")
 OnItemError: TypeAlias = Literal["fail_fast", "collect"]
@@ -344,13 +344,16 @@ def checked(
     timeout: timedelta | None,
 ) -> _Options:
     for name, value in (("concurrency", concurrency), ("batch_size", batch_size)):
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise InvalidArgumentError(f"map: {name} is {value!r:.80}; it is a whole number, 1 or more")
+        if value is not None and (type(value) is not int or not 1 <= value <= STORED_INT_MAX):
+            raise InvalidArgumentError(
+                f"map: {name} is {value!r:.80}; it is a whole number, 1 or more, and less than 2 ** 63"
+            )
     if isinstance(tolerated_failures, bool) or not isinstance(tolerated_failures, int | float):
         raise InvalidArgumentError(f"map: tolerated_failures is {tolerated_failures!r:.80}; it is a count or a share")
-    if not tolerated_failures >= 0 or (isinstance(tolerated_failures, float) and tolerated_failures > 1):
+    if not 0 <= tolerated_failures <= (1 if isinstance(tolerated_failures, float) else STORED_INT_MAX):
         raise InvalidArgumentError(
-            f"map: tolerated_failures is {tolerated_failures!r:.80}; it is a count (an int, 0 or more) or a share of the items (a float, 0 to 1)"
+            f"map: tolerated_failures is {tolerated_failures!r:.80}; it is a count (an int, 0 or more, less than 2 ** 63) "
+            "or a share of the items (a float, 0 to 1)"
         )
     if on_item_error not in ("fail_fast", "collect"):
         raise InvalidArgumentError(f"map: on_item_error is {on_item_error!r:.80}; it is 'fail_fast' or 'collect'")

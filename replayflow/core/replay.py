@@ -43,7 +43,7 @@ from replayflow.core.events import (
 from replayflow.core.map_result import MapTask
 from replayflow.core.sections import LockTask
 from replayflow.core.sites import site_of, site_of_code
-from replayflow.core.tasks import ActivityTask, Pending, Task, complete
+from replayflow.core.tasks import ActivityTask, Pending, Task, complete, leaves
 from replayflow.errors import (
     ActivityError,
     FailureDetails,
@@ -330,8 +330,10 @@ class Replay:
         error = OrchestrationCancelled(reason if isinstance(reason, str) else "")
         if self._generator is None:
             return
-        if isinstance(self._blocked_on, LockTask):
-            self._blocked_on.cancel()  # or the clean-up would stand in a section that it never got
+        if self._blocked_on is not None and self.decisions.section is not None:
+            for leaf in leaves(self._blocked_on):
+                if isinstance(leaf, LockTask):
+                    leaf.cancel()  # or the clean-up would stand in a section that it never got
         self._run(error)
 
     def _hear(self, request: ExecutionCancelRequested) -> None:

@@ -9,11 +9,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from inspect import isgeneratorfunction
+from inspect import isgeneratorfunction, signature
 from random import Random
 from typing import Any, NoReturn, TypeVar, overload
 
@@ -27,12 +27,11 @@ from replayflow.core.sections import LockTask
 from replayflow.core.sites import site_of
 from replayflow.core.tasks import (
     ActivityTask,
-    Composite,
     EventTask,
-    Pending,
     SubOrchestrationTask,
     Task,
     TimerTask,
+    leaves,
 )
 from replayflow.errors import (
     CompensationError,
@@ -209,7 +208,8 @@ class Saga:
         with None where the action failed or nobody knows its result. `undo_retry` takes the place of the saga's own.
 
         Raises:
-            EncodeError, InvalidArgumentError: an input cannot travel as a payload, or is none; nothing is scheduled or registered.
+            EncodeError, InvalidArgumentError: an input cannot travel as a payload, or is none, or `undo` cannot be called with what it gets;
+                nothing is scheduled or registered.
             UnknownNameError: a function is not registered as an activity, and is no generator function.
             OrchestratorError: the saga is over.
         """
@@ -244,7 +244,7 @@ class Saga:
         """The compensation is registered for what the body did in another way; otherwise as for `run`.
 
         Raises:
-            EncodeError, UnknownNameError, OrchestratorError: as for `run`.
+            EncodeError, InvalidArgumentError, UnknownNameError, OrchestratorError: as for `run`.
         """
         site = site_of(_frame(1))
         self._check_open("add", site)
@@ -268,7 +268,9 @@ class Saga:
             policy = policy or PATIENCE
             name = getattr(undo, "__name__", "a generator")
             called = undo
-            if undo_input is not _THE_SAME and from_result is None:
+            gets = () if undo_input is _THE_SAME else (undo_input,)
+            _check_call(name, undo, gets, site)
+            if gets and from_result is None:
                 called = partial(undo, undo_input)
             return _Step(name, site, called, None, None, from_result, policy.values(), policy.predicate)
         plan = self._environment.activity(undo)
@@ -318,7 +320,7 @@ class Saga:
         """
         if task is None or task.is_complete:
             return
-        at_work = [leaf for leaf in _leaves(task) if not isinstance(leaf, TimerTask | EventTask | LockTask)]
+        at_work = [leaf for leaf in leaves(task) if not isinstance(leaf, TimerTask | EventTask | LockTask)]
         for leaf in at_work:
             if isinstance(leaf, SubOrchestrationTask) and not leaf.is_complete:
                 self._decisions.add(AskInstance("", "cancel", leaf.id))
@@ -425,6 +427,7 @@ def run_saga(
         raise OrchestratorError(f"{site}: a saga was begun after continue_as_new at {decisions.ending.site}")
     saga = Saga(decisions, environment, is_parallel=is_parallel, undo_retry=undo_retry)
     outer = decisions.saga
+    first_id = decisions.next_id
     decisions.saga = saga
     try:
         made = body(saga)
@@ -434,6 +437,7 @@ def run_saga(
     except BaseException:
         decisions.shields += 1
         try:
+            _leave_line(decisions, first_id)
             yield from saga._undo()
         finally:
             decisions.shields -= 1
@@ -446,6 +450,27 @@ def run_saga(
     return result
 
 
+def _leave_line(decisions: Decisions, first_id: int) -> None:
+    """The locks that the body asked for, with that id or a later one, and has not got, are given up: compensations may want locks of their own."""
+    section = decisions.section
+    if section is not None and not section.is_granted and section.event_id >= first_id:
+        lock = decisions.open.get(section.event_id)
+        if lock is not None:
+            lock.cancel()
+
+
+def _check_call(name: str, undo: Callable[..., Any], given: tuple[Any, ...], site: str) -> None:
+    """Returns where the generator function takes what it will be given: when it comes to undoing it is late to learn that it does not."""
+    try:
+        signature(undo).bind(*given)
+    except TypeError as error:
+        what = "its undo_input" if given else "nothing, where there is no undo_input"
+        raise InvalidArgumentError(
+            f"{site}: compensation '{name}' cannot be called: {error}. A generator function gets {what}; for a sub-orchestration "
+            "give one that yields ctx.call_sub_orchestrator(...)"
+        ) from None
+
+
 def _over(task: Task[Any]) -> Generator[Task[Any], Any, None]:
     """The task has ended, in whatever way."""
     if not task.is_complete:
@@ -453,17 +478,6 @@ def _over(task: Task[Any]) -> Generator[Task[Any], Any, None]:
             yield task
         except Exception:  # noqa: S110 - an action may fail: that is why it is undone
             pass
-
-
-def _leaves(task: Task[Any]) -> Iterator[Pending[Any]]:
-    """The tasks that the task is made of."""
-    waiting = [task]
-    while waiting:
-        found = waiting.pop()
-        if isinstance(found, Composite):
-            waiting.extend(reversed(found.children))
-        elif isinstance(found, Pending):
-            yield found
 
 
 def _positive(timeout: timedelta) -> int:

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from replayflow.errors import (
@@ -349,3 +349,14 @@ class EventTask(Pending[T_co]):
     @property
     def title(self) -> str:
         return f"event '{self.name}'"
+
+
+def leaves(task: Task[Any]) -> Iterator[Pending[Any]]:
+    """The tasks that the task is made of: itself, where it is no composite."""
+    waiting = [task]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, Composite):
+            waiting.extend(reversed(found.children))
+        elif isinstance(found, Pending):
+            yield found

@@ -200,6 +200,12 @@ def test_text_that_is_no_unicode_is_refused() -> None:
         events.encode([EventRaised("\ud800")])
 
 
+@pytest.mark.parametrize("value", [2**64, -(2**63) - 1])
+def test_a_number_that_no_history_can_hold_is_refused(value: int) -> None:
+    with pytest.raises(InvalidArgumentError, match="number that cannot be stored"):
+        events.encode([TaskCompleted(value)])
+
+
 def test_an_old_row_with_fewer_fields_reads_with_their_defaults() -> None:
     (read,) = events.decode(b"\x91\x94\x06\x01\xa1a\xc0")
     assert read == TaskScheduled(1, "a", None)

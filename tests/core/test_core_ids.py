@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from replayflow import App, MemoryStore, OrchestrationContext, TaskHub
 from replayflow.core import ids
-from replayflow.errors import InvalidArgumentError
+from replayflow.errors import InvalidArgumentError, RegistrationError
 
 
 @pytest.mark.parametrize(
@@ -100,3 +103,31 @@ def test_a_new_uuid_is_that_of_durabletask() -> None:
     assert ids.new_uuid("abc", moment, 0) == str(uuid.uuid5(namespace, "abc_2024-02-29T12:30:00.000005Z_0"))
     assert ids.new_uuid("abc", moment, 0) == "45858206-237b-5aa3-a645-4f842ea8840e"
     assert ids.new_uuid("abc", moment, 1) != ids.new_uuid("abc", moment, 0)
+
+
+@pytest.mark.parametrize("version", [1, 1.0, b"1", ["1"]])
+def test_a_version_that_is_no_text_is_refused_wherever_it_is_said(version: Any) -> None:
+    app = App()
+    refused: list[str] = []
+
+    def body(ctx: OrchestrationContext) -> Any:
+        for call in (
+            lambda: ctx.continue_as_new(version=version),
+            lambda: ctx.call_sub_orchestrator("body", version=version),
+        ):
+            with pytest.raises(InvalidArgumentError, match="a version is text") as caught:
+                call()
+            refused.append(str(caught.value))
+
+    with pytest.raises(RegistrationError, match="a version is text"):
+        app.orchestrator(name="versioned", version=version)(body)
+    app.orchestrator(body)
+
+    async def main() -> None:
+        async with TaskHub(MemoryStore(), app) as hub:
+            with pytest.raises(InvalidArgumentError, match="a version is text"):
+                await hub.client.start("body", version=version)
+            await (await hub.client.start("body")).result(10)
+
+    asyncio.run(main())
+    assert len(refused) == 2

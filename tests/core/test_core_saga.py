@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -366,6 +367,39 @@ def test_what_cannot_be_stored_or_is_not_registered_is_refused_before_anything_i
         assert refused == [*[EncodeError] * 2, *unknown_names, *[InvalidArgumentError] * 3, EncodeError]
         assert asked(stage) == []
         assert stage.instance.is_finished
+
+
+def test_a_generator_that_asks_for_what_it_does_not_get_is_refused_where_it_is_registered() -> None:
+    refused: list[str] = []
+
+    def as_an_orchestrator(ctx: OrchestrationContext, what: int) -> Any:
+        yield from ()
+
+    def of_one(what: Any) -> Any:
+        yield from ()
+
+    def body(ctx: OrchestrationContext, saga: Saga) -> Any:
+        for call in (
+            lambda: saga.run(a, as_an_orchestrator, 1),
+            lambda: saga.run(a, as_an_orchestrator, 1, undo_input=2),
+            lambda: saga.run(a, of_one, 1),
+            lambda: saga.run(a, as_an_orchestrator, 1, undo_input=str),
+            lambda: saga.add(of_one),
+        ):
+            with pytest.raises(InvalidArgumentError) as caught:
+                call()
+            refused.append(str(caught.value))
+        saga.add(of_one, 1)
+        saga.add(partial(of_one, 1))
+        yield from ()
+
+    with staged(body) as stage:
+        stage.run()
+        assert asked(stage) == []
+        assert stage.instance.is_finished
+    assert len(refused) == 5
+    assert "missing a required argument: 'ctx'" in refused[0]
+    assert "ctx.call_sub_orchestrator" in refused[0]
 
 
 def test_a_saga_that_is_over_takes_nothing() -> None:

@@ -17,11 +17,15 @@ from replayflow import (
     EntityLock,
     Instance,
     InvalidArgumentError,
+    OrchestrationCanceled,
     OrchestrationCancelled,
     OrchestrationContext,
     OrchestrationFailed,
     OrchestratorError,
+    Task,
     race,
+    when_all,
+    when_any,
 )
 from replayflow.core.tasks import Orchestration
 from tests.semantics.kit import LIMIT, Place, failure_of, kinds, until, until_recorded, until_status
@@ -451,6 +455,38 @@ async def test_who_is_cancelled_in_line_leaves_it_before_the_clean_up_begins(pla
         await until_recorded(instance, "EntityLockRequested", 2)
         await instance.cancel()
         assert await instance.result(LIMIT) == 1
+        await until_free(hub.client, A)
+        await holder.raise_event("go", "on")
+        await until_free(hub.client, A, B)
+
+
+@pytest.mark.parametrize("beside", ["race", "when_any", "when_all"])
+async def test_who_is_cancelled_in_line_beside_other_tasks_leaves_it_too(place: Place, beside: str) -> None:
+    waiting = App()
+    waiting.include(app)
+
+    @waiting.orchestrator
+    def in_line(ctx: OrchestrationContext) -> Orchestration[int]:
+        both: list[Task[Any]] = [ctx.lock_entities([A, B]), ctx.create_timer(timedelta(days=1))]
+        compose: Any = {"race": race, "when_any": when_any, "when_all": when_all}[beside]
+        try:
+            yield compose([compose(both)])
+        except OrchestrationCancelled:
+            one: int = yield ctx.call_sub_orchestrator(child)
+            with (yield ctx.lock_entities([A])):
+                yield ctx.call_entity(A, "add", one)
+            raise
+        return 0
+
+    async with place.hub(waiting, warm_instances=1) as hub:
+        holder = await hub.client.start(hold, [B])
+        await until_said(holder, "holding")
+        instance = await hub.client.start("in_line")
+        await until_recorded(instance, "EntityLockRequested", 2)
+        await instance.cancel()
+        with pytest.raises(OrchestrationCanceled):
+            await instance.result(LIMIT)
+        assert await balance(hub.client, A) == 1
         await until_free(hub.client, A)
         await holder.raise_event("go", "on")
         await until_free(hub.client, A, B)

@@ -1101,7 +1101,11 @@ async def test_an_activity_that_no_worker_knows_parks_the_instance(place: Place)
     [
         ({"concurrency": 0}, "concurrency is 0"),
         ({"concurrency": 1.5}, "concurrency is 1.5"),
+        ({"concurrency": True}, "concurrency is True"),
+        ({"concurrency": 2**63}, "concurrency is 9223372036854775808"),
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 10**30}, "batch_size is 1000000"),
+        ({"tolerated_failures": 10**30}, "tolerated_failures is 1000000"),
         ({"tolerated_failures": -1}, "tolerated_failures is -1"),
         ({"tolerated_failures": 1.5}, "a share of the items"),
         ({"tolerated_failures": float("nan")}, "tolerated_failures is nan"),

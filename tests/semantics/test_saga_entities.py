@@ -16,6 +16,8 @@ from replayflow import (
     OrchestrationContext,
     Saga,
     TaskHub,
+    race,
+    when_all,
 )
 from tests.semantics.kit import LIMIT, Place, failure_of, kinds, until, until_recorded
 
@@ -64,6 +66,41 @@ def hasty(ctx: OrchestrationContext) -> Orchestration[None]:
         saga.run(ctx.lock_entities([A, B]), note)
         yield ctx.create_timer(timedelta(0))
         raise ValueError("in line, and gone")
+
+    yield from ctx.saga(body)
+
+
+@app.activity
+async def refuse() -> None:
+    raise ValueError("refused")
+
+
+@app.activity
+async def nothing() -> None: ...
+
+
+@app.orchestrator
+def torn(ctx: OrchestrationContext) -> Orchestration[None]:
+    def pay_back() -> Orchestration[None]:
+        with (yield ctx.lock_entities([A])):
+            yield ctx.call_entity(A, "add", 1)
+
+    def body(saga: Saga) -> Orchestration[None]:
+        yield from saga.run(nothing, pay_back)
+        yield when_all([ctx.lock_entities([A, B]), ctx.call_activity(refuse)], fail_fast=True)
+
+    yield from ctx.saga(body)
+
+
+@app.orchestrator
+def patient(ctx: OrchestrationContext) -> Orchestration[None]:
+    def pay_back() -> Orchestration[None]:
+        with (yield ctx.lock_entities([A])):
+            yield ctx.call_entity(A, "add", 1)
+
+    def body(saga: Saga) -> Orchestration[None]:
+        yield from saga.run(nothing, pay_back)
+        yield race([ctx.lock_entities([A, B]), ctx.create_timer(timedelta(days=1))])
 
     yield from ctx.saga(body)
 
@@ -130,3 +167,28 @@ async def test_a_saga_that_undoes_waits_for_no_lock_and_is_in_no_section(place: 
         assert await hub.client.read_entity(C) == 1
         await holder.raise_event("go")
         await until_read(hub, {C: 1})
+
+
+@pytest.mark.parametrize("warm_instances", [1, 1000])
+async def test_a_saga_that_undoes_has_left_the_line_that_its_body_stood_in(place: Place, warm_instances: int) -> None:
+    async with place.hub(app, warm_instances=warm_instances) as hub:
+        holder = await until_holding(hub)
+        instance = await hub.client.start("torn")
+        assert "refused" in (await failure_of(instance)).message
+        assert await hub.client.read_entity(A) == 1
+        await holder.raise_event("go")
+        await until_read(hub, {A: 1})
+
+
+@pytest.mark.parametrize("warm_instances", [1, 1000])
+async def test_a_saga_that_is_cancelled_while_it_races_for_a_lock_undoes(place: Place, warm_instances: int) -> None:
+    async with place.hub(app, warm_instances=warm_instances) as hub:
+        holder = await until_holding(hub)
+        instance = await hub.client.start("patient")
+        await until_recorded(instance, "EntityLockRequested", 2)
+        await instance.cancel("enough")
+        with pytest.raises(OrchestrationCanceled, match="enough"):
+            await instance.result(LIMIT)
+        assert await hub.client.read_entity(A) == 1
+        await holder.raise_event("go")
+        await until_read(hub, {A: 1})
