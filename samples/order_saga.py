@@ -9,7 +9,8 @@ twice, however often it is sent.
 By hand, with a worker that may be killed, and a request to cancel while the order is being packed:
 
     replayflow worker samples.order_saga:app --store orders.db
-    replayflow start order_saga --input '{"number": "o-3", "item": "a kite", "destination": "Lisbon"}' --id o-3 --store orders.db
+    replayflow start order_saga --input '{"number": "o-3", "item": "a kite", "destination": "Lisbon",
+        "packing_seconds": 20}' --id o-3 --store orders.db
     replayflow cancel o-3 --store orders.db
 """
 

@@ -44,7 +44,8 @@ def _check_presence(store: Store) -> None:
     path = store.path
     if not path.exists():
         raise StoreMissingError(
-            f"there is no task hub at {path.absolute()}: name one with --store or $REPLAYFLOW_STORE; run, worker and start make one"
+            f"there is no task hub at {path.absolute()}: name one with --store or $REPLAYFLOW_STORE; "
+            "run, worker, start, schedule create and entity signal make one"
         )
     if path.is_file() and path.stat().st_size == 0:
         raise StoreMissingError(f"the file {path.absolute()} is empty: no worker and no client has made it a task hub")

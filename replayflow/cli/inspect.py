@@ -43,7 +43,11 @@ _WIDE_COLUMNS = 100
 @click.option("--name", help="The orchestrator's name.")
 @click.option("--prefix", help="What the id begins with.")
 @tag_option("A tag that it has; many times for all of them.")
-@click.option("--parked", is_flag=True, help="Only those that are set aside because the code does not fit.")
+@click.option(
+    "--parked",
+    is_flag=True,
+    help="Only those set aside with a problem: code that does not fit, a compensation that failed for good.",
+)
 @click.option("--entities", is_flag=True, help="Entities, too.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="How many at most.")
 @click.option("--cursor", help="Where to read on: what the page before ended with.")

@@ -7,6 +7,7 @@ import dataclasses
 import re
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import click
@@ -55,7 +56,8 @@ def _moment(_context: object, option: click.Parameter, text: str | None) -> date
     try:
         found = start_at(text)
     except InvalidArgumentError as error:
-        raise InvalidArgumentError(str(error).replace("--at", option.opts[0])) from None
+        reason = str(error).replace("--at", option.opts[0]).replace("+SECONDS from now, or ", "")
+        raise InvalidArgumentError(reason) from None
     if isinstance(found, timedelta):
         raise InvalidArgumentError(f"{text!r} is no time: write an ISO time with its zone, 2030-01-31T08:00:00+01:00")
     return found
@@ -65,14 +67,21 @@ def _choice(names: tuple[str, ...]) -> click.Choice[str]:
     return click.Choice([*names, *(name.replace("_", "-") for name in names if "_" in name)])
 
 
-def _plan_options(command: F) -> F:
-    """When, and what to do where that does not go smoothly: as keywords of `create_schedule` and `update`; None where not given."""
+def _plan_options(command: F, *, is_new: bool = True) -> F:
+    """When, and what to do where that does not go smoothly: as keywords of `create_schedule` and `update`; None where not given.
+
+    The defaults are those of a new schedule: an update leaves what it is not given.
+    """
+
+    def defaulting(help: str, default: str) -> str:
+        return f"{help}  [default: {default}]" if is_new else help
+
     for option in reversed(
         (
             click.option("--every", metavar="LENGTH", callback=_length, help="An interval: 90s, 5m, 1h30m."),
             click.option("--cron", metavar="EXPRESSION", help="Five fields: minute, hour, day, month, weekday."),
             click.option(
-                "--zone", metavar="ZONE", help="The time zone of --cron, such as Europe/Berlin.  [default: UTC]"
+                "--zone", metavar="ZONE", help=defaulting("The time zone of --cron, such as Europe/Berlin.", "UTC")
             ),
             click.option(
                 "--start-at", metavar="TIME", callback=_moment, help="The first time, an ISO time with its zone."
@@ -80,13 +89,13 @@ def _plan_options(command: F) -> F:
             click.option("--end-at", metavar="TIME", callback=_moment, help="No run after this time."),
             click.option("--jitter", metavar="LENGTH", callback=_length, help="Delay each run by up to so much."),
             click.option(
-                "--overlap", type=_choice(_OVERLAPS), help="Where the run before has not ended.  [default: skip]"
+                "--overlap", type=_choice(_OVERLAPS), help=defaulting("Where the run before has not ended.", "skip")
             ),
-            click.option("--misfire", type=_choice(_MISFIRES), help="Where times were missed.  [default: run_once]"),
+            click.option("--misfire", type=_choice(_MISFIRES), help=defaulting("Where times were missed.", "run_once")),
             click.option(
-                "--catch-up-max", type=int, metavar="N", help="How many --misfire catch_up runs.  [default: 10]"
+                "--catch-up-max", type=int, metavar="N", help=defaulting("How many --misfire catch_up runs.", "10")
             ),
-            click.option("--grace", metavar="LENGTH", callback=_length, help="How late is on time.  [default: 1m]"),
+            click.option("--grace", metavar="LENGTH", callback=_length, help=defaulting("How late is on time.", "1m")),
         )
     ):
         command = option(command)
@@ -146,7 +155,7 @@ def create(
 
 @schedule.command()
 @click.argument("name")
-@_plan_options
+@partial(_plan_options, is_new=False)
 @input_options
 @store_options
 def update(

@@ -82,6 +82,18 @@ def test_what_is_wrong_is_refused_and_makes_no_schedule(arguments: tuple[str, ..
         assert accepted("schedule", "list", "--json")["schedules"] == []
 
 
+@pytest.mark.parametrize("time", ["2030-01-31T08:00", "soon"])
+def test_a_wrong_time_is_told_with_the_option_that_gave_it(time: str) -> None:
+    said = refused(2, "schedule", "backfill", "nightly", "--from", time, "--to", "2030-01-31T09:00Z")
+    assert f"--from is '{time}'" in said
+    assert "+SECONDS" not in said  # a time is wanted, no distance
+
+
+def test_an_update_claims_no_defaults() -> None:
+    told = [" ".join(invoke("schedule", verb, "--help").stdout.split()) for verb in ("create", "update")]
+    assert ["[default: skip]" in help for help in told] == [True, False]
+
+
 def test_a_schedule_that_is_not_there_is_said_so() -> None:
     made("--every", "1h")
     assert "no schedule 'none'" in refused(4, "schedule", "show", "none")
