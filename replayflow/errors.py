@@ -150,6 +150,16 @@ class ScheduleError(UserError):
     code = "RF132"
 
 
+class EntityStateError(UserError):
+    """The stored state of an entity cannot be rebuilt by the code at hand: its class or the annotation of its state has changed.
+
+    Nothing is performed and nothing is lost: the entity is parked, with what came for it, and goes on under a worker whose code fits the state.
+    Fields may be added with a default; to change one, keep the old one until every entity has been performed once.
+    """
+
+    code = "RF133"
+
+
 # ---- the instance cannot do that now --------------------------------------------------------------------------
 
 

@@ -47,13 +47,20 @@ from replayflow.core.events import (
 )
 from replayflow.core.nothing import NOTHING
 from replayflow.core.tasks import EventTask, Pending, TimerTask, complete
-from replayflow.errors import CompensationError, DecodeError, NonDeterminismError, OrchestratorError, ScheduleError
+from replayflow.errors import (
+    CompensationError,
+    DecodeError,
+    EntityStateError,
+    NonDeterminismError,
+    OrchestratorError,
+    ScheduleError,
+)
 
 _logger = logging.getLogger("replayflow")
 
 
-FAULTS = (CompensationError, ScheduleError)
-Fault: TypeAlias = CompensationError | ScheduleError
+FAULTS = (CompensationError, ScheduleError, EntityStateError)
+Fault: TypeAlias = CompensationError | ScheduleError | EntityStateError
 """What the code cannot go on with: its episode does not count, and the instance is parked until other code, or another worker, is there."""
 
 

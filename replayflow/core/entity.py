@@ -45,7 +45,7 @@ from replayflow.core.events import (
     TimerFired,
 )
 from replayflow.core.moments import due_at
-from replayflow.errors import FailureDetails
+from replayflow.errors import EntityStateError, FailureDetails
 
 _logger = logging.getLogger("replayflow")
 SNAPSHOT_AFTER_EVENTS = 2_000
@@ -271,7 +271,7 @@ class Entity:
         before = len(self._decided)
         try:
             output, payload = self._outcome(ctx, asked)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, EntityStateError):
             raise
         except BaseException as error:  # a SystemExit, say: user code must not end the worker
             del self._decided[before:]
@@ -335,9 +335,22 @@ class Entity:
         return self.standing.now
 
     def load_state(self) -> Any:
-        """The state as a value, the same object until an operation raises."""
+        """The state as a value, the same object until an operation raises.
+
+        Raises:
+            EntityStateError: it cannot be rebuilt. The whole episode is undone, and the entity parked.
+        """
         if self._state is _ABSENT:
-            self._state = self._definition.decode(self._codec, self.standing.payload, f"state of entity '{self._id}'")
+            payload = self.standing.payload
+            try:
+                self._state = self._definition.decode(self._codec, payload, f"state of entity '{self._id}'")
+            except Exception as error:
+                if payload is None:
+                    raise  # there is no state yet: the operation alone is at fault
+                raise EntityStateError(
+                    f"the stored state of entity '{self._id}' does not fit the code at hand ({error}); "
+                    "what came for it waits for code that fits"
+                ) from error
         return self._state
 
     def decode_state(self, type: Any) -> Any:

@@ -493,3 +493,34 @@ async def test_a_suspended_entity_performs_nothing_until_it_is_resumed(place: Pl
         assert await hub.client.read_entity("@register@a") == 1
         await hub.client.get("@register@a").resume()
         await until_state(hub.client, "@register@a", 3)
+
+
+async def test_an_entity_whose_state_does_not_fit_the_code_is_parked_and_loses_nothing(place: Place) -> None:
+    """A wrong deployment, with messages that come meanwhile, and the right one again."""
+    before, wrong = App(), App()
+
+    @before.entity(name="tally")
+    def tally(ctx: EntityContext[int], n: int) -> None:
+        ctx.state = (ctx.state or 0) + n
+
+    @wrong.entity(name="tally")
+    def changed(ctx: EntityContext[list[int]], n: int) -> None:
+        ctx.state = [*(ctx.state or []), n]
+
+    async with place.hub(before) as hub:
+        await hub.client.signal_entity("@tally@a", "add", 5)
+        await until_state(hub.client, "@tally@a", 5)
+    async with place.hub(wrong) as hub:
+        for _ in range(3):
+            await hub.client.signal_entity("@tally@a", "add", 1)
+
+        async def problem() -> Any:
+            shown = await hub.client.get_entity("@tally@a")
+            return shown is not None and shown.problem
+
+        assert "the stored state of entity '@tally@a' does not fit the code at hand" in await until(problem)
+    async with place.hub(before) as hub:
+        await until_state(hub.client, "@tally@a", 8)
+        shown = await hub.client.get_entity("@tally@a")
+        assert shown is not None
+        assert shown.problem is None
