@@ -89,8 +89,8 @@ class Live:
         self.start: Sequence[HistoryEvent] = ()
         self.mailbox: list[HistoryEvent] = []
         self.numbers: dict[int, tuple[int, str | None]] = NOTHING
-        self.discarded: list[int] = []
-        self.orphans: list[tuple[str, TaskScheduled]] = []
+        self.discarded: list[int] | None = None
+        self.orphans: Sequence[tuple[str, TaskScheduled]] = ()
         self.owing: AbstractSet[tuple[str, int]] = _NO_KEYS
         self.ran: AbstractSet[tuple[str, int]] = _NO_KEYS
         self.running: dict[int, Run] = {}
@@ -133,7 +133,7 @@ class Live:
         else:
             self.mailbox = [event for event in self.mailbox if id(event) not in self.numbers]
         self.numbers = NOTHING
-        self.discarded = []
+        self.discarded = None
         self.execution_id = record.execution_id
         self.row = RowState(
             record.status,
@@ -144,7 +144,7 @@ class Live:
             record.completed_at,
             record.orphans,
         )
-        self.orphans = [] if record.orphans is None else rows.decode_orphans(record.orphans)
+        self.orphans = () if record.orphans is None else rows.decode_orphans(record.orphans)
         self.sequence = record.start_number + 1 + loaded.piece_count
         start = events.decode(record.start)
         pieces = events.decode_pieces(loaded.pieces, loaded.piece_count)
@@ -179,7 +179,7 @@ class Live:
         heir.row = RowState(
             Status.PENDING, start.wake_at, custom_status=self.row.custom_status, orphans=self.row.orphans
         )
-        heir.discarded = list(self.discarded)
+        heir.discarded = None if self.discarded is None else list(self.discarded)
         for event in self.mailbox:
             numbered = self.numbers.get(id(event))
             if numbered is None:
@@ -189,17 +189,23 @@ class Live:
                 heir.mailbox.append(event)
                 heir.number(event, *numbered)
             else:
-                heir.discarded.append(number)
+                heir.discard(number)
         return heir
 
     def receive(self, delivery: Delivery) -> None:
         """The message is in the mailbox; one for another execution, or a mere nudge, waits to be struck from the inbox."""
         if delivery.event is None or (delivery.execution_id is not None and delivery.execution_id != self.execution_id):
-            self.discarded.append(delivery.number)
+            self.discard(delivery.number)
             return
         for event in events.decode(delivery.event):
             self.number(event, delivery.number, delivery.execution_id)
             self.mailbox.append(event)
+
+    def discard(self, number: int) -> None:
+        """The message with the number waits to be struck from the inbox."""
+        if self.discarded is None:
+            self.discarded = []
+        self.discarded.append(number)
 
     def number(self, event: HistoryEvent, number: int, execution_id: str | None) -> None:
         """The event stands in the inbox, too, under the number, meant for the execution."""

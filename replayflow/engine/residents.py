@@ -269,7 +269,8 @@ class Residents:
                 self.alarms.set(live.id, alarm)
             if instance.maps:
                 self._maps.follow(live, list(instance.maps.values()))
-        live.orphans = [(owner, task) for owner, task in live.orphans if (owner, task.event_id) not in live.ran]
+        if live.orphans:
+            live.orphans = [(owner, task) for owner, task in live.orphans if (owner, task.event_id) not in live.ran]
         for execution_id, task in live.orphans:
             if task.name in self._environment.activities:
                 self._start_orphan(live, execution_id, task)
@@ -375,12 +376,13 @@ class Residents:
         if start:
             live.start = ()
         if discarded:
-            live.discarded = []
-        numbers, loose = discarded, mailbox
+            live.discarded = None
+        numbers: Sequence[int] = discarded or ()
+        loose = mailbox
         if live.numbers:
             loose = [event for event in mailbox if id(event) not in live.numbers]
             held = {id(event) for event in done.held}
-            numbers = [*discarded, *live.numbers_of([event for event in mailbox if id(event) not in held])]
+            numbers = [*numbers, *live.numbers_of([event for event in mailbox if id(event) not in held])]
         if done.held:
             self._keep_held(live, done.held)
         commit = done.commit
@@ -670,7 +672,7 @@ class Residents:
         self._warm.drop(live)
         for number, _ in live.numbers.values():
             self.intake.held.discard(number)
-        self.intake.held.difference_update(live.discarded)
+        self.intake.held.difference_update(live.discarded or ())
         self._close(live)
 
     def _close(self, live: Live) -> None:

@@ -18,31 +18,33 @@ class Warm:
         self._limit = limit
         self._orderly = limit // 2  # with fewer there is no hurry to know who is the oldest
         self._cool = cool
-        self._lives: OrderedDict[str, Live] = OrderedDict()
+        self._lives: dict[str, Live] = {}  # an ordered one, which takes twice the memory, once there are many
 
     def touch(self, live: Live) -> None:
         """Something happens to the instance."""
         lives = self._lives
         lives[live.id] = live
         if len(lives) > self._orderly:
+            if not isinstance(lives, OrderedDict):
+                lives = self._lives = OrderedDict(lives)
             lives.move_to_end(live.id)
             if len(lives) > self._limit:
-                self._make_room(live)
+                self._make_room(lives, live)
 
     def drop(self, live: Live) -> None:
         """The instance's generator is gone."""
         if self._lives.get(live.id) is live:
             del self._lives[live.id]
 
-    def _make_room(self, touched: Live) -> None:
+    def _make_room(self, lives: OrderedDict[str, Live], touched: Live) -> None:
         # What is at work cannot go; it moves to the young end, so that a crowd of such is not looked at again and again.
-        for live in list(islice(self._lives.values(), _LOOKED_AT_MAX)):
+        for live in list(islice(lives.values(), _LOOKED_AT_MAX)):
             if live is touched:
                 return  # the youngest stays, or it would be read again at once
             if live.is_busy or live.is_queued or live.is_loading:
-                self._lives.move_to_end(live.id)
+                lives.move_to_end(live.id)
                 continue
-            del self._lives[live.id]
+            del lives[live.id]
             self._cool(live)
-            if len(self._lives) <= self._limit:
+            if len(lives) <= self._limit:
                 return
