@@ -205,8 +205,11 @@ class Saga:
         place: `saga.run(ctx.call_sub_orchestrator(book, trip), cancel)`. For anything else there is `add`.
 
         `undo` is an activity (function or name), or a generator function. An activity gets the action's `input` if `undo_input` does not give
-        another, a generator function nothing. Of a map that is under way then nothing more begins; what is at work for it is waited for. An `undo_input` that is a function is called when it comes to undoing, with the action's result, or
+        another, a generator function nothing. An `undo_input` that is a function is called when it comes to undoing, with the action's result, or
         with None where the action failed or nobody knows its result. `undo_retry` takes the place of the saga's own.
+
+        An action that is under way when the saga fails is waited for before it is undone. Of a map nothing more begins then: its children at work are
+        asked to cancel, and all that is at work is waited for.
 
         Raises:
             EncodeError, InvalidArgumentError: an input cannot travel as a payload, or is none, or `undo` cannot be called with what it gets;
