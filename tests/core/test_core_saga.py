@@ -636,7 +636,7 @@ def test_a_compensation_that_fails_for_good_is_never_told_to_the_code_and_is_sti
 
 
 def test_what_is_undone_in_parallel_is_parked_with_what_there_was_to_undo_at_the_same_time() -> None:
-    with staged(steps(1, 2, parallel=True)) as stage:
+    with staged(steps(1, 2), parallel=True) as stage:
         stage.run()
         stage.run(done(1))
         stage.run(done(2))
