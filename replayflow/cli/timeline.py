@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from replayflow.cli import values
 from replayflow.core import events
 from replayflow.core.events import HistoryEvent
+from replayflow.core.mapping import NEVER
 
 _SHOWN_MAX = 5
 
@@ -60,8 +61,14 @@ def _name(task_id: int, scheduled: Mapping[int, HistoryEvent]) -> str:
 
 def _came_to(event: events.MapProgress) -> str:
     """How many calls of a map ended in which way."""
-    waiting = sum(failure.retry_at_microseconds is not None for failure in event.failures)
-    counts = {"done": len(event.numbers), "to be tried again": waiting, "failed": len(event.failures) - waiting}
+    given_up = sum(failure.retry_at_microseconds == NEVER for failure in event.failures)
+    waiting = sum(failure.retry_at_microseconds is not None for failure in event.failures) - given_up
+    counts = {
+        "done": len(event.numbers),
+        "to be tried again": waiting,
+        "given up": given_up,
+        "failed": len(event.failures) - waiting - given_up,
+    }
     return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
 
 

@@ -96,6 +96,19 @@ class ScheduleMap(Struct):
         )
 
 
+class StopMap(Struct):
+    """Nothing more of the map begins, and what is at work for it comes to its end."""
+
+    task_id: int
+    site: str = ""
+
+    def record(self) -> events.MapStopped:
+        return events.MapStopped(self.task_id)
+
+    def fits(self, event: HistoryEvent) -> bool:
+        return type(event) is events.MapStopped and event.task_scheduled_id == self.task_id
+
+
 class CreateTimer(Struct):
     id: int
     fire_at_microseconds: int
@@ -210,6 +223,7 @@ Matched: TypeAlias = (
     ScheduleTask
     | CreateSubOrchestration
     | ScheduleMap
+    | StopMap
     | CreateTimer
     | SendEvent
     | CancelTimer

@@ -24,6 +24,7 @@ from replayflow.core.events import (
     ExecutionSuspended,
     ExecutionTerminated,
     HistoryEvent,
+    MapDrained,
     MapPage,
     MapProgress,
     MapRetried,
@@ -109,7 +110,7 @@ def take_in(
         if admitted is None:
             continue
         chunk.append(admitted)
-        if isinstance(admitted, MapProgress | MapPage | MapRetried):
+        if isinstance(admitted, MapProgress | MapPage | MapRetried | MapDrained):
             _move_map(instance, admitted, episode, now)
             executor.deliver(admitted)
             continue
@@ -144,13 +145,15 @@ def take_in(
     return replaced
 
 
-def _move_map(instance: Instance, event: MapProgress | MapPage | MapRetried, episode: Episode, now: int) -> None:
+def _move_map(
+    instance: Instance, event: MapProgress | MapPage | MapRetried | MapDrained, episode: Episode, now: int
+) -> None:
     """The event has happened to its map: retries are set, children take the places that are free, or are stopped where the map is over."""
     open = instance.maps[event.task_scheduled_id]
     instance.apply(event)
     episode.mapped.append(open)
     if isinstance(event, MapProgress):
-        for at in {failure.retry_at_microseconds for failure in event.failures} - {None}:
+        for at in {failure.retry_at_microseconds for failure in event.failures} - {None, mapping.NEVER}:
             episode.alarms.append(Alarm(at or 0, MAP_RETRY, open.id))
     follow_map(instance, open, episode, now)
 
@@ -181,6 +184,10 @@ def _admit(
             id = event.task_scheduled_id
             predicate = executor.predicate_of(id) if type(event) is MapProgress and event.failures else None
             return mapping.admitted(instance.maps.get(id), event, now, random, predicate)
+        case MapDrained():
+            open = instance.maps.get(event.task_scheduled_id)
+            is_drained = open is not None and open.is_stopping and not open.at_work and not instance.is_finished
+            return event if is_drained else None
         case _:
             return event
 

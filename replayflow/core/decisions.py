@@ -30,6 +30,7 @@ from replayflow.core.actions import (
     SendEvent,
     SetCustomStatus,
     StartInstance,
+    StopMap,
 )
 from replayflow.core.entity_actions import SendEntityMessage
 from replayflow.core.events import (
@@ -144,7 +145,7 @@ class Decisions:
         if self.is_sealed:
             return
         if self.ending is not None:
-            if not isinstance(action, CancelTimer | CancelTask | StartInstance | AskInstance):
+            if not isinstance(action, CancelTimer | CancelTask | StartInstance | AskInstance | StopMap):
                 self.next_id -= 1
             raise OrchestratorError(
                 f"{action.site}: {describe(action.record())} was asked for after continue_as_new at {self.ending.site}: "

@@ -23,17 +23,20 @@ from replayflow.core.departures import (
     follow_map,
     send_entity_message,
     sent,
+    stop_map,
 )
 from replayflow.core.endings import continuation, finish, owed, replacement
 from replayflow.core.entity_actions import RemoveEntity, ScheduleOrchestration, SendEntityMessage
 from replayflow.core.entity_ids import is_entity_id
 from replayflow.core.events import (
     EventSent,
+    ExecutionCancelRequested,
     ExecutionCompleted,
     ExecutionReplaced,
     HistoryEvent,
     InstanceAsked,
     MapScheduled,
+    MapStopped,
     OrchestratorStarted,
     SubOrchestrationInstanceCreated,
     TaskCanceled,
@@ -196,6 +199,8 @@ def _decide(
                 episode.messages.append(sent(decided))
             case InstanceAsked():
                 ask(instance, decided, episode)
+            case MapStopped() if decided.task_scheduled_id in instance.maps:
+                stop_map(instance, instance.maps[decided.task_scheduled_id], episode, ExecutionCancelRequested())
             case TaskCanceled():
                 cancel(instance, decided.task_scheduled_id, episode)
             case _:

@@ -461,7 +461,8 @@ class MapItemFailed(Struct, array_like=True):
     """A call of a map failed: for good, or with another attempt at `retry_at`, decided when it was taken in.
 
     On its way there `attempt` may be 0, for the present one, and `retry_after_microseconds` is what the call itself asked for. The number -1 is
-    that of the activity that gives the pages.
+    that of the activity that gives the pages. A `retry_at` of -1 is that of a call that failed while its map was stopping: it is neither tried
+    again nor counted as failed.
     """
 
     number: int
@@ -527,6 +528,18 @@ class MapRetried(Fact, tag=113):
 
     task_scheduled_id: int
     numbers: list[int]
+
+
+class MapStopped(Unnumbered, tag=114):
+    """A map was asked to stop: nothing more of it begins, and children that are at work are asked to cancel. The task stays open."""
+
+    task_scheduled_id: int
+
+
+class MapDrained(Fact, tag=115):
+    """Nothing is at work any more for a map that was asked to stop: it is over."""
+
+    task_scheduled_id: int
 
 
 # ---- storing and reading ---------------------------------------------------------------------------------------
@@ -610,6 +623,8 @@ def describe(event: HistoryEvent) -> str:
             return f"event '{event.name}' sent (task {event.event_id})"
         case TimerCanceled():
             return f"cancelling timer {event.timer_id}"
+        case MapStopped():
+            return f"stopping the map of task {event.task_scheduled_id}"
         case InstanceStarted():
             return f"instance '{event.instance_id}' of '{event.name}'"
         case InstanceAsked():

@@ -23,7 +23,7 @@ from replayflow.core.events import (
     TaskCompleted,
     TaskScheduled,
 )
-from replayflow.core.mapping import OpenMap
+from replayflow.core.mapping import NEVER, OpenMap
 from replayflow.core.nothing import NOTHING
 from replayflow.errors import FailureDetails
 
@@ -337,10 +337,20 @@ class Instance:
         if isinstance(event, events.MapProgress):
             for failure in event.failures:
                 at = failure.retry_at_microseconds
-                if at is not None:
+                if at is not None and at != NEVER:
                     self._set(at, MAP_RETRY, open.id)
         if open.is_closed:
             self._close_map(open.id)
+
+    def _map_stopped(self, event: events.MapStopped) -> None:
+        open = self.maps.get(event.task_scheduled_id)
+        if open is not None:
+            was_runnable = open.is_runnable
+            open.stop()
+            self.runnable_maps += open.is_runnable - was_runnable
+
+    def _map_drained(self, event: events.MapDrained) -> None:
+        self._close_map(event.task_scheduled_id)
 
     def _close_map(self, id: int) -> None:
         open = self.maps.pop(id, None)
@@ -398,6 +408,8 @@ _APPLY: dict[type[HistoryEvent], Callable[[Instance, Any], None]] = {
     events.MapProgress: Instance._map_moved,
     events.MapPage: Instance._map_moved,
     events.MapRetried: Instance._map_moved,
+    events.MapStopped: Instance._map_stopped,
+    events.MapDrained: Instance._map_drained,
     events.TimerCreated: Instance._timer_created,
     events.TimerFired: Instance._timer_fired,
     events.TimerCanceled: Instance._timer_canceled,

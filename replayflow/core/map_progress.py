@@ -10,6 +10,7 @@ from replayflow.core.events import (
     Block,
     ExecutionCompleted,
     HistoryEvent,
+    MapDrained,
     MapPage,
     MapProgress,
     MapScheduled,
@@ -53,7 +54,7 @@ class MapStates:
             case MapPage():
                 tally = self._maps[event.task_scheduled_id][1]
                 tally.page(replace(event, items=_extent(event.count, tally.calls.batch_size)))
-            case TaskCanceled():
+            case TaskCanceled() | MapDrained():
                 self._over.add(event.task_scheduled_id)
             case ExecutionCompleted():
                 self._over.update(self._maps)

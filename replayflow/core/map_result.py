@@ -218,7 +218,7 @@ class Decoding:
 class MapTask(Pending[MapResult[R]]):
     """A map that is under way: complete when it is over."""
 
-    __slots__ = ("_decoding", "_gathering", "_index", "_scheduled")
+    __slots__ = ("_decoding", "_gathering", "_index", "_scheduled", "is_stopping")
     label = "map"
 
     def __init__(
@@ -233,6 +233,8 @@ class MapTask(Pending[MapResult[R]]):
         self._scheduled = scheduled
         self._decoding = decoding
         self._index = index
+        self.is_stopping = False
+        """Whether nothing more of it begins: so that it is asked to stop once."""
         self._gathering = Gathering(scheduled)
         self._end_if_over()
 

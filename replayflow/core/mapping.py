@@ -24,6 +24,8 @@ from replayflow.retry import next_attempt_at
 
 PAGE = -1
 """The number of the call that gives the next page."""
+NEVER = -1
+"""The time of the next attempt of a call that failed while its map was stopping."""
 STACKS_PER_EVENT = 10
 MISSING: Any = object()
 
@@ -99,6 +101,7 @@ class OpenMap:
         "attempts",
         "cursor",
         "is_closed",
+        "is_stopping",
         "just_begun",
         "pages",
         "retry_at",
@@ -113,6 +116,8 @@ class OpenMap:
         self.tally = Tally(scheduled)
         self.settled = bytearray(len(self.tally.calls))
         self.is_closed = self.tally.is_over
+        self.is_stopping = False
+        """Whether nothing more of it begins, and only what is at work is waited for."""
         self.attempts: dict[int, int] = {}
         self.retry_at: dict[int, int] = {}
         self.rings: dict[int, set[int]] = {}
@@ -148,20 +153,33 @@ class OpenMap:
         self.is_closed = self.tally.is_over
         self._begin()
 
+    def stop(self) -> None:
+        """Nothing begins any more, neither a call nor a page, and nobody waits for another attempt."""
+        self.is_stopping = True
+        self.just_begun = []
+        self._again.clear()
+        self.retry_at.clear()
+        self.rings.clear()
+
     @property
     def wants_page(self) -> bool:
         """Whether so few calls are left to begin that it is time for the next page."""
         tally = self.tally
-        if tally.is_whole or self.is_closed:
+        if tally.is_whole or self.is_closed or self.is_stopping:
             return False
         done = self._begun if self.scheduled.is_orchestrator else tally.settled
         return len(tally.calls) - done < self.scheduled.concurrency
 
     @property
     def is_runnable(self) -> bool:
-        """Whether a worker has something to run for it now: children run by themselves, a retry at its time."""
+        """Whether a worker has something to do for it now: children run by themselves, a retry at its time.
+
+        Of a map that is stopping a worker has to say when nothing is at work for it any more.
+        """
         if self.is_closed:
             return False
+        if self.is_stopping:
+            return not self.at_work
         if self.wants_page and PAGE not in self.retry_at:
             return True
         waiting = len(self.retry_at) - (PAGE in self.retry_at)
@@ -169,6 +187,8 @@ class OpenMap:
 
     def unknown_activity(self, known: Collection[str]) -> str | None:
         """The name of an activity that the map needs and that is not among the known ones."""
+        if self.is_stopping:
+            return None
         scheduled = self.scheduled
         needed = [None if scheduled.is_orchestrator else scheduled.name, scheduled.pages]
         return next((name for name in needed if name is not None and name not in known), None)
@@ -194,6 +214,8 @@ class OpenMap:
                 self._forget(number)
                 if number != PAGE:
                     settled[number] = 1
+            elif at == NEVER:
+                self._forget(number)
             else:
                 self._stop_waiting(number)
                 self.attempts[number] = failure.attempt
@@ -218,7 +240,7 @@ class OpenMap:
         if not self.scheduled.is_orchestrator:
             return
         self.just_begun = []
-        while not self.is_closed and len(self.at_work) < self.scheduled.concurrency:
+        while not self.is_closed and not self.is_stopping and len(self.at_work) < self.scheduled.concurrency:
             if self._again:
                 number = self._again.popleft()
             elif self._begun < len(self.tally.calls):
@@ -336,7 +358,7 @@ def admitted(
     predicate: Callable[[FailureDetails], bool] | None,
 ) -> MapProgress | MapPage | MapRetried | None:
     """The event as it goes into the history, without what is late or doubled; None where nothing is left of it."""
-    if open is None or open.is_closed:
+    if open is None or open.is_closed or (open.is_stopping and not isinstance(event, MapProgress)):
         return None
     if isinstance(event, MapPage):
         return event if event.number == open.pages and not open.tally.is_whole else None
@@ -348,8 +370,9 @@ def admitted(
     failures: list[MapItemFailed] = []
     for failure in [*event.failures, *misfits]:
         number, attempts = failure.number, open.attempts.get(failure.number, 0)
-        is_settled = open.tally.is_whole if number == PAGE else open.settled[number]
-        if is_settled or number in taken or (failure.attempt and failure.attempt <= attempts):
+        is_settled = open.tally.is_whole or open.is_stopping if number == PAGE else open.settled[number]
+        is_given_up = open.is_stopping and open.scheduled.is_orchestrator and number not in open.at_work
+        if is_settled or is_given_up or number in taken or (failure.attempt and failure.attempt <= attempts):
             continue
         taken.add(number)
         failures.append(_decided(open, failure, attempts + 1, len(failures), now, random, predicate))
@@ -414,8 +437,8 @@ def _decided(
     """The failure with what follows from it. Only the first few of an event keep their stacks: a million would be a history of stacks."""
     values = open.scheduled.page_retry if failure.number == PAGE else open.scheduled.retry
     details = failure.failure_details
-    retry_at = None
-    if values is not None:
+    retry_at = NEVER if open.is_stopping else None
+    if values is not None and not open.is_stopping:
         retry_at = next_attempt_at(
             values,
             attempt=attempt,

@@ -29,6 +29,7 @@ from replayflow.core.events import (
     ExecutionCompleted,
     ExecutionStarted,
     HistoryEvent,
+    MapDrained,
     MapPage,
     MapProgress,
     OrchestratorStarted,
@@ -51,6 +52,7 @@ from replayflow.errors import (
     OrchestrationCancelled,
     OrchestratorError,
     SubOrchestrationError,
+    TaskCanceledError,
 )
 
 _CLOSE_ATTEMPTS_MAX = 100
@@ -179,6 +181,11 @@ class Replay:
                 if not isinstance(task, MapTask) or not task.take(event):
                     return
                 del self.decisions.open[event.task_scheduled_id]
+            case MapDrained():
+                task = self.decisions.open.pop(event.task_scheduled_id, None)
+                if task is None:
+                    return
+                complete(task, None, TaskCanceledError(f"{task.title} was stopped before every item had its turn"))
             case ExecutionStarted():
                 self._start()
                 return

@@ -20,9 +20,10 @@ from typing import Any, NoReturn, TypeVar, overload
 from msgspec.structs import replace
 
 from replayflow.codec import Payload
-from replayflow.core.actions import AskInstance, CreateTimer, ScheduleTask
+from replayflow.core.actions import AskInstance, CreateTimer, ScheduleTask, StopMap
 from replayflow.core.decisions import Decisions, Diverged
 from replayflow.core.definitions import CallPlan, Environment
+from replayflow.core.map_result import MapTask
 from replayflow.core.sections import LockTask
 from replayflow.core.sites import site_of
 from replayflow.core.tasks import (
@@ -207,6 +208,9 @@ class Saga:
         another, a generator function nothing. An `undo_input` that is a function is called when it comes to undoing, with the action's result, or
         with None where the action failed or nobody knows its result. `undo_retry` takes the place of the saga's own.
 
+        An action that is under way when the saga fails is waited for before it is undone. Of a map nothing more begins then: its children at work are
+        asked to cancel, and all that is at work is waited for.
+
         Raises:
             EncodeError, InvalidArgumentError: an input cannot travel as a payload, or is none, or `undo` cannot be called with what it gets;
                 nothing is scheduled or registered.
@@ -291,6 +295,8 @@ class Saga:
     def _undo(self) -> Generator[Task[Any], Any, None]:
         """Everything is undone. Never raises an error of a compensation's."""
         self._is_over = True
+        for step in reversed(self._steps):
+            self._stop_maps(step.task)
         if self._is_parallel:
             for step in reversed(self._steps):
                 yield from self._await_end(step.task)
@@ -312,11 +318,20 @@ class Saga:
                 yield from self._run_through(step, step.undo)
             self._steps.pop()
 
+    def _stop_maps(self, task: Task[Any] | None) -> None:
+        """Nothing more begins of the maps that the task is made of, whenever their turn to be undone comes."""
+        if task is None or task.is_complete:
+            return
+        for leaf in leaves(task):
+            if isinstance(leaf, MapTask) and not leaf.is_complete and not leaf.is_stopping:
+                leaf.is_stopping = True
+                self._decisions.add(StopMap(leaf.id))
+
     def _await_end(self, task: Task[Any] | None) -> Generator[Task[Any], Any, None]:
         """Nobody is at work for the task any more: only then is it known what there is to undo.
 
-        Activities are waited for. So are sub-orchestrations, which are asked to cancel: what they come to would be undone in any case. Timers,
-        events and locks are nobody's work, and given up.
+        Activities are waited for. So are sub-orchestrations, which are asked to cancel: what they come to would be undone in any case; and what a
+        map has at work, which has been asked to stop. Timers, events and locks are nobody's work, and given up.
         """
         if task is None or task.is_complete:
             return
@@ -337,7 +352,8 @@ class Saga:
                 payload = None if value is None else self._encode(value, step.name)
             except Exception as error:
                 self._fault(step, error)
-        values = replace(step.retry, park=self._problem(step))
+        problem = self._problem(step, "was to undo at the same time") if self._is_parallel else self._problem(step)
+        values = replace(step.retry, park=problem)
         limit = step.plan.timeout_microseconds
         return self._schedule(step.plan.name, payload, step.site, values, limit, None, step.predicate)
 
@@ -397,12 +413,15 @@ class Saga:
         decisions.open[id] = task
         return task
 
-    def _problem(self, step: _Step) -> str:
-        """What an instance is parked with where the compensation gives out: what it is, and what is left to undo besides."""
+    def _problem(self, step: _Step, beside: str = "is left to undo besides") -> str:
+        """What an instance is parked with where the compensation gives out: what it is, and what is left to undo besides.
+
+        `beside` says what there is of the others: where they are undone at the same time, nobody knows yet which of them will be left.
+        """
         left = ", ".join(f"{other.name} ({other.site})" for other in reversed(self._steps) if other is not step)
         return (
             f"compensation '{step.name}' (registered at {step.site}) failed for good"
-            f"{f', and this is left to undo besides: {left}' if left else ', the last that was left to undo'}"
+            f"{f', and this {beside}: {left}' if left else ', the last that was left to undo'}"
         )
 
     def _fault(self, step: _Step, error: BaseException) -> NoReturn:

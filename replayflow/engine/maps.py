@@ -13,6 +13,7 @@ from replayflow.codec import Codec
 from replayflow.core.blocks import encode_items
 from replayflow.core.events import (
     HistoryEvent,
+    MapDrained,
     MapItemFailed,
     MapPage,
     MapProgress,
@@ -50,11 +51,15 @@ class Maps:
             if live.instance.maps.get(open.id) is not open:
                 self._close(live, open.id)
             elif live.instance.status is not Status.SUSPENDED and not live.instance.is_finished:
-                window = live.windows.get(open.id) or self._window(live, open)
+                window = live.windows.get(open.id)
+                if window is None and not open.is_stopping:
+                    window = self._window(live, open)
                 if window is not None:
                     window.follow(open, live.mailbox, live.numbers)
                     self._slide(live, window)
                     self._start(window.next_page())
+                if open.is_stopping:
+                    self._drain(live, open, window)
 
     def end(self, live: Live) -> None:
         """The execution is over, and its maps with it."""
@@ -95,6 +100,14 @@ class Maps:
         else:
             self._gather(live, window, run, event)
             self._slide(live, window)
+        if window.open.is_stopping and live is not None and live.windows.get(window.open.id) is window:
+            self._drain(live, window.open, window)
+
+    def _drain(self, live: Live, open: OpenMap, window: Window | None) -> None:
+        """A map that is stopping is over when nothing is at work for it. Said twice it is taken in once."""
+        if not open.at_work and (window is None or not window.under_way()):
+            live.mailbox.append(MapDrained(open.id))
+            self._enqueue(live)
 
     def _gather(self, live: Live, window: Window, run: CallRun, event: Any) -> None:
         progress, is_new = window.gathering(live.mailbox)

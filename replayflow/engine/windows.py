@@ -87,7 +87,7 @@ class Window:
         if len(self.running) >= self._places:
             return None
         open, plan = self.open, self.plan
-        if plan is None or open.is_closed or self._is_full:
+        if plan is None or open.is_closed or open.is_stopping or self._is_full:
             return None
         number = self.due.take(self.end)
         if number is None:
@@ -118,7 +118,7 @@ class Window:
         """The call for the next page, or the next attempt of it; None where that has been handed out."""
         open, page = self.open, self.page
         asked = (open.pages, open.attempts.get(PAGE, 0) + 1)
-        if page is None or open.is_closed or asked <= self._page_asked:
+        if page is None or open.is_closed or open.is_stopping or asked <= self._page_asked:
             return None
         self._page_asked = asked
         scheduled = open.scheduled

@@ -257,6 +257,39 @@ def test_without_crashes_each_attempt_of_a_call_runs_once(plan: Plan, seed: int)
     assert len(calls) == len(set(calls))
 
 
+@SETTINGS
+@given(plans, st.integers(0, 2**32), st.integers(0, 60))
+def test_after_a_stop_nothing_begins_and_what_was_at_work_is_all_that_ends(plan: Plan, seed: int, moves: int) -> None:
+    random = Random(seed)
+    player = Player(plan, random)
+    for _ in range(moves):
+        if not player.is_over:
+            random.choice([player.start, player.finish, player.take_in, player.ring])()
+    open = player.open
+    if open.is_closed:
+        return
+    had_failed = open.tally.failed
+    open.stop()
+    player.ran = []
+    assert not open.rings
+    assert not open.wants_page
+    assert open.just_begun == []
+    assert open.is_runnable == (not open.at_work)
+    assert admitted(open, MapRetried(1, [0]), 0, random, None) is None
+    assert admitted(open, MapPage(1, open.pages, [], 0, None), 0, random, None) is None
+    while player.running and not player.is_over:
+        assert open.at_work <= player.running.keys() | answered(1, player.mailbox)
+        player.finish()
+        if random.random() < 0.5:
+            player.take_in()
+    player.take_in()
+    assert not player.ran
+    assert not open.at_work
+    assert not open.rings
+    assert open.tally.failed == had_failed, "what fails now is not counted"
+    assert player.is_over == (open.tally.is_whole and open.tally.settled == len(open.tally.calls))
+
+
 @given(st.lists(st.binary(max_size=40) | st.none(), max_size=30), st.none() | st.integers(1, 7))
 def test_calls_give_back_the_items_in_order(items: list[bytes | None], batch_size: int | None) -> None:
     blocks = encode_items(CODEC, items, batch_size, "map")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replayflow import App, MapError, OrchestrationContext, OrchestratorError, RetryPolicy, race, when_all
+from replayflow import App, MapError, OrchestrationContext, OrchestratorError, RetryPolicy, Saga, race, when_all
 from replayflow.core import events
 from replayflow.core.events import (
     ExecutionCancelRequested,
@@ -16,15 +16,17 @@ from replayflow.core.events import (
     ExecutionSuspended,
     ExecutionTerminated,
     HistoryEvent,
+    MapDrained,
     MapItemFailed,
     MapProgress,
     MapRetried,
     MapScheduled,
+    MapStopped,
     ParentInstance,
 )
 from replayflow.core.instance import MAP_RETRY, Instance
 from replayflow.errors import FailureDetails, NonDeterminismError
-from tests.core.driver import BEGIN, SECOND, Stage, encoded, fired, raised
+from tests.core.driver import BEGIN, SECOND, Stage, done, encoded, fired, raised
 from tests.core.test_core_mapping import told
 
 BAD = FailureDetails("ValueError", "bad")
@@ -81,6 +83,8 @@ inboxes = st.lists(
             st.builds(bad, st.just(2), st.integers(0, 4)),
             st.builds(MapRetried, st.just(2), st.lists(st.integers(0, 4), min_size=1, max_size=2)),
             st.builds(ended, st.integers(4, 5), st.integers(0, 3)),
+            st.builds(MapDrained, st.integers(1, 2)),
+            st.builds(done, st.integers(3, 4)),
             st.sampled_from([raised("enough"), ExecutionSuspended(), ExecutionResumed(), ExecutionCancelRequested()]),
         ),
         max_size=6,
@@ -90,12 +94,24 @@ inboxes = st.lists(
 )
 
 
+def two_maps_in_a_saga(ctx: OrchestrationContext) -> Any:
+    retry = RetryPolicy(max_attempts=2)
+
+    def body(saga: Saga) -> Any:
+        one = saga.run(ctx.map("work", range(8), tolerated_failures=2, retry=retry), "work", undo_input=1)
+        two = saga.run(ctx.map("child", range(5), concurrency=2, retry=retry), "work", undo_input=lambda _: 2)
+        yield race([when_all([one, two], fail_fast=True), ctx.wait_for_external_event("enough")])
+        raise ValueError("enough")
+
+    yield from ctx.saga(body)
+
+
 @SETTINGS
-@given(inboxes)
+@given(st.sampled_from([two_maps, two_maps_in_a_saga]), inboxes)
 def test_a_cold_generator_has_the_history_of_a_warm_one_and_the_fold_is_the_historys(
-    rounds: list[list[HistoryEvent]],
+    body: Any, rounds: list[list[HistoryEvent]]
 ) -> None:
-    with Stage(app_of(two_maps)) as warm, Stage(app_of(two_maps), always_cold=True) as cold:
+    with Stage(app_of(body)) as warm, Stage(app_of(body), always_cold=True) as cold:
         for n, inbox in enumerate([[], *rounds]):
             if warm.instance.is_finished:
                 break
@@ -284,3 +300,37 @@ def test_a_map_takes_one_id_of_the_counter() -> None:
         ids = [(type(e), e.event_id) for e in stage.history()[0] if e.event_id > 0]
         assert [id for _, id in ids] == [1, 2, 3]
         assert ids[0][0] is MapScheduled
+
+
+def test_a_map_that_stops_is_over_when_it_is_drained_whatever_fails_meanwhile() -> None:
+    with Stage(app_of(two_maps_in_a_saga)) as stage:
+        stage.run()
+        stage.run(ExecutionCancelRequested(), *[bad(2, number) for number in (0, 1)], bad(1, 0))
+        stops = [event.task_scheduled_id for event in stage.history()[-1] if isinstance(event, MapStopped)]
+        assert stops == [2, 1]
+        assert set(stage.instance.maps) == {1, 2}
+        assert stage.instance.maps[2].at_work == {2, 3}, "two wait for another attempt, two have taken their places"
+        stage.run(MapDrained(2), bad(1, 0, 1, 2, 3))
+        assert set(stage.instance.maps) == {1, 2}, "what fails while a map stops does not count"
+        stage.run(bad(2, 2, 3), bad(2, 2))
+        assert not stage.instance.maps[2].at_work
+        stage.run(MapDrained(2), MapDrained(2))
+        assert set(stage.instance.maps) == {1}
+        stage.run(done(3))
+        stage.run(MapDrained(1))
+        stage.run(done(4))
+        assert stage.instance.status == "CANCELED"
+
+
+def test_a_map_that_fails_fast_in_the_episode_of_its_stop_is_over() -> None:
+    def body(ctx: OrchestrationContext) -> Any:
+        yield from ctx.saga(lambda saga: (yield saga.run(ctx.map("child", range(5)), "work", undo_input=1)))
+
+    for always_cold in (False, True):
+        with Stage(app_of(body), always_cold=always_cold) as stage:
+            stage.run()
+            stage.run(ExecutionCancelRequested(), bad(1, 0))
+            assert not stage.instance.maps
+            assert [task.name for task in stage.instance.tasks.values()] == ["work"]
+            stage.run(done(2))
+            assert stage.instance.status == "CANCELED"

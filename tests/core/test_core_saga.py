@@ -635,6 +635,18 @@ def test_a_compensation_that_fails_for_good_is_never_told_to_the_code_and_is_sti
         assert stage.instance.status is Status.FAILED
 
 
+def test_what_is_undone_in_parallel_is_parked_with_what_there_was_to_undo_at_the_same_time() -> None:
+    with staged(steps(1, 2), parallel=True) as stage:
+        stage.run()
+        stage.run(done(1))
+        stage.run(done(2))
+        stage.run(done(3))
+        parked = stage.run(failed(4, NonRetryableError("no refunds today")))
+        assert parked.problem is not None
+        assert "and this was to undo at the same time: undo" in parked.problem
+        assert "left to undo" not in parked.problem, "the other is undone by now"
+
+
 def test_a_compensation_that_cannot_read_what_it_is_given_parks_at_once() -> None:
     with staged(steps(1)) as stage:
         stage.run()

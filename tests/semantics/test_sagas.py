@@ -17,6 +17,7 @@ from replayflow import (
     CompensationFailed,
     Instance,
     InvalidStateError,
+    MapStopped,
     NonRetryableError,
     Orchestration,
     OrchestrationCanceled,
@@ -27,10 +28,13 @@ from replayflow import (
     Saga,
     StoreBusyError,
     SubOrchestrationError,
+    when_all,
 )
+from replayflow.core import events
+from replayflow.core.commit import Commit
 from replayflow.store.base import Park
 from tests.engine.kit import ToldStore, hub_on
-from tests.semantics.kit import LIMIT, Place, failure_of, history, until, until_recorded
+from tests.semantics.kit import LIMIT, Place, failure_of, history, kinds, until, until_recorded
 
 
 class World:
@@ -304,3 +308,148 @@ async def test_a_crash_between_the_failure_and_the_parking_loses_nothing() -> No
     async with hub_on(store, world.app()) as hub:
         assert (await failure_of(hub.client.get("t"))).type == "ActivityError"
     assert world.done[-2:] == ["not flights", "not hotel"]
+
+
+class Batch:
+    """A saga whose only action is a map, and what became of it."""
+
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+        self.ended: list[int] = []
+        self.pages: list[int] = []
+        self.undone: list[tuple[str, int, int]] = []
+        self.gate = asyncio.Event()
+
+    def app(self, over: str, options: dict[str, Any]) -> App:
+        app = App()
+
+        @app.activity
+        async def work(x: int) -> int:
+            self.begun.append(x)
+            await self.gate.wait()
+            self.ended.append(x)
+            return x
+
+        @app.activity
+        async def pages(cursor: int | None) -> tuple[list[int], int]:
+            page = cursor or 0
+            self.pages.append(page)
+            if page:
+                await self.gate.wait()
+            return [2 * page, 2 * page + 1], page + 1  # there is always one more
+
+        @app.activity
+        async def undo(what: str) -> None:
+            self.undone.append((what, len(self.begun), len(self.ended)))
+
+        @app.orchestrator
+        def child(ctx: OrchestrationContext, x: int) -> Orchestration[None]:
+            def body(saga: Saga) -> Orchestration[None]:
+                saga.add(undo, f"child {x}")
+                yield ctx.wait_for_external_event("never")
+
+            yield from ctx.saga(body)
+
+        @app.orchestrator
+        def main(ctx: OrchestrationContext) -> Orchestration[None]:
+            def body(saga: Saga) -> Orchestration[None]:
+                items = pages if over.startswith("pages") else range(500)
+                mapped = ctx.map(child if over.endswith("children") else work, items, concurrency=3, **options)
+                saga.run(mapped, undo, undo_input="all")
+                yield when_all([mapped])
+
+            yield from ctx.saga(body)
+
+        return app
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"tolerated_failures": 1.0},
+    {"on_item_error": "collect", "retry": RetryPolicy(max_attempts=9, first_interval=timedelta(0))},
+]
+
+
+@pytest.mark.parametrize("warm", [1, 1000])
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("over", ["activities", "pages"])
+async def test_of_a_map_that_is_undone_no_more_activities_start_and_those_at_work_are_waited_for(
+    place: Place, over: str, options: dict[str, Any], warm: int
+) -> None:
+    batch = Batch()
+    async with place.hub(batch.app(over, options), warm_instances=warm) as hub:
+        instance = await hub.client.start("main", instance_id="m")
+        await until(lambda: _true(len(batch.begun) == (2 if over == "pages" else 3)))
+        await until(lambda: _true(len(batch.pages) == (2 if over == "pages" else 0)))
+        pages = len(batch.pages)
+        await instance.cancel("enough")
+        await until_recorded(instance, "MapStopped")
+        assert not batch.undone
+        batch.gate.set()
+        with pytest.raises(OrchestrationCanceled):
+            await instance.result(LIMIT)
+        begun = len(batch.begun)
+        assert begun == (2 if over == "pages" else 3)
+        assert batch.undone == [("all", begun, begun)]
+        assert len(batch.pages) == pages
+        assert (await kinds(instance)).count("MapDrained") == 1
+        assert [state.is_over for state in await instance.maps()] == [True]
+
+
+@pytest.mark.parametrize("warm", [1, 1000])
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("over", ["children", "pages of children"])
+async def test_children_of_a_map_that_is_undone_are_asked_to_cancel_and_undo_first(
+    place: Place, over: str, options: dict[str, Any], warm: int
+) -> None:
+    batch = Batch()
+    batch.gate.set()
+    async with place.hub(batch.app(over, options), warm_instances=warm) as hub:
+        instance = await hub.client.start("main", instance_id="m")
+
+        async def children() -> bool:
+            states = [state async for state in hub.client.list()]
+            return sum(state.name == "child" and state.status == "RUNNING" for state in states) == 3
+
+        await until(children)
+        await instance.cancel("enough")
+        with pytest.raises(OrchestrationCanceled):
+            await instance.result(LIMIT)
+        assert sorted(what for what, *_ in batch.undone[:-1]) == ["child 0", "child 1", "child 2"]
+        assert batch.undone[-1] == ("all", 0, 0)
+        states = [state async for state in hub.client.list()]
+        assert {state.status for state in states} == {"CANCELED"}
+        assert len(states) == 4, "no other began"
+
+
+@pytest.mark.parametrize("over", ["activities", "pages", "children", "pages of children"])
+async def test_a_crash_while_a_map_is_drained_begins_nothing_of_it_again(over: str) -> None:
+    batch, store = Batch(), ToldStore()
+    app = batch.app(over, {})
+    at_work = 3 if over == "activities" else 2 if over == "pages" else 0
+    async with hub_on(store, app) as hub:
+        instance = await hub.client.start("main", instance_id="m")
+        if at_work:
+            await until(lambda: _true(len(batch.begun) == at_work))
+        else:
+            await until_recorded(instance, "MapPage" if "pages" in over else "MapScheduled")
+        store.failing = lambda _: StoreBusyError("the disk is gone") if _stopped(store) else None
+        await instance.cancel("enough")
+        await until_recorded(instance, "MapStopped")
+    assert not [undo for undo in batch.undone if undo[0] == "all"]
+    store.work()
+    async with hub_on(store, app) as hub:
+        with pytest.raises(OrchestrationCanceled):
+            await hub.client.get("m").result(LIMIT)
+    assert len(batch.begun) == at_work
+    assert batch.undone[-1] == ("all", at_work, 0)
+
+
+def _stopped(store: ToldStore) -> bool:
+    """Whether a map was asked to stop in what was written."""
+    chunks = [commit.chunk for commit in store.written if isinstance(commit, Commit) and commit.chunk is not None]
+    return any(isinstance(event, MapStopped) for chunk in chunks for event in events.decode(chunk))
+
+
+async def _true(value: bool) -> bool:
+    return value
