@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import stat
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -28,8 +29,11 @@ from replayflow.store import MemoryStore, SqliteStore, store_at
 from replayflow.store.base import Operation
 from replayflow.store.sqlite import schema
 from replayflow.store.sqlite.connection import in_transaction
+from replayflow.store.sqlite.reading import in_snapshot
 from tests.store.builders import OWNER, accepted, all_ids, commit, create, everything, lose_patience, one, post
 from tests.store.children import child, heard
+
+BOUND_SECONDS = 10.0
 
 # ruff: noqa: ASYNC240 - nothing else waits for the event loop here
 
@@ -333,10 +337,19 @@ async def test_a_file_that_another_holds_for_too_long_is_busy_and_free_again(sql
 
 
 async def test_a_reader_does_not_keep_a_writer_waiting(sqlite: SqliteStore, other: SqliteStore) -> None:
-    async with other._snapshot() as read:
-        assert await read("SELECT count(*) FROM instance") == [(0,)]
-        await accepted(sqlite, create("a"))
-        assert await read("SELECT count(*) FROM instance") == [(0,)]
+    began, written = threading.Event(), threading.Event()
+
+    def look_twice(connection: sqlite3.Connection) -> list[int]:
+        counts = [connection.execute("SELECT count(*) FROM instance").fetchone()[0]]
+        began.set()
+        written.wait(BOUND_SECONDS)
+        return [*counts, connection.execute("SELECT count(*) FROM instance").fetchone()[0]]
+
+    looking = asyncio.ensure_future(other._read(lambda connection: in_snapshot(connection, look_twice)))
+    await asyncio.to_thread(began.wait, BOUND_SECONDS)
+    await accepted(sqlite, create("a"))
+    written.set()
+    assert await looking == [0, 0]
     assert await all_ids(other) == ["a"]
 
 
@@ -458,7 +471,7 @@ async def test_a_commit_is_on_the_disk_when_it_returns(path: Path, asked: str, k
     await store.open()
     assert await store._write(lambda c: c.execute("PRAGMA synchronous").fetchone()) == (kept,)
     assert await store._write(lambda c: c.execute("PRAGMA journal_mode").fetchone()) == ("wal",)
-    assert await store._fetch("PRAGMA query_only") == [(1,)]
+    assert await store._read(lambda c: c.execute("PRAGMA query_only").fetchone()) == (1,)
     await store.close()
 
 

@@ -113,21 +113,18 @@ async def test_a_cancelled_read_does_not_leave_the_reader_at_an_old_moment(sqlit
         sequence += 1
         [loaded] = await sqlite.load(["a"])
         assert loaded.piece_count == sequence - 1 == len(await sqlite.history("a")) - 1
-    assert sqlite._reader is not None
-    assert not sqlite._reader.in_transaction
+    assert not await sqlite._read(lambda connection: connection.in_transaction)
 
 
 async def test_a_read_that_is_cancelled_while_it_begins_is_rolled_back(sqlite: SqliteStore) -> None:
-    """The case above by force: BEGIN is on its way to the reader's thread when its caller goes."""
-    assert sqlite._reader is not None
+    """The case above by force: the reading is on its way to its thread when its caller goes."""
     busy, free = threading.Event(), threading.Event()
 
-    def hold() -> None:
+    def hold(_: sqlite3.Connection) -> None:
         busy.set()
         free.wait(BOUND_SECONDS)
 
-    await sqlite._reader.create_function("hold", 0, hold)
-    holding = asyncio.ensure_future(sqlite._reader.execute_fetchall("SELECT hold()"))
+    holding = asyncio.ensure_future(sqlite._read(hold))
     await asyncio.to_thread(busy.wait, BOUND_SECONDS)
     reading = asyncio.ensure_future(sqlite.load(["a"]))
     await asyncio.sleep(0)
@@ -156,9 +153,8 @@ async def test_an_error_of_a_cancelled_write_is_nobodys(sqlite: SqliteStore, cap
 
 async def test_a_read_that_sqlite_interrupts_is_a_store_error_and_the_next_one_works(sqlite: SqliteStore) -> None:
     await accepted(sqlite, create("a"))
-    assert sqlite._reader is not None
     interrupts = True
-    await sqlite._reader.set_progress_handler(lambda: interrupts, 1)
+    await sqlite._read(lambda connection: connection.set_progress_handler(lambda: interrupts, 1))
     for read in (sqlite.load(["a"]), sqlite.history("a"), sqlite.get("a")):
         with pytest.raises(StoreError, match="interrupted"):
             await read

@@ -1,8 +1,7 @@
-"""SQLite as the store uses it: opening a file, one thread that writes, and errors that say what to do.
+"""SQLite as the store uses it: opening a file, one thread that writes and one that reads, and errors that say what to do.
 
-A transaction is one function that runs on the writer thread from BEGIN to COMMIT: one hop for a whole group, and no statement of another
-between two of its own. Durability is WAL with synchronous=FULL: a commit has reached the disk when the function returns. Reading goes
-through aiosqlite.
+A transaction is one function that runs on its thread from BEGIN to COMMIT: one hop for a whole group, and no statement of another between two of
+its own. Durability is WAL with synchronous=FULL: a commit has reached the disk when the function returns.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ def check_file(path: Path) -> None:
 
 
 def connect(path: Path, busy_seconds: float, synchronous: str) -> sqlite3.Connection:
-    """A connection for the writer thread, in WAL mode."""
+    """A connection for the writing thread, in WAL mode."""
     connection = sqlite3.connect(
         path, timeout=busy_seconds, isolation_level=None, check_same_thread=False, cached_statements=CACHED_STATEMENTS
     )
@@ -83,6 +82,19 @@ def connect(path: Path, busy_seconds: float, synchronous: str) -> sqlite3.Connec
             connection.execute("PRAGMA synchronous = NORMAL")
         else:
             connection.execute("PRAGMA synchronous = FULL")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_reader(path: Path, busy_seconds: float) -> sqlite3.Connection:
+    """A connection for the reading thread, which cannot write."""
+    connection = sqlite3.connect(
+        path, timeout=busy_seconds, isolation_level=None, check_same_thread=False, cached_statements=CACHED_STATEMENTS
+    )
+    try:
+        connection.execute("PRAGMA query_only = ON")
     except BaseException:
         connection.close()
         raise
@@ -116,7 +128,7 @@ def in_transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Conne
     return result
 
 
-class WriterThread:
+class DatabaseThread:
     """One thread with one connection. What it is given runs in order, and never two at a time.
 
     While somebody subscribes it looks, whenever it has been idle for `poll_seconds`, whether another connection has changed the file: a read of
