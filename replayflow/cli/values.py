@@ -106,6 +106,7 @@ def state(of: InstanceState) -> dict[str, Any]:
         "custom_status": plain(of.custom_status),
         "failure": None if of.failure is None else failure(of.failure),
         "tags": dict(of.tags),
+        "maps": [dataclasses.asdict(one) for one in of.maps],
         "created_at": of.created_at.isoformat(),
         "updated_at": of.updated_at.isoformat(),
         "completed_at": None if of.completed_at is None else of.completed_at.isoformat(),

@@ -13,6 +13,7 @@ from replayflow.core import events, rows
 from replayflow.core.blocks import payloads_of
 from replayflow.core.events import ExecutionStarted, HistoryEvent, MapPage, MapProgress, MapScheduled
 from replayflow.core.instance import Status
+from replayflow.core.map_progress import MapState, decode_progress
 from replayflow.errors import FailureDetails
 from replayflow.registry import App
 from replayflow.store.base import InstanceRecord
@@ -38,6 +39,8 @@ class InstanceState:
     created_at: datetime
     updated_at: datetime
     completed_at: datetime | None
+    maps: tuple[MapState, ...] = ()
+    """How far the maps are that are under way; `Instance.maps()` has those that are over, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,7 @@ class Views:
             created_at=to_datetime(record.created_at),
             updated_at=to_datetime(record.updated_at),
             completed_at=None if record.completed_at is None else to_datetime(record.completed_at),
+            maps=() if record.progress is None else tuple(decode_progress(record.progress)),
         )
 
     def shown(self, payload: bytes | None, type: Any) -> Any:

@@ -60,6 +60,8 @@ class RowState(Struct, frozen=True):
     completed_at: int | None = None
     orphans: bytes | None = None
     """Activities that an ended execution had scheduled and that still have to run, encoded."""
+    progress: bytes | None = None
+    """How far the maps are that are under way, encoded; None where there is none."""
 
 
 class Ending(Struct):

@@ -1,9 +1,11 @@
-"""How far the maps of a history are: for people who ask, not for the engine."""
+"""How far maps are, for people who ask: all of a history, or, from the instance's row, those that are under way."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import msgspec
 from msgspec.structs import replace
 
 from replayflow.core.events import (
@@ -16,7 +18,8 @@ from replayflow.core.events import (
     MapScheduled,
     TaskCanceled,
 )
-from replayflow.core.mapping import Tally
+from replayflow.core.mapping import OpenMap, Tally
+from replayflow.errors import StoreCorruptError
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,33 @@ class MapStates:
             )
             for id, (name, tally) in self._maps.items()
         ]
+
+
+_stored: msgspec.msgpack.Decoder[list[tuple[int, str, int, int, int, bool]]] = msgspec.msgpack.Decoder(
+    list[tuple[int, str, int, int, int, bool]]
+)
+
+
+def encode_progress(maps: Iterable[OpenMap]) -> bytes | None:
+    """How far they are, as an instance's row keeps it; None where all are over."""
+    tallies = [(open.id, open.scheduled.name, open.tally) for open in maps if not open.is_closed]
+    if not tallies:
+        return None
+    return msgspec.msgpack.encode(
+        [(id, name, tally.calls.items, tally.done, tally.failed, tally.is_whole) for id, name, tally in tallies]
+    )
+
+
+def decode_progress(stored: bytes) -> list[MapState]:
+    """What `encode_progress` made of it.
+
+    Raises:
+        StoreCorruptError: the bytes are no such thing.
+    """
+    try:
+        return [MapState(*fields, is_over=False) for fields in _stored.decode(stored)]
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise StoreCorruptError(f"the stored progress of an instance is damaged: {error}") from error
 
 
 def _extent(items: int, batch_size: int | None) -> list[Block]:

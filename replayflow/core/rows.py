@@ -13,6 +13,7 @@ from replayflow.core.events import (
     TaskScheduled,
 )
 from replayflow.core.instance import Instance, Status
+from replayflow.core.map_progress import encode_progress
 from replayflow.errors import FailureDetails
 
 # What nearly all rows show, once for all instances.
@@ -31,20 +32,24 @@ def changed(
         and row.wake_at == 0
         and len(instance.tasks) > len(instance.retrying)
         and row.custom_status == instance.custom_status
+        and not instance.maps
+        and row.progress is None
     ):
         return None  # at work before, and at work now: what nearly every episode comes to
     finished = instance.is_finished
     wake_at = instance.wake_at()
     if orphans:
         wake_at = 0
+    progress = encode_progress(instance.maps.values()) if instance.maps and not finished else None
     if (
         not finished
         and row.status is instance.status
         and row.wake_at == wake_at
         and row.custom_status == instance.custom_status
+        and row.progress == progress
     ):
         return None
-    if status is Status.RUNNING and not wake_at and not orphans and instance.custom_status is None:
+    if status is Status.RUNNING and not (wake_at or orphans or instance.custom_status or progress):
         return _WAITS if wake_at is None else _AT_WORK
     return RowState(
         status=instance.status,
@@ -54,6 +59,7 @@ def changed(
         failure=None if instance.failure is None else encode_failure(instance.failure),
         completed_at=(row.completed_at or now) if finished else None,
         orphans=encode_orphans(orphans),
+        progress=progress,
     )
 
 

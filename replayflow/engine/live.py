@@ -143,6 +143,7 @@ class Live:
             record.failure,
             record.completed_at,
             record.orphans,
+            record.progress,
         )
         self.orphans = () if record.orphans is None else rows.decode_orphans(record.orphans)
         self.sequence = record.start_number + 1 + loaded.piece_count

@@ -590,6 +590,7 @@ class Residents:
             row.output,
             row.failure,
             row.completed_at,
+            progress=row.progress,
         )
         commit = Commit(live.id, live.execution_id, live.sequence, self._clock.now(), None, state=state)
         live.is_busy = True

@@ -141,6 +141,7 @@ class InstanceRecord(Struct):
     orphans: bytes | None = None
     parent_id: str | None = None
     tags: dict[str, str] | None = None
+    progress: bytes | None = None
 
 
 class Loaded(Struct):

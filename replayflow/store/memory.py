@@ -439,6 +439,7 @@ def _show(record: InstanceRecord, state: RowState) -> None:
     record.failure = state.failure
     record.completed_at = state.completed_at
     record.orphans = state.orphans
+    record.progress = state.progress
 
 
 def _fits(record: InstanceRecord, wanted: InstanceFilter) -> bool:

@@ -13,10 +13,12 @@ import pytest
 from replayflow import (
     ActivityContext,
     App,
+    Client,
     MapError,
     MapProgress,
     MapResult,
     MapScheduled,
+    MapState,
     NonRetryableError,
     OrchestrationContext,
     OrchestrationTerminated,
@@ -1204,3 +1206,54 @@ async def test_a_result_that_does_not_fit_its_annotation_fails_the_map_with_its_
         details = await failure_of(await hub.client.start(main))
         assert details.type == "DecodeError"
         assert "result of item 2 of map of 'odd'" in details.message
+
+
+@pytest.mark.parametrize("has_custom_status", [False, True])
+async def test_the_status_says_how_far_the_maps_are_that_are_under_way(place: Place, has_custom_status: bool) -> None:
+    """Without the history, also for a listing, for who has no app, and after a restart; and no longer once they are over."""
+    told = Told()
+    told.hold(3, 7)
+    told.fails = {5: 1}
+
+    @told.app.orchestrator
+    def main(ctx: OrchestrationContext) -> Any:
+        if has_custom_status:
+            ctx.set_custom_status("counting")
+        yield ctx.map(told.double, range(3, 5), concurrency=1)
+        result = yield ctx.map(told.double, range(10), concurrency=4, tolerated_failures=1)
+        ctx.wait_for_external_event("never")
+        yield ctx.wait_for_external_event("go")
+        return result.succeeded
+
+    async with place.hub(told.app) as hub:
+        instance = await hub.client.start(main, instance_id="i")
+
+        async def is_first() -> bool:
+            return [one.total for one in (await instance.status()).maps] == [2]
+
+        await until(is_first)
+        told.held[3].set()
+
+        async def is_nearly_done() -> bool:
+            return [one.done for one in (await instance.status()).maps] == [8]
+
+        await until(is_nearly_done)
+        expected = MapState(task_id=2, name="double", total=10, done=8, failed=1, is_whole=True, is_over=False)
+        assert (await instance.status()).maps == (expected,)
+        assert (await instance.maps())[1] == expected
+        bare = Client(hub.client._store)
+        assert [state.maps async for state in bare.list()] == [(expected,)]
+    async with place.hub(told.app) as hub:
+        instance = hub.client.get("i")
+        assert (await instance.status()).maps == (expected,)
+        told.let_go()
+
+        async def is_over() -> bool:
+            return (await instance.status()).maps == ()
+
+        await until(is_over)
+        assert (await instance.status()).status == "RUNNING"
+        assert (await instance.maps())[1].is_over
+        await instance.raise_event("go")
+        assert len(await instance.result(LIMIT)) == 9
+        assert (await instance.status()).maps == ()

@@ -62,7 +62,7 @@ def commit(
 
 def shown(status: Status = Status.RUNNING, wake_at: int | None = None) -> RowState:
     completed_at = 3 if status.is_finished else None
-    return RowState(status, wake_at, b"custom", b"output", b"failure", completed_at, b"orphans")
+    return RowState(status, wake_at, b"custom", b"output", b"failure", completed_at, b"orphans", b"progress")
 
 
 def end(id: str = "a", execution: str = "x1", sequence: int = 1, status: Status = Status.COMPLETED) -> Commit:

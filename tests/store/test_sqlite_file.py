@@ -412,20 +412,42 @@ async def test_a_migration_is_applied_as_a_whole_or_not_at_all(path: Path, monke
     before = schema_of(path)
     broken = "CREATE TABLE extra (x);\nALTER TABLE instance ADD COLUMN extra;\nINSERT INTO nowhere VALUES (1);\n"
     first = schema.migrations()
-    monkeypatch.setattr(schema, "migrations", lambda: [*first, (2, broken)])
-    monkeypatch.setitem(schema._SET_VERSION, 2, "PRAGMA user_version = 2")
+    next = len(first) + 1
+    monkeypatch.setattr(schema, "migrations", lambda: [*first, (next, broken)])
+    monkeypatch.setitem(schema._SET_VERSION, next, f"PRAGMA user_version = {next}")
     with pytest.raises(StoreError, match="nowhere"):
         await SqliteStore(path).open()
     assert schema_of(path) == before
-    monkeypatch.setattr(schema, "migrations", lambda: [*first, (2, broken.replace("nowhere", "extra"))])
+    monkeypatch.setattr(schema, "migrations", lambda: [*first, (next, broken.replace("nowhere", "extra"))])
     store = SqliteStore(path)
     await store.open()
     assert await all_ids(store) == ["i0"]
     await store.close()
-    assert schema_of(path)[0] == (2,)
+    assert schema_of(path)[0] == (next,)
     monkeypatch.undo()
     with pytest.raises(NewerSchemaError):
         await SqliteStore(path).open()
+
+
+async def test_a_hub_of_each_former_format_is_brought_up_to_date_with_what_is_in_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = schema.migrations()
+    for number in range(1, len(every)):
+        old = path.with_name(f"format{number}.db")
+        with monkeypatch.context() as patch, closing(sqlite3.connect(old, isolation_level=None)) as connection:
+            patch.setattr(schema, "migrations", lambda number=number: every[:number])
+            schema.migrate(connection, old)
+            connection.execute(
+                "INSERT INTO instance (key, id, execution_id, name, status, start, start_number, created_at) "
+                "VALUES (1, 'a', 'x1', 'n', 'RUNNING', x'00', 0, 1)"
+            )
+        store = SqliteStore(old)
+        await store.open()
+        row = await store.get("a")
+        assert row is not None
+        assert (row.instance_id, row.execution_id, row.progress) == ("a", "x1", None)
+        await store.close()
 
 
 def test_a_creation_that_is_interrupted_leaves_an_empty_file(path: Path) -> None:

@@ -154,7 +154,7 @@ async def test_a_creation_is_what_the_row_shows(store: Store) -> None:
     assert (row.status, row.start, row.start_number) == (Status.PENDING, parts.event, 0)
     assert (row.wake_at, row.created_at, row.updated_at, row.completed_at) == (9, 5, 5, None)
     assert (row.parent_id, row.tags) == ("p", {"k": "v", "ü": "'%"})
-    assert (row.custom_status, row.output, row.failure, row.problem, row.orphans) == (None,) * 5
+    assert (row.custom_status, row.output, row.failure, row.problem, row.orphans, row.progress) == (None,) * 6
     assert await store.history("a") == [parts.event]
 
 
@@ -213,7 +213,7 @@ async def test_a_creation_and_its_first_commit_may_stand_in_one_group(store: Sto
     )
     row = await record(store)
     assert (row.status, row.wake_at, row.custom_status, row.output) == (Status.RUNNING, 8, b"custom", b"output")
-    assert (row.failure, row.orphans, row.updated_at) == (b"failure", b"orphans", 2)
+    assert (row.failure, row.orphans, row.progress, row.updated_at) == (b"failure", b"orphans", b"progress", 2)
     assert await store.history("a") == [b"start a x1", b"one"]
     assert await inbox(store, "child") == [b"m"]
     assert (await record(store, "child")).status is Status.SUSPENDED
@@ -401,7 +401,7 @@ async def test_a_continuation_keeps_what_is_the_instances_and_drops_what_was_the
     assert (row.execution_id, row.name, row.version, row.tags) == ("x2", "other", "v2", {"new": "2"})
     assert (row.status, row.start, row.start_number, row.wake_at) == (Status.PENDING, following.event, 3, 50)
     assert (row.created_at, row.updated_at, row.completed_at, row.parent_id) == (1, 5, None, "p")
-    assert (row.custom_status, row.orphans) == (b"custom", b"orphans")
+    assert (row.custom_status, row.orphans, row.progress) == (b"custom", b"orphans", None)
     assert (row.output, row.failure, row.problem) == (None, None, None)
     assert await inbox(store) == [None, b"kept", b"for the next"]
     assert await store.history("a") == [following.event]
@@ -416,6 +416,7 @@ async def test_a_replacement_begins_anew_under_the_same_id(store: Store) -> None
     assert (row.status, row.created_at, row.updated_at, row.completed_at) == (Status.PENDING, 9, 9, None)
     assert (row.parent_id, row.tags, row.custom_status) == (None, None, None)
     assert (row.output, row.failure, row.problem, row.orphans) == (None, None, None, b"orphans")
+    assert row.progress is None
     assert await inbox(store) == [None, b"left", None]
     assert await store.history("a", "x1") == [b"start a x1", b"the end"]
 

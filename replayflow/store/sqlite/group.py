@@ -225,12 +225,14 @@ class Group:
                 _blob(state.failure),
                 NO_NUMBER if state.completed_at is None else state.completed_at,
                 _blob(state.orphans),
+                _blob(state.progress),
             )
             if known.row is None:
                 self._states[known.key] = (known.key, *shown)
             else:
                 known.row[5], known.row[8] = shown[:2]
                 known.row[10:15] = (shown[5], *shown[2:5], shown[6])
+                known.row[17] = shown[7]
         if commit.consumed:
             self._consumed += commit.consumed
         if commit.next_start is not None:
@@ -320,7 +322,7 @@ class Group:
         tags = NO_TEXT if start.tags is None else _tags(start.tags)
         row: list[object] = [
             *(key, start.instance_id, start.execution_id, start.name, version, _PENDING, bytearray(start.event), 0),
-            *(start.wake_at, start.created_at, NO_NUMBER, NO_BLOB, NO_BLOB, NO_BLOB, NO_BLOB, parent_id, tags),
+            *(start.wake_at, start.created_at, NO_NUMBER, NO_BLOB, NO_BLOB, NO_BLOB, NO_BLOB, parent_id, tags, NO_BLOB),
         ]
         self._instances.append(row)
         known = self._known[start.instance_id] = Known(key, start.execution_id, Status.PENDING, 0, False, 0, row)

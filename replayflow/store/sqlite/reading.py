@@ -119,6 +119,7 @@ def _record(row: Sequence[Any]) -> InstanceRecord:
         orphans=row[15],
         parent_id=row[16],
         tags=None if row[17] is None else json.loads(row[17]),
+        progress=row[18],
     )
 
 

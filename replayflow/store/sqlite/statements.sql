@@ -19,9 +19,10 @@ SELECT instance.id, instance.key, instance.execution_id, instance.status, instan
        (SELECT max(number) FROM history WHERE history.instance = instance.key)
 FROM json_each(?) AS wanted JOIN instance ON instance.id = wanted.value
 
--- name: add_instances (?, ?, ?, ?, nullif(?, 0), ?, ?, ?, nullif(?, ''), ?, nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, 0), nullif(?, 0))
+-- name: add_instances (?, ?, ?, ?, nullif(?, 0), ?, ?, ?, nullif(?, ''), ?, nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, 0), nullif(?, 0), nullif(?, ''))
 INSERT INTO instance (key, id, execution_id, name, version, status, start, start_number, wake_at, created_at,
-                      completed_at, custom_status, output, failure, orphans, parent_id, tags)
+                      completed_at, custom_status, output, failure, orphans, parent_id, tags,
+                      progress)
 VALUES
 
 -- name: add_pieces (?, ?, ?, ?)
@@ -32,13 +33,14 @@ VALUES
 INSERT INTO inbox (number, instance, event, execution_id, is_control)
 VALUES
 
--- name: show_states (?, ?, nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''))
-WITH shown (key, status, wake_at, custom_status, output, failure, completed_at, orphans) AS (VALUES
+-- name: show_states (?, ?, nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''))
+WITH shown (key, status, wake_at, custom_status, output, failure, completed_at, orphans, progress) AS (VALUES
 -- then:
 )
 UPDATE instance
 SET status = shown.status, wake_at = shown.wake_at, custom_status = shown.custom_status, output = shown.output,
-    failure = shown.failure, completed_at = shown.completed_at, orphans = shown.orphans
+    failure = shown.failure, completed_at = shown.completed_at, orphans = shown.orphans,
+    progress = shown.progress
 FROM shown WHERE instance.key = shown.key
 
 -- name: consume
@@ -83,32 +85,32 @@ INSERT INTO execution (instance, execution_id, number) SELECT key, execution_id,
 -- name: begin_continued
 UPDATE instance
 SET execution_id = ?, name = ?, version = ?, status = 'PENDING', start = ?, start_number = ?, wake_at = ?, tags = ?,
-    completed_at = NULL, output = NULL, failure = NULL, problem = NULL
+    completed_at = NULL, output = NULL, failure = NULL, problem = NULL, progress = NULL
 WHERE key = ?
 
 -- name: begin_replacing
 UPDATE instance
 SET execution_id = ?, name = ?, version = ?, status = 'PENDING', start = ?, start_number = ?, wake_at = ?, tags = ?,
-    completed_at = NULL, output = NULL, failure = NULL, problem = NULL,
+    completed_at = NULL, output = NULL, failure = NULL, problem = NULL, progress = NULL,
     created_at = ?, parent_id = ?, custom_status = NULL
 WHERE key = ?
 
 -- name: records
 SELECT instance.id, execution_id, name, version, status, start, start_number, wake_at, created_at,
        max(created_at, coalesce((SELECT at FROM history WHERE history.instance = instance.key ORDER BY number DESC LIMIT 1), created_at)),
-       completed_at, custom_status, output, failure, problem, orphans, parent_id, tags, instance.key
+       completed_at, custom_status, output, failure, problem, orphans, parent_id, tags, progress, instance.key
 FROM json_each(?) AS wanted JOIN instance ON instance.id = wanted.value
 
 -- name: record
 SELECT id, execution_id, name, version, status, start, start_number, wake_at, created_at,
        max(created_at, coalesce((SELECT at FROM history WHERE instance = key ORDER BY number DESC LIMIT 1), created_at)),
-       completed_at, custom_status, output, failure, problem, orphans, parent_id, tags, key
+       completed_at, custom_status, output, failure, problem, orphans, parent_id, tags, progress, key
 FROM instance WHERE id = ?
 
 -- name: page
 SELECT id, execution_id, name, version, status, start, start_number, wake_at, created_at,
        max(created_at, coalesce((SELECT at FROM history WHERE instance = key ORDER BY number DESC LIMIT 1), created_at)),
-       completed_at, custom_status, output, failure, problem, orphans, parent_id, tags, key
+       completed_at, custom_status, output, failure, problem, orphans, parent_id, tags, progress, key
 FROM instance
 WHERE key > :after
   AND (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
@@ -128,7 +130,7 @@ ORDER BY key LIMIT :limit
 -- name: parked_page
 SELECT id, execution_id, name, version, status, start, start_number, wake_at, created_at,
        max(created_at, coalesce((SELECT at FROM history WHERE instance = key ORDER BY number DESC LIMIT 1), created_at)),
-       completed_at, custom_status, output, failure, problem, orphans, parent_id, tags, key
+       completed_at, custom_status, output, failure, problem, orphans, parent_id, tags, progress, key
 FROM instance WHERE problem IS NOT NULL AND key > ?1 AND (?3 IS NULL OR (substr(id, 1, 1) = '@') = ?3) ORDER BY key LIMIT ?2
 
 -- name: pieces
