@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
@@ -57,6 +58,7 @@ class Told:
         self.now = 0
         self.cancelled: list[int] = []
         self.app.activity(name="double")(self.double)
+        self.app.orchestrator(name="turn")(lambda _: None)
 
     async def double(self, x: int) -> int:
         self.runs[x] += 1
@@ -75,6 +77,11 @@ class Told:
         if self.runs[x] <= self.fails.get(x, 0):
             raise ValueError(f"bad {x}")
         return 2 * x
+
+    async def turns(self, hub: TaskHub) -> None:
+        """The worker has made whole rounds, from mailbox to disk: what was due to begin has begun."""
+        for _ in range(5):
+            await (await hub.client.start("turn")).result(LIMIT)
 
     def hold(self, *items: int) -> None:
         self.held.update({item: asyncio.Event() for item in items})
@@ -247,7 +254,7 @@ async def test_a_map_that_fails_fast_cancels_what_is_under_way_and_starts_nothin
         assert 0 in told.cancelled
         runs = sum(told.runs.values())
         assert runs < 19_000
-        await asyncio.sleep(0.02)
+        await told.turns(hub)
         assert (sum(told.runs.values()), told.now) == (runs, 0)
 
 
@@ -825,7 +832,7 @@ async def test_a_suspended_instance_starts_no_call_and_loses_no_result(place: Pl
             return told.now == 0
 
         await until(idle)
-        await asyncio.sleep(0.05)
+        await told.turns(hub)
         assert sum(told.runs.values()) == 4
         assert "MapProgress" not in await kinds(instance)
         await instance.resume()
@@ -863,6 +870,12 @@ async def test_a_retry_that_falls_due_while_suspended_is_made_when_resumed(
         past = await history(instance)
         return any(event.failures for event in past if isinstance(event, MapProgress))
 
+    async def is_due() -> bool:
+        failures = [
+            one for event in await history(instance) if isinstance(event, MapProgress) for one in event.failures
+        ]
+        return all((one.retry_at_microseconds or 0) < time.time_ns() // 1000 for one in failures)
+
     async with place.hub(told.app) as hub:
         instance = await hub.client.start(main, instance_id="i")
 
@@ -874,7 +887,7 @@ async def test_a_retry_that_falls_due_while_suspended_is_made_when_resumed(
         await until(failed_once)
         await instance.suspend()
         await until_status(instance, "SUSPENDED")
-        await asyncio.sleep(0.06)
+        await until(is_due)
         if not restarts:
             await instance.resume()
             assert await instance.result(LIMIT) == expected
