@@ -28,18 +28,22 @@ else the instance stays, as the commit left it. The id is free afterwards.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from msgspec import Struct
 
 from replayflow.codec import Payload
 from replayflow.core.commit import Commit, Message, Start
+from replayflow.core.ids import is_unicode
 from replayflow.core.instance import Status
 from replayflow.errors import InvalidArgumentError, ReplayflowError
 
 OnExisting = Literal["error", "return", "replace_finished", "terminate_and_replace"]
-_CURSOR_DIGITS_MAX = 18  # so that every position fits 64 bits
+Order = Literal["created", "completed", "id"]
+Grouping = Literal["status", "name"]
+_POSITION_MAX = 2**63 - 1
 
 
 # ---- what is written -------------------------------------------------------------------------------------------
@@ -168,12 +172,59 @@ class InstanceFilter(Struct, frozen=True):
     is_parked: bool | None = None
     is_entity: bool | None = None
     """Whether the id begins with `@`."""
+    completed_from: int | None = None
+    completed_to: int | None = None
+    parent_id: str | None = None
+
+    @property
+    def order(self) -> Order:
+        """What a listing by this filter is sorted by. An index in that order finds what fits, however much of it there is."""
+        if self.completed_from is not None or self.completed_to is not None:
+            return "completed"
+        return "id" if self.id_prefix or self.is_entity else "created"
 
 
 class Page(Struct):
     records: list[InstanceRecord]
     cursor: str | None
     """Where the next page begins; None after the last."""
+
+
+class Place(NamedTuple):
+    """Where an instance stands in a listing: by the position and, among equals, in the order in which ids were first created."""
+
+    at: int | str
+    key: int
+
+
+class Waiting(Struct, frozen=True):
+    """A message that no history has yet."""
+
+    number: int
+    instance_id: str
+    event: bytes | None
+    """The encoded event; None is a nudge: a worker has not yet seen that the instance begins."""
+    since: int | None
+    """When the store took it, in microseconds since 1970; None where that is not known."""
+    is_control: bool
+    takes_messages: bool
+    """Whether the receiver is neither suspended nor parked."""
+
+
+class Condition(Struct, frozen=True):
+    """How the store itself is. Sizes are bytes."""
+
+    size: int = 0
+    free: int = 0
+    """What of the size is room for more."""
+    log: int = 0
+    """What is written and not yet in its place: the write-ahead log."""
+    format: int = 0
+    """The number of the format that the store is written in."""
+    mode: int | None = None
+    """The permissions of the store's file, as in `stat`; None where there is none."""
+    faults: tuple[str, ...] = ()
+    """What a check of the whole store has found."""
 
 
 class Wake(Struct):
@@ -195,15 +246,42 @@ class Owner(Struct, frozen=True):
         return f"process {self.process_id} on {self.host}"
 
 
-def position_of(cursor: str) -> int:
-    """The position that a page's cursor stands for.
+_LETTERS: dict[Order, str] = {"created": "c", "completed": "e", "id": "i"}
+
+
+def cursor_of(order: Order, place: Place) -> str:
+    """The text that stands for the place in a listing of that order."""
+    return f"{_LETTERS[order]}{place.at}" if order == "id" else f"{_LETTERS[order]}{place.at}.{place.key}"
+
+
+def place_of(cursor: str, order: Order) -> Place:
+    """The place that a page's cursor stands for, in a listing of that order.
 
     Raises:
-        InvalidArgumentError: it is none.
+        InvalidArgumentError: it is none, or one of a listing in another order.
     """
-    if not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= _CURSOR_DIGITS_MAX):
-        raise InvalidArgumentError(f"cursor is {cursor!r:.80}; pass what the page before gave as its `cursor`")
-    return int(cursor)
+    if isinstance(cursor, str) and cursor[:1] == _LETTERS[order] and cursor[1:] and is_unicode(cursor):
+        if order == "id":
+            return Place(cursor[1:], 0)
+        at, _, key = cursor[1:].partition(".")
+        if _is_number(at) and _is_number(key):
+            return Place(int(at), int(key))
+    raise InvalidArgumentError(
+        f"cursor is {cursor!r:.80}; pass what the page before gave as its `cursor`, with the same filter"
+    )
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= _POSITION_MAX
+
+
+def end_of_prefix(prefix: str) -> str | None:
+    """The least text above all that begin with the prefix; None where there is none."""
+    stem = prefix.rstrip(chr(sys.maxunicode))
+    if not stem:
+        return None
+    last = ord(stem[-1])
+    return stem[:-1] + chr(0xE000 if last == 0xD7FF else last + 1)  # between them are no characters
 
 
 class Store(Protocol):
@@ -256,12 +334,32 @@ class Store(Protocol):
         """The instance's row; None where there is none."""
         ...
 
-    async def page(self, wanted: InstanceFilter, limit: int, cursor: str | None = None) -> Page:
-        """At most `limit` instances, one at least, in the order in which their ids were first created, from where `cursor` says.
+    async def page(
+        self, wanted: InstanceFilter, limit: int, cursor: str | None = None, latest_first: bool = False
+    ) -> Page:
+        """At most `limit` instances that fit, where there are any, in the order that the filter has (`order`), from where `cursor` says.
+
+        One that is replaced while its listing is read moves to the end, and may be met twice; none is passed over that was there before.
 
         Raises:
-            InvalidArgumentError: the cursor is none that a page gave.
+            InvalidArgumentError: the cursor is none that a page gave for such a filter.
         """
+        ...
+
+    async def count(self, wanted: InstanceFilter, by: Grouping | None = None) -> dict[str, int]:
+        """How many instances fit, by status or by name; without `by`, under the one key "". What there is none of is left out."""
+        ...
+
+    async def waiting(self, instance_id: str | None, limit: int = 1_000) -> list[Waiting]:
+        """The messages that stand in the instance's inbox, or, with None, in any: the oldest first."""
+        ...
+
+    async def owner(self) -> Owner | None:
+        """Whose worker has the hub now; None where nobody has it, also where its worker has died."""
+        ...
+
+    async def condition(self, is_thorough: bool = False) -> Condition:
+        """How the store itself is; where the look `is_thorough` all of it is read and checked."""
         ...
 
     async def history(self, instance_id: str, execution_id: str | None = None) -> list[bytes]:

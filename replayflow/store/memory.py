@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from msgspec.structs import replace
 
@@ -25,19 +28,25 @@ from replayflow.errors import (
     StoreUnavailableError,
 )
 from replayflow.store.base import (
+    Condition,
     Create,
     Delivery,
+    Grouping,
     InstanceFilter,
     InstanceRecord,
     Loaded,
     Operation,
+    Order,
     Outcome,
     Owner,
     Page,
     Park,
+    Place,
     Post,
+    Waiting,
     Wake,
-    position_of,
+    cursor_of,
+    place_of,
 )
 
 
@@ -52,6 +61,8 @@ class _Kept:
     """Where in the history each execution begins."""
     inbox: dict[int, Delivery] = field(default_factory=dict)
     dedupe_keys: set[str] = field(default_factory=set)
+    arrived: dict[int, int] = field(default_factory=dict)
+    """When each message in the inbox was taken."""
 
     def copy(self) -> _Kept:
         return _Kept(
@@ -61,6 +72,7 @@ class _Kept:
             dict(self.executions),
             dict(self.inbox),
             set(self.dedupe_keys),
+            {number: at for number, at in self.arrived.items() if number in self.inbox},
         )
 
     @property
@@ -164,15 +176,49 @@ class MemoryStore:
         kept = self._instances.get(instance_id)
         return None if kept is None else replace(kept.record)
 
-    async def page(self, wanted: InstanceFilter, limit: int, cursor: str | None = None) -> Page:
+    async def page(
+        self, wanted: InstanceFilter, limit: int, cursor: str | None = None, latest_first: bool = False
+    ) -> Page:
         self._check_open()
-        after = 0 if cursor is None else position_of(cursor)
+        order = wanted.order
+        after = None if cursor is None else place_of(cursor, order)
         fitting = sorted(
-            (kept for kept in self._instances.values() if kept.key > after and _fits(kept.record, wanted)),
-            key=lambda kept: kept.key,
+            ((_place(kept, order), kept) for kept in self._instances.values() if _fits(kept.record, wanted)),
+            key=itemgetter(0),
+            reverse=latest_first,
         )
+        if after is not None:
+            if order == "id":
+                after = Place(after.at, -1 if latest_first else 2**62)
+            fitting = [one for one in fitting if (one[0] < after if latest_first else one[0] > after)]
         shown = fitting[:limit]
-        return Page([replace(kept.record) for kept in shown], str(shown[-1].key) if len(fitting) > limit else None)
+        more = cursor_of(order, shown[-1][0]) if len(fitting) > limit else None
+        return Page([replace(kept.record) for _, kept in shown], more)
+
+    async def count(self, wanted: InstanceFilter, by: Grouping | None = None) -> dict[str, int]:
+        self._check_open()
+        records = [kept.record for kept in self._instances.values() if _fits(kept.record, wanted)]
+        return dict(Counter("" if by is None else str(getattr(record, by)) for record in records))
+
+    async def waiting(self, instance_id: str | None, limit: int = 1_000) -> list[Waiting]:
+        self._check_open()
+        found = [
+            Waiting(
+                number, id, delivery.event, kept.arrived.get(number), delivery.is_control, kept.takes_messages
+            )
+            for id, kept in self._instances.items()
+            if instance_id in (None, id)
+            for number, delivery in kept.inbox.items()
+        ]
+        return sorted(found, key=lambda message: message.number)[:limit]
+
+    async def owner(self) -> Owner | None:
+        self._check_open()
+        return self._owner
+
+    async def condition(self, is_thorough: bool = False) -> Condition:  # noqa: ARG002 - the port's shape
+        self._check_open()
+        return Condition()
 
     async def history(self, instance_id: str, execution_id: str | None = None) -> list[bytes]:
         self._check_open()
@@ -416,6 +462,7 @@ class _Group:
         assert kept is not None  # noqa: S101 - the caller has looked
         delivery.takes_messages = kept.takes_messages
         kept.inbox[delivery.number] = delivery
+        kept.arrived[delivery.number] = time.time_ns() // 1_000
         outcome.deliveries.append(delivery)
 
 
@@ -449,6 +496,13 @@ def _show(record: InstanceRecord, state: RowState) -> None:
     record.progress = state.progress
 
 
+def _place(kept: _Kept, order: Order) -> Place:
+    record = kept.record
+    at = {"id": record.instance_id, "created": record.created_at, "completed": record.completed_at}[order]
+    assert at is not None  # noqa: S101 - what fits a filter by the end has ended
+    return Place(at, kept.key)
+
+
 def _fits(record: InstanceRecord, wanted: InstanceFilter) -> bool:
     tags = record.tags or {}
     return (
@@ -460,4 +514,8 @@ def _fits(record: InstanceRecord, wanted: InstanceFilter) -> bool:
         and (wanted.created_to is None or record.created_at < wanted.created_to)
         and (wanted.is_parked is None or (record.problem is not None) == wanted.is_parked)
         and (wanted.is_entity is None or record.instance_id.startswith("@") == wanted.is_entity)
+        and (wanted.parent_id is None or record.parent_id == wanted.parent_id)
+        and ((wanted.completed_from, wanted.completed_to) == (None, None) or record.completed_at is not None)
+        and (wanted.completed_from is None or (record.completed_at or 0) >= wanted.completed_from)
+        and (wanted.completed_to is None or (record.completed_at or 0) < wanted.completed_to)
     )

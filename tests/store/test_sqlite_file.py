@@ -193,11 +193,20 @@ async def read_all(store: SqliteStore) -> None:
 
 
 def flipped(data: bytearray) -> bytes:
-    """Every page but the first two has its head turned round; the file opens, and what is in it cannot be read."""
-    for page in range(2 * 4096, len(data), 4096):
-        for offset in range(8):
-            data[page + offset] ^= 0xFF
+    """Every page but those of the schema has its head turned round; the file opens, and what is in it cannot be read."""
+    spared = {1, *schema_pages(data)}
+    for page in range(len(data) // 4096):
+        if page + 1 not in spared:
+            for offset in range(8):
+                data[page * 4096 + offset] ^= 0xFF
     return bytes(data)
+
+
+def schema_pages(data: bytearray) -> list[int]:
+    """The pages below the first one, which is an inner page of the schema's tree (https://sqlite.org/fileformat2.html, 1.6)."""
+    assert data[100] == 5
+    cells = [int.from_bytes(data[112 + 2 * n : 114 + 2 * n], "big") for n in range(int.from_bytes(data[103:105], "big"))]
+    return [int.from_bytes(data[place : place + 4], "big") for place in [*cells, 108]]
 
 
 def truncated(data: bytearray) -> bytes:

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from replayflow.store.sqlite import schema
+from replayflow.core.instance import Status
+from replayflow.store.base import InstanceFilter
+from replayflow.store.sqlite import finding, schema
 from replayflow.store.sqlite.statements import ROWS, SQL
 
-SCAN = re.compile(r"\bSCAN (instance|history|inbox|execution|dedupe)\b")
+SCAN = re.compile(r"\bSCAN (instance|history|inbox|execution|dedupe|tag)\b")
 SORT = "USE TEMP B-TREE"
 STATEMENTS = {
     **SQL,
@@ -65,14 +67,105 @@ def test_a_scan_would_be_seen(connection: sqlite3.Connection) -> None:
         ("arrived", "SEARCH inbox USING INTEGER PRIMARY KEY (rowid>?)"),
         ("arrived", "SEARCH instance USING INTEGER PRIMARY KEY (rowid=?)"),
         ("is_repeated", "SEARCH dedupe USING PRIMARY KEY (instance=? AND key=?)"),
-        ("page", "SEARCH instance USING INTEGER PRIMARY KEY (rowid>?)"),
-        ("parked_page", "SEARCH instance USING INDEX instance_parked (key>?)"),
+        ("fitting", "SEARCH instance USING INTEGER PRIMARY KEY (rowid=?)"),
+        ("count_fitting", "SEARCH instance USING INTEGER PRIMARY KEY (rowid=?)"),
+        ("places", "SEARCH instance USING INTEGER PRIMARY KEY (rowid=?)"),
+        ("count_statuses", "SEARCH instance USING COVERING INDEX instance_status (is_entity=?)"),
+        ("count_names", "SEARCH instance USING COVERING INDEX instance_name (is_entity=?)"),
+        ("waiting_since", "SEARCH inbox USING INTEGER PRIMARY KEY (rowid>?)"),
+        ("waiting_for", "SEARCH inbox USING INDEX inbox_instance (instance=?)"),
     ],
 )
 def test_what_a_statement_finds_its_rows_by(connection: sqlite3.Connection, name: str, found_by: str) -> None:
     assert found_by in plan(connection, STATEMENTS[name])
 
 
-@pytest.mark.parametrize("name", ["wakes", "arrived", "page", "parked_page", "pieces_between", "record"])
+@pytest.mark.parametrize("name", ["wakes", "arrived", "fitting", "waiting_since", "pieces_between", "record"])
 def test_pages_come_in_the_order_of_an_index_and_are_not_sorted(connection: sqlite3.Connection, name: str) -> None:
     assert SORT not in plan(connection, STATEMENTS[name])
+
+
+WALKS = {
+    "created": "instance USING COVERING INDEX instance_created (is_entity=?",
+    "named": "instance USING COVERING INDEX instance_name (is_entity=? AND name=?",
+    "in_status": "instance USING COVERING INDEX instance_status (is_entity=? AND status=?",
+    "parked": "instance USING INDEX instance_parked (is_entity=?",
+    "of_parent": "instance USING COVERING INDEX instance_parent (parent_id=?",
+    "tagged": "tag USING PRIMARY KEY (name=? AND value=?",
+    "completed": "instance USING COVERING INDEX instance_completed (",
+    "by_id": "instance USING COVERING INDEX sqlite_autoindex_instance_1 (",
+}
+
+
+@pytest.mark.parametrize("way", ["forward", "back"])
+@pytest.mark.parametrize("walk", WALKS)
+def test_a_walk_is_two_searches_of_its_index_that_are_merged_and_never_sorted(
+    connection: sqlite3.Connection, walk: str, way: str
+) -> None:
+    found = plan(connection, SQL[f"{walk} {way}"])
+    assert found.count(f"SEARCH {WALKS[walk]}") == 2
+    assert found.startswith("MERGE (UNION ALL)")
+    assert SORT not in found
+
+
+FILTERS = [
+    (InstanceFilter(), {"created"}),
+    (InstanceFilter(statuses=frozenset({Status.FAILED})), {"in_status"}),
+    (InstanceFilter(name="n"), {"named"}),
+    (InstanceFilter(id_prefix="p"), {"by_id"}),
+    (InstanceFilter(is_entity=True), {"by_id"}),
+    (InstanceFilter(tags=(("k", "v"),)), {"tagged"}),
+    (InstanceFilter(created_from=1), {"created"}),
+    (InstanceFilter(created_to=1), {"created"}),
+    (InstanceFilter(completed_from=1), {"completed"}),
+    (InstanceFilter(completed_to=1), {"completed"}),
+    (InstanceFilter(is_parked=True), {"parked"}),
+    (InstanceFilter(parent_id="p"), {"of_parent"}),
+    (InstanceFilter(name="n", id_prefix="p", tags=(("k", "v"),)), {"named", "by_id", "tagged"}),
+    (InstanceFilter(statuses=frozenset({Status.FAILED}), completed_from=1), {"in_status", "completed"}),
+    (InstanceFilter(name="n", created_from=1), {"named", "created"}),
+]
+
+
+@pytest.mark.parametrize(("wanted", "names"), FILTERS)
+def test_every_filter_is_served_by_an_index_in_its_order_and_by_every_other_that_knows_a_part_of_it(
+    wanted: InstanceFilter, names: set[str]
+) -> None:
+    walks = finding._walks(wanted)
+    assert {walk.name for walk in walks} == names
+    assert wanted.order in {walk.order for walk in walks} or wanted.order == "created"
+
+
+def test_a_page_touches_few_rows_however_many_there_are(connection: sqlite3.Connection) -> None:
+    """Not a time, but what SQLite does: the steps of its machine for a page of a hub are those for one of a hub four times as large."""
+    steps = []
+    for count in (5_000, 20_000):
+        fill(connection, count)
+        steps.append({wanted: steps_of(connection, wanted) for wanted, _ in FILTERS})
+    for wanted, few in steps[0].items():
+        assert steps[1][wanted] < 2 * few + 5_000, wanted
+
+
+def fill(connection: sqlite3.Connection, count: int) -> None:
+    connection.execute("DELETE FROM instance")
+    connection.execute(
+        "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?) "
+        "INSERT INTO instance (key, id, execution_id, name, status, start, start_number, created_at, completed_at) "
+        "SELECT n, 'i' || n, 'x', 'order', 'COMPLETED', x'00', 0, n, n FROM n",
+        (count,),
+    )
+
+
+def steps_of(connection: sqlite3.Connection, wanted: InstanceFilter) -> int:
+    """How many hundred steps of SQLite's machine the page takes, times a hundred."""
+    passed = 0
+
+    def count() -> int:
+        nonlocal passed
+        passed += 100
+        return 0
+
+    connection.set_progress_handler(count, 100)
+    finding.page(connection, wanted, 50, None, False)
+    connection.set_progress_handler(None, 0)
+    return passed

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -189,7 +190,8 @@ class Group:
             connection.execute(SQL["consume"], (json.dumps(self._consumed),))
             self._consumed = []
         if self._messages:
-            ROWS["add_messages"].run(connection, self._messages)
+            at = time.time_ns() // 1_000
+            ROWS["add_messages"].run(connection, [(*message, at) for message in self._messages])
             self._messages = []
 
     def _apply(self, operation: Create | Post | Park) -> Outcome:
@@ -323,6 +325,7 @@ class Group:
         row: list[object] = [
             *(key, start.instance_id, start.execution_id, start.name, version, _PENDING, bytearray(start.event), 0),
             *(start.wake_at, start.created_at, NO_NUMBER, NO_BLOB, NO_BLOB, NO_BLOB, NO_BLOB, parent_id, tags, NO_BLOB),
+            1 if start.instance_id[0] == "@" else 0,
         ]
         self._instances.append(row)
         known = self._known[start.instance_id] = Known(key, start.execution_id, Status.PENDING, 0, False, 0, row)

@@ -47,6 +47,26 @@ class FileLock:
         if file is not None:
             os.close(file)
 
+    def is_taken(self) -> bool:
+        """Whether somebody has the lock, this object too. To know, it is shared with whoever else looks, for less than a moment.
+
+        Where the file cannot be opened nobody can say; then it counts as taken.
+        """
+        if self._file is not None:
+            return True
+        try:
+            file = os.open(self.path, os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        try:
+            return not _share(file)
+        except OSError:
+            return True
+        finally:
+            os.close(file)
+
     def _forget(self) -> None:
         self.release()
 
@@ -60,12 +80,21 @@ if sys.platform == "win32":
         except OSError:
             return False
         return True
+
+    _share = _lock  # there is no lock that several have
 else:
     import fcntl
 
     def _lock(file: int) -> bool:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _share(file: int) -> bool:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True

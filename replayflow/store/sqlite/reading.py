@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from replayflow.core.ids import is_unicode
 from replayflow.core.instance import Status
-from replayflow.store.base import Delivery, InstanceFilter, InstanceRecord, Loaded, Page, Wake, position_of
+from replayflow.store.base import Delivery, InstanceRecord, Loaded, Wake, Waiting
 from replayflow.store.sqlite.statements import SQL
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ def load(connection: sqlite3.Connection, instance_ids: Sequence[str]) -> list[Lo
     """The instances with their present history and inbox."""
     # SQLite ends a JSON text at a NUL character; an id that is cut off there is another's.
     wanted = [id for id in dict.fromkeys(instance_ids) if "\0" not in id]
-    loaded = {row[-1]: Loaded(_record(row), b"", 0, []) for row in rows(connection, "records", (json.dumps(wanted),))}
+    loaded = {row[-1]: Loaded(as_record(row), b"", 0, []) for row in rows(connection, "records", (json.dumps(wanted),))}
     starts = json.dumps([[key, one.record.start_number] for key, one in loaded.items()])
     for key, count, pieces in rows(connection, "pieces", (starts,)):
         loaded[key].pieces, loaded[key].piece_count = pieces, count
@@ -54,18 +54,7 @@ def load(connection: sqlite3.Connection, instance_ids: Sequence[str]) -> list[Lo
 def records(connection: sqlite3.Connection, instance_ids: Sequence[str]) -> dict[str, InstanceRecord]:
     """The rows of those that exist, by id."""
     ids = json.dumps([id for id in instance_ids if "\0" not in id and is_unicode(id)])
-    return {row[0]: _record(row) for row in rows(connection, "records", (ids,))}
-
-
-def page(connection: sqlite3.Connection, wanted: InstanceFilter, limit: int, cursor: str | None) -> Page:
-    """The rows that fit, and where to read on."""
-    after = 0 if cursor is None else position_of(cursor)
-    if wanted == InstanceFilter(is_parked=True, is_entity=wanted.is_entity):
-        found = rows(connection, "parked_page", (after, limit + 1, wanted.is_entity))
-    else:
-        found = rows(connection, "page", _bindings(wanted, after, limit + 1))
-    shown = found[:limit]
-    return Page([_record(row) for row in shown], str(shown[-1][-1]) if len(found) > limit else None)
+    return {row[0]: as_record(row) for row in rows(connection, "records", (ids,))}
 
 
 def history(connection: sqlite3.Connection, instance_id: str, execution_id: str | None) -> list[bytes]:
@@ -73,7 +62,7 @@ def history(connection: sqlite3.Connection, instance_id: str, execution_id: str 
     found = rows(connection, "record", (instance_id,))
     if not found:
         return []
-    record, key = _record(found[0]), found[0][-1]
+    record, key = as_record(found[0]), found[0][-1]
     if execution_id is None or execution_id == record.execution_id:
         return [record.start, *_pieces(connection, key, record.start_number + 1, 2**62)]
     for first, following in rows(connection, "past_execution", (key, execution_id)):
@@ -95,11 +84,23 @@ def arrived(connection: sqlite3.Connection, after: int, limit: int) -> list[Deli
     ]
 
 
+def waiting(connection: sqlite3.Connection, instance_id: str | None, limit: int) -> list[Waiting]:
+    """The messages in one inbox, or in any, the oldest first."""
+    if instance_id is None:
+        found = rows(connection, "waiting_since", (0, limit))
+    else:
+        found = rows(connection, "waiting_for", (instance_id, limit))
+    return [
+        Waiting(number, id, event, at, bool(is_control), bool(takes)) for number, id, event, at, is_control, takes in found
+    ]
+
+
 def _pieces(connection: sqlite3.Connection, key: int, first: int, end: int) -> list[bytes]:
     return [piece for (piece,) in rows(connection, "pieces_between", (key, first, end))]
 
 
-def _record(row: Sequence[Any]) -> InstanceRecord:
+def as_record(row: Sequence[Any]) -> InstanceRecord:
+    """The row of a statement that has all columns of an instance."""
     return InstanceRecord(
         instance_id=row[0],
         execution_id=row[1],
@@ -121,18 +122,3 @@ def _record(row: Sequence[Any]) -> InstanceRecord:
         tags=None if row[17] is None else json.loads(row[17]),
         progress=row[18],
     )
-
-
-def _bindings(wanted: InstanceFilter, after: int, limit: int) -> dict[str, object]:
-    return {
-        "after": after,
-        "limit": limit,
-        "statuses": None if wanted.statuses is None else json.dumps(sorted(wanted.statuses)),
-        "name": wanted.name,
-        "id_prefix": wanted.id_prefix,
-        "created_from": wanted.created_from,
-        "created_to": wanted.created_to,
-        "is_parked": None if wanted.is_parked is None else int(wanted.is_parked),
-        "is_entity": None if wanted.is_entity is None else int(wanted.is_entity),
-        "tags": json.dumps([list(tag) for tag in wanted.tags]),
-    }

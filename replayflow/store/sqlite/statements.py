@@ -1,5 +1,8 @@
 """The SQL of the store, by name: `statements.sql` beside this file is the one place where it is written.
 
+A `walk` is a statement for each way through an index, `NAME forward` and `NAME back`: from the place `(:at, :key)`, which is left out, to the position
+`:end` (forward, left out) or `:start` (back). A `part` is the text that stands for its name in braces.
+
 A statement whose name has a row behind it, `(?, nullif(?, ''))`, takes many rows of that form. SQLite hands the interpreter's lock to and fro with
 every statement, and whoever wants it back waits beside a busy event loop: a thousand rows go in by ten statements of many rows each.
 
@@ -13,10 +16,12 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Sequence
+from functools import reduce
 from importlib.resources import files
 from itertools import chain
 
-_NAME = re.compile(r"^-- name: (\w+)(?: (\(.*\)))?\s*$", re.MULTILINE)
+_NAME = re.compile(r"^-- (name|walk|part): (\w+)(?: (\(.*\)))?\s*$", re.MULTILINE)
+_PLACE = re.compile(r"SELECT (\w+), (\w+) FROM")
 NO_BLOB = NO_NUMBER = ""
 NO_TEXT = 0
 _THEN = "-- then:"
@@ -41,14 +46,32 @@ class Rows:
 
 def _read() -> tuple[dict[str, str], dict[str, Rows]]:
     parts = _NAME.split(files("replayflow.store.sqlite").joinpath("statements.sql").read_text("utf-8"))
+    each = list(zip(parts[1::4], parts[2::4], parts[3::4], map(str.strip, parts[4::4]), strict=True))
+    shared = {f"{{{name}}}": text for kind, name, _, text in each if kind == "part"}
     plain: dict[str, str] = {}
     many: dict[str, Rows] = {}
-    for name, row, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
-        if row:
-            many[name] = Rows(text.strip(), row)
-        else:
-            plain[name] = text.strip()
+    for kind, name, row, text in each:
+        if kind == "walk":
+            plain[f"{name} forward"], plain[f"{name} back"] = _both_ways(text)
+        elif row:
+            many[name] = Rows(text, row)
+        elif kind == "name":
+            plain[name] = reduce(lambda text, part: text.replace(*part), shared.items(), text)
     return plain, many
+
+
+def _both_ways(walk: str) -> tuple[str, str]:
+    """The walk forward and back. Two searches that are merged: `(at, key) > (?, ?)` would walk over all of an equal position again for each page.
+    The `+` keeps a search from using the bound instead of the equality."""
+    found = _PLACE.match(walk)
+    assert found is not None  # noqa: S101 - every walk begins with its place
+    at, key = found.groups()
+    return (
+        f"{walk} AND {at} = :at AND {key} > :key AND +{at} < :end\n"
+        f"UNION ALL\n{walk} AND {at} > :at AND {at} < :end\nORDER BY 1, 2 LIMIT :limit",
+        f"{walk} AND {at} = :at AND {key} < :key AND +{at} >= :start\n"
+        f"UNION ALL\n{walk} AND {at} < :at AND {at} >= :start\nORDER BY 1 DESC, 2 DESC LIMIT :limit",
+    )
 
 
 SQL, ROWS = _read()

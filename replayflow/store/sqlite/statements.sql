@@ -19,18 +19,18 @@ SELECT instance.id, instance.key, instance.execution_id, instance.status, instan
        (SELECT max(number) FROM history WHERE history.instance = instance.key)
 FROM json_each(?) AS wanted JOIN instance ON instance.id = wanted.value
 
--- name: add_instances (?, ?, ?, ?, nullif(?, 0), ?, ?, ?, nullif(?, ''), ?, nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, 0), nullif(?, 0), nullif(?, ''))
+-- name: add_instances (?, ?, ?, ?, nullif(?, 0), ?, ?, ?, nullif(?, ''), ?, nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, 0), nullif(?, 0), nullif(?, ''), ?)
 INSERT INTO instance (key, id, execution_id, name, version, status, start, start_number, wake_at, created_at,
                       completed_at, custom_status, output, failure, orphans, parent_id, tags,
-                      progress)
+                      progress, is_entity)
 VALUES
 
 -- name: add_pieces (?, ?, ?, ?)
 INSERT INTO history (instance, number, at, events)
 VALUES
 
--- name: add_messages (?, ?, nullif(?, ''), nullif(?, 0), ?)
-INSERT INTO inbox (number, instance, event, execution_id, is_control)
+-- name: add_messages (?, ?, nullif(?, ''), nullif(?, 0), ?, ?)
+INSERT INTO inbox (number, instance, event, execution_id, is_control, at)
 VALUES
 
 -- name: show_states (?, ?, nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''))
@@ -107,32 +107,6 @@ SELECT id, execution_id, name, version, status, start, start_number, wake_at, cr
        completed_at, custom_status, output, failure, problem, orphans, parent_id, tags, progress, key
 FROM instance WHERE id = ?
 
--- name: page
-SELECT id, execution_id, name, version, status, start, start_number, wake_at, created_at,
-       max(created_at, coalesce((SELECT at FROM history WHERE instance = key ORDER BY number DESC LIMIT 1), created_at)),
-       completed_at, custom_status, output, failure, problem, orphans, parent_id, tags, progress, key
-FROM instance
-WHERE key > :after
-  AND (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
-  AND (:name IS NULL OR name = :name)
-  AND (:id_prefix IS NULL OR substr(id, 1, length(:id_prefix)) = :id_prefix)
-  AND (:created_from IS NULL OR created_at >= :created_from)
-  AND (:created_to IS NULL OR created_at < :created_to)
-  AND (:is_parked IS NULL OR (problem IS NOT NULL) = :is_parked)
-  AND (:is_entity IS NULL OR (substr(id, 1, 1) = '@') = :is_entity)
-  AND NOT EXISTS (
-      SELECT 1 FROM json_each(:tags) AS wanted
-      WHERE NOT EXISTS (
-          SELECT 1 FROM json_each(coalesce(tags, '{}')) AS had
-          WHERE had.key = json_extract(wanted.value, '$[0]') AND had.value = json_extract(wanted.value, '$[1]')))
-ORDER BY key LIMIT :limit
-
--- name: parked_page
-SELECT id, execution_id, name, version, status, start, start_number, wake_at, created_at,
-       max(created_at, coalesce((SELECT at FROM history WHERE instance = key ORDER BY number DESC LIMIT 1), created_at)),
-       completed_at, custom_status, output, failure, problem, orphans, parent_id, tags, progress, key
-FROM instance WHERE problem IS NOT NULL AND key > ?1 AND (?3 IS NULL OR (substr(id, 1, 1) = '@') = ?3) ORDER BY key LIMIT ?2
-
 -- name: pieces
 SELECT json_extract(wanted.value, '$[0]'),
        (SELECT count(*) FROM history
@@ -187,3 +161,86 @@ PRAGMA data_version
 
 -- name: format
 SELECT user_version, application_id, (SELECT count(*) FROM sqlite_schema) FROM pragma_user_version, pragma_application_id
+
+-- ---- finding. A walk gives places, (position, key), in order, by an index that has them all; it is made for both ways (statements.py).
+
+-- walk: created
+SELECT created_at, key FROM instance WHERE is_entity = :is_entity
+
+-- walk: named
+SELECT created_at, key FROM instance WHERE is_entity = :is_entity AND name = :name
+
+-- walk: in_status
+SELECT created_at, key FROM instance WHERE is_entity = :is_entity AND status = :status
+
+-- walk: parked
+SELECT created_at, key FROM instance INDEXED BY instance_parked WHERE is_entity = :is_entity AND problem IS NOT NULL
+
+-- walk: of_parent
+SELECT created_at, key FROM instance WHERE parent_id = :parent_id
+
+-- walk: tagged
+SELECT created_at, instance FROM tag WHERE name = :tag AND value = :value
+
+-- walk: completed
+SELECT completed_at, key FROM instance WHERE completed_at IS NOT NULL
+
+-- walk: by_id
+SELECT id, key FROM instance WHERE TRUE
+
+-- name: fitting
+SELECT instance.id, execution_id, name, version, status, start, start_number, wake_at, created_at,
+       max(created_at, coalesce((SELECT at FROM history WHERE history.instance = instance.key ORDER BY number DESC LIMIT 1), created_at)),
+       completed_at, custom_status, output, failure, problem, orphans, parent_id, tags, progress, instance.key
+FROM json_each(:keys) AS walked CROSS JOIN instance ON instance.key = walked.value
+WHERE {fits}
+LIMIT :limit
+
+-- name: count_fitting
+SELECT status, name, count(*)
+FROM json_each(:keys) AS walked CROSS JOIN instance ON instance.key = walked.value
+WHERE {fits}
+GROUP BY status, name
+
+-- part: fits
+(:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
+  AND (:name IS NULL OR name = :name)
+  AND instance.id >= :id_from AND instance.id < :id_to
+  AND (:created_from IS NULL OR created_at >= :created_from)
+  AND (:created_to IS NULL OR created_at < :created_to)
+  AND (:completed_from IS NULL OR completed_at >= :completed_from)
+  AND (:completed_to IS NULL OR completed_at < :completed_to)
+  AND (:is_parked IS NULL OR (problem IS NOT NULL) = :is_parked)
+  AND (:is_entity IS NULL OR is_entity = :is_entity)
+  AND (:parent_id IS NULL OR parent_id = :parent_id)
+  AND NOT EXISTS (
+      SELECT 1 FROM json_each(:tags) AS wanted
+      WHERE NOT EXISTS (
+          SELECT 1 FROM json_each(coalesce(tags, '{}')) AS had
+          WHERE had.key = json_extract(wanted.value, '$[0]') AND had.value = json_extract(wanted.value, '$[1]')))
+
+-- name: places
+SELECT instance.id, created_at, completed_at, instance.key
+FROM json_each(?) AS walked CROSS JOIN instance ON instance.key = walked.value
+
+-- name: count_statuses
+SELECT status, count(*) FROM instance WHERE is_entity = :is_entity AND created_at >= :from AND created_at < :to GROUP BY status
+
+-- name: count_names
+SELECT name, count(*) FROM instance WHERE is_entity = :is_entity AND created_at >= :from AND created_at < :to GROUP BY name
+
+-- name: waiting_since
+SELECT inbox.number, instance.id, inbox.event, inbox.at, inbox.is_control, problem IS NULL AND status <> 'SUSPENDED'
+FROM inbox JOIN instance ON instance.key = inbox.instance
+WHERE inbox.number > ? ORDER BY inbox.number LIMIT ?
+
+-- name: waiting_for
+SELECT inbox.number, instance.id, inbox.event, inbox.at, inbox.is_control, problem IS NULL AND status <> 'SUSPENDED'
+FROM instance JOIN inbox ON inbox.instance = instance.key
+WHERE instance.id = ? ORDER BY inbox.number LIMIT ?
+
+-- name: size
+SELECT page_count * page_size, freelist_count * page_size FROM pragma_page_count, pragma_page_size, pragma_freelist_count
+
+-- name: quick_check
+PRAGMA quick_check(20)

@@ -15,7 +15,9 @@ from typing import Literal, TypeVar
 
 from replayflow.errors import HubOwnedError, LeaseLostError, StoreError, StoreUnavailableError
 from replayflow.store.base import (
+    Condition,
     Delivery,
+    Grouping,
     InstanceFilter,
     InstanceRecord,
     Loaded,
@@ -23,9 +25,11 @@ from replayflow.store.base import (
     Outcome,
     Owner,
     Page,
+    Waiting,
     Wake,
 )
-from replayflow.store.sqlite import reading, schema
+from replayflow.store.sqlite import finding, reading, schema
+from replayflow.store.sqlite.condition import condition
 from replayflow.store.sqlite.connection import (
     DatabaseThread,
     check_file,
@@ -40,6 +44,8 @@ from replayflow.store.sqlite.statements import SQL
 from replayflow.store.sqlite.together import Together
 
 T = TypeVar("T")
+_LOCK_TRIES = 3
+_LOCK_AGAIN_SECONDS = 0.01
 POLL_SECONDS = 0.04  # so that a worker notices within 100 ms what a client in another process has written
 
 
@@ -123,7 +129,7 @@ class SqliteStore:
     # ---- ownership
 
     async def acquire(self, owner: Owner) -> int:
-        if not self._lock.acquire():
+        if not await self._lock_within_moments():
             raise HubOwnedError(
                 f"the hub {self.path} is owned by {await self._describe_owner()}: stop it, wait for it (when_owned='wait'), "
                 "or be a client (when_owned='client')"
@@ -143,6 +149,14 @@ class SqliteStore:
         self._epoch = epoch
         return epoch
 
+    async def _lock_within_moments(self) -> bool:
+        """Whether the lock has become ours. Somebody who looks who has it keeps others from it for less than a moment."""
+        for _ in range(_LOCK_TRIES):
+            if self._lock.acquire():
+                return True
+            await asyncio.sleep(_LOCK_AGAIN_SECONDS)
+        return self._lock.acquire()
+
     async def release(self) -> None:
         epoch, self._epoch = self._epoch, None
         if epoch is None:
@@ -154,11 +168,19 @@ class SqliteStore:
         finally:
             self._lock.release()
 
-    async def _describe_owner(self) -> str:
+    async def owner(self) -> Owner | None:
+        noted = await self._noted_owner()
+        # Who has died is still noted; the lock tells.
+        return noted if noted is not None and self._lock.is_taken() else None
+
+    async def _noted_owner(self) -> Owner | None:
         for row in await self._read(lambda connection: reading.rows(connection, "owner")):
             if row[0] is not None:
-                return str(Owner(*row))
-        return "another worker"
+                return Owner(*row)
+        return None
+
+    async def _describe_owner(self) -> str:
+        return str(await self._noted_owner() or "another worker")
 
     # ---- writing
 
@@ -201,8 +223,25 @@ class SqliteStore:
     async def _records(self, instance_ids: Sequence[str]) -> dict[str, InstanceRecord]:
         return await self._read(lambda connection: reading.records(connection, instance_ids))
 
-    async def page(self, wanted: InstanceFilter, limit: int, cursor: str | None = None) -> Page:
-        return await self._read(lambda connection: reading.page(connection, wanted, limit, cursor))
+    async def page(
+        self, wanted: InstanceFilter, limit: int, cursor: str | None = None, latest_first: bool = False
+    ) -> Page:
+        return await self._read(
+            lambda connection: reading.in_snapshot(
+                connection, lambda c: finding.page(c, wanted, limit, cursor, latest_first)
+            )
+        )
+
+    async def count(self, wanted: InstanceFilter, by: Grouping | None = None) -> dict[str, int]:
+        return await self._read(
+            lambda connection: reading.in_snapshot(connection, lambda c: finding.count(c, wanted, by))
+        )
+
+    async def waiting(self, instance_id: str | None, limit: int = 1_000) -> list[Waiting]:
+        return await self._read(lambda connection: reading.waiting(connection, instance_id, limit))
+
+    async def condition(self, is_thorough: bool = False) -> Condition:
+        return await self._read(lambda connection: condition(connection, self.path, is_thorough))
 
     async def history(self, instance_id: str, execution_id: str | None = None) -> list[bytes]:
         return await self._read(
