@@ -38,7 +38,7 @@ from msgspec import Struct
 from replayflow.codec import Payload
 from replayflow.core.commit import Commit, Message, Start
 from replayflow.core.instance import Status
-from replayflow.errors import InvalidArgumentError, ReplayflowError
+from replayflow.errors import InvalidArgumentError, InvalidStateError, ReplayflowError
 
 OnExisting = Literal["error", "return", "replace_finished", "terminate_and_replace"]
 PurgeCause = Literal["asked", "retention"]
@@ -257,6 +257,18 @@ def position_of(cursor: str) -> int:
     return int(cursor)
 
 
+def why_it_stays(instance_id: str, status: Status, *, owes: bool) -> InvalidStateError | None:
+    """Why the instance cannot be purged; None where it can."""
+    if not status.is_finished:
+        return InvalidStateError(f"instance '{instance_id}' is {status}: only one that has finished can be purged")
+    if owes:
+        return InvalidStateError(
+            f"instance '{instance_id}' has finished, with status {status}, but an activity that it scheduled last has not had its run: "
+            "it can be purged after that"
+        )
+    return None
+
+
 class Store(Protocol):
     """The port. Every method may raise `StoreError`; none leaves anything half-done."""
 
@@ -328,7 +340,8 @@ class Store(Protocol):
         ...
 
     async def children(self, parent_ids: Sequence[str], limit: int) -> list[Finished]:
-        """At most `limit` of the instances that these have started and that have finished and owe nothing, in the parents' order."""
+        """At most `limit` of the instances that these have started, that have finished and owe nothing: one parent's after the other's, the
+        eldest first."""
         ...
 
     async def ended(self, status: Status, before: int, limit: int) -> list[Finished]:

@@ -45,6 +45,7 @@ from replayflow.store.base import (
     Trim,
     Wake,
     position_of,
+    why_it_stays,
 )
 
 
@@ -224,7 +225,7 @@ class MemoryStore:
         found = [
             kept
             for parent_id in parent_ids
-            for kept in sorted(self._instances.values(), key=lambda kept: kept.key)
+            for kept in sorted(self._instances.values(), key=lambda kept: (kept.record.created_at, kept.key))
             if kept.record.parent_id == parent_id and kept.is_purgeable
         ]
         return [Finished(kept.record.instance_id, kept.record.execution_id) for kept in found[:limit]]
@@ -392,18 +393,11 @@ class _Group:
         kept = self._find(id)
         if kept is None:
             return Outcome(InstanceNotFoundError(f"no instance '{id}' is in the hub memory://"))
-        status = kept.record.status
-        if not status.is_finished:
-            return Outcome(InvalidStateError(f"instance '{id}' is {status}: only one that has finished can be purged"))
+        refusal = why_it_stays(id, kept.record.status, owes=kept.record.orphans is not None)
+        if refusal is not None:
+            return Outcome(refusal)
         if purge.execution_id is not None and purge.execution_id != kept.record.execution_id:
             return Outcome(InvalidStateError(f"instance '{id}' is in another execution by now"))
-        if not kept.is_purgeable:
-            return Outcome(
-                InvalidStateError(
-                    f"instance '{id}' has finished, with status {status}, but an activity that it scheduled last has not had its run; "
-                    "it can be purged after that"
-                )
-            )
         self._remove(id)
         self.purged += 1
         return Outcome()

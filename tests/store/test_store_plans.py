@@ -82,6 +82,8 @@ def test_what_a_statement_finds_its_rows_by(connection: sqlite3.Connection, name
     assert found_by in plan(connection, STATEMENTS[name])
 
 
-@pytest.mark.parametrize("name", ["wakes", "arrived", "page", "parked_page", "pieces_between", "record", "children", "ended", "pasts"])
+@pytest.mark.parametrize(
+    "name", ["wakes", "arrived", "page", "parked_page", "pieces_between", "record", "children", "ended", "pasts"]
+)
 def test_pages_come_in_the_order_of_an_index_and_are_not_sorted(connection: sqlite3.Connection, name: str) -> None:
     assert SORT not in plan(connection, STATEMENTS[name])

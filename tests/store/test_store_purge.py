@@ -16,7 +16,17 @@ from replayflow.errors import (
     LeaseLostError,
 )
 from replayflow.store import SqliteStore, Store
-from replayflow.store.base import EXECUTIONS_PER_TRIM, Create, Finished, InstanceFilter, Operation, Park, Post, Purge, Trim
+from replayflow.store.base import (
+    EXECUTIONS_PER_TRIM,
+    Create,
+    Finished,
+    InstanceFilter,
+    Operation,
+    Park,
+    Post,
+    Purge,
+    Trim,
+)
 from tests.store.builders import (
     EVERYTHING,
     OWNER,
@@ -137,9 +147,10 @@ async def test_an_instance_may_begin_end_go_and_begin_again_within_one_group(sto
 
 async def test_what_was_on_its_way_to_the_purged_instance_does_not_reach_the_next(store: Store) -> None:
     await accepted(store, create(), ended(), Purge("a"), create("a", "x2"), create("sender"))
-    assert refusals(await store.write([commit("a", "x1", 2), Park("a", "x1", b"p"), commit("a", "x1", 1)])) == [
-        LeaseLostError
-    ] * 3
+    assert (
+        refusals(await store.write([commit("a", "x1", 2), Park("a", "x1", b"p"), commit("a", "x1", 1)]))
+        == [LeaseLostError] * 3
+    )
     [late] = await accepted(store, commit("sender", messages=[Message("a", b"late", "x1")]))
     assert [m.event for m in late.dropped] == [b"late"]
     await accepted(store, post("a", b"late", execution="x1"))
@@ -188,7 +199,9 @@ async def test_the_hub_counts_who_has_finished_and_who_is_gone(store: Store) -> 
     found = await store.footprint()
     assert found.finished == {Status.COMPLETED: 3, Status.FAILED: 1}
     assert (found.oldest_end, found.purged) == (5, 0)
-    await accepted(store, Purge("b", at=1), Purge("a", at=2), Purge("c", at=2 * day), Purge("d", at=3, cause="retention"))
+    await accepted(
+        store, Purge("b", at=1), Purge("a", at=2), Purge("c", at=2 * day), Purge("d", at=3, cause="retention")
+    )
     found = await store.footprint()
     assert (found.finished, found.oldest_end, found.purged) == ({}, None, 4)
 
@@ -225,7 +238,12 @@ async def test_children_are_found_by_their_parents_once_they_have_finished(store
 async def test_those_that_finished_first_come_first(store: Store) -> None:
     await accepted(store, *(create(id) for id in "abcde"))
     await accepted(
-        store, ended("a", at=30), ended("b", at=10), ended("c", at=20, status=Status.FAILED), end("d"), ended("e", at=20)
+        store,
+        ended("a", at=30),
+        ended("b", at=10),
+        ended("c", at=20, status=Status.FAILED),
+        end("d"),
+        ended("e", at=20),
     )
     assert [one.instance_id for one in await store.ended(Status.COMPLETED, 31, 10)] == ["b", "e", "a"]
     assert [one.instance_id for one in await store.ended(Status.COMPLETED, 30, 10)] == ["b", "e"]
@@ -245,8 +263,12 @@ async def test_a_commit_keeps_as_many_past_executions_as_it_says(store: Store) -
     assert await store.history("a", "x3") == []
 
 
-@pytest.mark.parametrize(("keep", "left"), [(0, ["x5"]), (1, ["x4", "x5"]), (3, ["x2", "x3", "x4", "x5"]), (4, None), (9, None)])
-async def test_a_trimmed_past_has_its_last_executions_as_a_whole(store: Store, keep: int, left: list[str] | None) -> None:
+@pytest.mark.parametrize(
+    ("keep", "left"), [(0, ["x5"]), (1, ["x4", "x5"]), (3, ["x2", "x3", "x4", "x5"]), (4, None), (9, None)]
+)
+async def test_a_trimmed_past_has_its_last_executions_as_a_whole(
+    store: Store, keep: int, left: list[str] | None
+) -> None:
     await with_past(store, 4)
     whole = await store.history("a", "x4")
     await accepted(store, Trim("a", keep))
@@ -292,9 +314,7 @@ def first(event: bytes, execution: str) -> Message:
 async def test_a_message_begins_in_the_place_of_a_finished_receiver_where_it_is_told_to(store: Store) -> None:
     await accepted(store, create(), ended())
     assert refusals([await one(store, Post(first(b"1", "x2")))]) == [InstanceFinishedError]
-    begun, second = await accepted(
-        store, Post(first(b"1", "x2"), None, True), Post(first(b"2", "x3"), None, True)
-    )
+    begun, second = await accepted(store, Post(first(b"1", "x2"), None, True), Post(first(b"2", "x3"), None, True))
     assert [len(outcome.started) for outcome in (begun, second)] == [1, 0]
     assert (await record(store)).execution_id == "x2"
     assert await inbox(store) == [None, b"1", b"2"]

@@ -36,6 +36,7 @@ from replayflow.store.base import (
     Post,
     Purge,
     Trim,
+    why_it_stays,
 )
 from replayflow.store.sqlite.connection import in_transaction
 from replayflow.store.sqlite.statements import NO_BLOB, NO_NUMBER, NO_TEXT, ROWS, SQL
@@ -336,23 +337,14 @@ class Group:
         known = self._known.get(purge.instance_id)
         if known is None:
             return Outcome(InstanceNotFoundError(f"no instance '{purge.instance_id}' is in the hub {self._url}"))
-        if not known.status.is_finished:
-            return Outcome(
-                InvalidStateError(
-                    f"instance '{purge.instance_id}' is {known.status}: only one that has finished can be purged"
-                )
-            )
-        if purge.execution_id is not None and purge.execution_id != known.execution_id:
-            return Outcome(InvalidStateError(f"instance '{purge.instance_id}' is in another execution by now"))
         if self._instances or self._states:
             self._flush()  # what it owes may be said there
-        if self._connection.execute(SQL["owes"], (known.key,)).fetchone() is not None:
-            return Outcome(
-                InvalidStateError(
-                    f"instance '{purge.instance_id}' has finished, with status {known.status}, but an activity that it scheduled last "
-                    "has not had its run; it can be purged after that"
-                )
-            )
+        owes = self._connection.execute(SQL["owes"], (known.key,)).fetchone() is not None
+        refusal = why_it_stays(purge.instance_id, known.status, owes=owes)
+        if refusal is not None:
+            return Outcome(refusal)
+        if purge.execution_id is not None and purge.execution_id != known.execution_id:
+            return Outcome(InvalidStateError(f"instance '{purge.instance_id}' is in another execution by now"))
         self._remove(purge.instance_id, known)
         self._purged[purge.at // MICROSECONDS_PER_DAY, purge.cause] += 1
         return Outcome()

@@ -204,7 +204,7 @@ SELECT number FROM execution WHERE instance = ? ORDER BY number LIMIT 1 OFFSET ?
 
 -- name: children
 SELECT id, execution_id FROM instance
-WHERE parent_id = ? AND status NOT IN ('PENDING', 'RUNNING', 'SUSPENDED') AND orphans IS NULL ORDER BY key LIMIT ?
+WHERE parent_id = ? AND status NOT IN ('PENDING', 'RUNNING', 'SUSPENDED') AND orphans IS NULL ORDER BY created_at, key LIMIT ?
 
 -- name: ended
 SELECT id, execution_id FROM instance
