@@ -63,8 +63,13 @@ def _fields_of(struct: Any, codec: Codec) -> dict[str, Any]:
     return {
         name: _base64(getattr(struct, name)) if type_ is bytes else _out(getattr(struct, name), codec)
         for name, type_, default in _fields(type(struct))
-        if default is _REQUIRED or getattr(struct, name) != default
+        if not _is_same(getattr(struct, name), default)
     }
+
+
+def _is_same(value: Any, default: Any) -> bool:
+    """Also in type: 0.0 is not 0 where it is read back."""
+    return type(value) is type(default) and bool(value == default)
 
 
 def _out(value: Any, codec: Codec) -> Any:

@@ -7,12 +7,14 @@ import time
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+from replayflow.client.grouping import Grouping
+from replayflow.clock import Clock
 from replayflow.core import events
 from replayflow.core.commit import Ending, Message
 from replayflow.core.events import HistoryEvent, OrchestratorStarted
 from replayflow.errors import InstanceNotFoundError
 from replayflow.store import Store
-from replayflow.store.base import Create, InstanceRecord, Outcome, Post
+from replayflow.store.base import Create, InstanceRecord, Outcome, Post, Purge
 
 _LOOK_SECONDS_MAX = 2.0
 
@@ -20,7 +22,7 @@ _LOOK_SECONDS_MAX = 2.0
 class Door(Protocol):
     """A worker in this process, as its clients see it."""
 
-    async def submit(self, operation: Create | Post) -> Outcome: ...
+    async def submit(self, operation: Create | Post | Purge) -> Outcome: ...
     def expect_end(self, instance_id: str) -> asyncio.Future[Ending]: ...
     def forget_end(self, instance_id: str, future: asyncio.Future[Ending]) -> None: ...
     def is_at_work(self, instance_id: str) -> bool: ...
@@ -29,15 +31,17 @@ class Door(Protocol):
 class Access:
     """What handles and clients do in a hub."""
 
-    def __init__(self, store: Store, door: Door | None) -> None:
+    def __init__(self, store: Store, door: Door | None, clock: Clock) -> None:
         self.store = store
+        self.clock = clock
+        self._grouping = Grouping(store)
         self._door = door
 
-    async def submit(self, operation: Create | Post) -> Outcome:
+    async def submit(self, operation: Create | Post | Purge) -> Outcome:
         """The operation is durable, or refused with the outcome's error."""
         if self._door is not None:
             return await self._door.submit(operation)
-        return (await self.store.write([operation]))[0]
+        return await self._grouping.submit(operation)
 
     async def post(
         self, instance_id: str, event: HistoryEvent, *, is_control: bool, dedupe_key: str | None = None

@@ -8,7 +8,10 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from replayflow.clock import to_microseconds
-from replayflow.core.context import check_tags
+from replayflow.codec import Codec
+from replayflow.core.context import check_event_name, check_tags
+from replayflow.core.events import EventRaised
+from replayflow.core.ids import check_dedupe_key
 from replayflow.core.instance import Status
 from replayflow.errors import InvalidArgumentError
 
@@ -39,6 +42,17 @@ def statuses(wanted: Status | str | Iterable[Status | str] | None) -> frozenset[
         return frozenset(Status(str(status).upper()) for status in several)
     except ValueError as error:
         raise InvalidArgumentError(f"{error}; a status is one of {', '.join(Status)}") from None
+
+
+def event_of(codec: Codec, name: str, payload: object, dedupe_key: str | None) -> EventRaised:
+    """The event, with its payload encoded.
+
+    Raises:
+        EncodeError, InvalidArgumentError: the payload cannot travel, or the name or the key is none.
+    """
+    check_event_name(name)
+    check_dedupe_key(dedupe_key)
+    return EventRaised(name, codec.encode(payload, f"payload of event '{name}'"))
 
 
 def checked_tags(tags: Mapping[str, str] | None) -> dict[str, str] | None:

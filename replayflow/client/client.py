@@ -6,7 +6,6 @@ any crash (I6); what it refuses, it refuses before anything is written (I11).
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,17 +13,16 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from replayflow.archive.verbs import ArchiveVerbs
-from replayflow.client.access import Access, Door, message_of
-from replayflow.client.arguments import aware, checked_tags, moment, new_instance_id, statuses
+from replayflow.client.access import Access, Door
+from replayflow.client.bulk import BulkVerbs
+from replayflow.client.filters import filter_of
 from replayflow.client.handle import Instance
+from replayflow.client.signalling import SignalVerbs
+from replayflow.client.starting import creation
 from replayflow.client.views import InstancePage, InstanceState, Views
 from replayflow.clock import Clock, SystemClock
 from replayflow.codec import Codec
-from replayflow.core import events
-from replayflow.core.commit import Start
 from replayflow.core.context import OrchestrationContext
-from replayflow.core.events import ExecutionReplaced, ExecutionStarted
-from replayflow.core.ids import check_instance_id, check_version
 from replayflow.core.instance import Status
 from replayflow.core.signatures import OWN_PREFIX
 from replayflow.core.tasks import Orchestration
@@ -33,14 +31,14 @@ from replayflow.errors import InvalidArgumentError
 from replayflow.patterns.schedule_client import ScheduleVerbs
 from replayflow.registry import App
 from replayflow.store import Store, store_at
-from replayflow.store.base import Create, InstanceFilter, OnExisting, Outcome, Post
+from replayflow.store.base import Create, OnExisting, Outcome, Post
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741
 PAGE_SIZE = 200
 
 
-class Client(ScheduleVerbs, EntityVerbs, ArchiveVerbs):
+class Client(ScheduleVerbs, EntityVerbs, SignalVerbs, BulkVerbs, ArchiveVerbs):
     """Asks a hub for work. `async with Client("orders.db") as client`, from any process; or `hub.client`.
 
     With an `app` it refuses names that the app lacks and rebuilds results by its annotations; without one it takes any name.
@@ -59,7 +57,7 @@ class Client(ScheduleVerbs, EntityVerbs, ArchiveVerbs):
         self._app = app
         self._codec = codec or Codec()
         self._clock = clock or SystemClock()
-        self._access = Access(self._store, door)
+        self._access = Access(self._store, door, self._clock)
         self._views = Views(self._codec, app)
 
     async def __aenter__(self) -> Self:
@@ -132,43 +130,21 @@ class Client(ScheduleVerbs, EntityVerbs, ArchiveVerbs):
             InstanceExistsError: the id is taken, and `on_existing` refuses it.
         """
         name, default_version = self._name(orchestrator)
-        if on_existing not in ("error", "return", "replace_finished", "terminate_and_replace"):
-            raise InvalidArgumentError(
-                f"on_existing is {on_existing!r}; it is 'error', 'return', 'replace_finished' or 'terminate_and_replace'"
-            )
-        now = self._clock.now()
-        id = new_instance_id(now) if instance_id is None else check_instance_id(instance_id)
-        wake_at = moment(start_at, now)
-        checked = checked_tags(tags)
-        started = ExecutionStarted(
-            name=name,
-            input=self._codec.encode(input, f"input of orchestrator '{name}'"),
-            instance_id=id,
-            execution_id=os.urandom(16).hex(),
-            version=default_version if version is None else check_version(version),
-            scheduled_start_microseconds=wake_at or None,
-            tags=checked,
-            is_first=on_existing in ("error", "return"),
+        create = creation(
+            self._codec,
+            name,
+            input,
+            now=self._clock.now(),
+            instance_id=instance_id,
+            version=default_version if version is None else version,
+            start_at=start_at,
+            tags=tags,
+            on_existing=on_existing,
         )
-        start = Start(
-            instance_id=id,
-            execution_id=started.execution_id,
-            name=name,
-            version=started.version,
-            event=events.encode([started]),
-            decoded=[started],
-            created_at=now,
-            wake_at=wake_at,
-            tags=checked,
-        )
-        replacement = None
-        if on_existing == "terminate_and_replace":
-            reason = self._codec.encode("replaced by a new execution")
-            replacement = message_of(id, ExecutionReplaced(start.event, reason), is_control=True)
-        outcome = await self._submit(Create(start, on_existing, replacement, has_new_id=instance_id is None))
+        outcome = await self._submit(create)
         if outcome.error is not None:
             raise outcome.error
-        return self._handle(id, self._views.result_type(name))
+        return self._handle(create.start.instance_id, self._views.result_type(name))
 
     def get(self, instance_id: str) -> Instance[Any]:
         """The handle of an instance. Whether there is one shows when the handle is used."""
@@ -185,6 +161,8 @@ class Client(ScheduleVerbs, EntityVerbs, ArchiveVerbs):
         tags: Mapping[str, str] | None = None,
         created_from: datetime | None = None,
         created_to: datetime | None = None,
+        completed_from: datetime | None = None,
+        completed_to: datetime | None = None,
         parked: bool | None = None,
         include_entities: bool = False,
     ) -> AsyncIterator[InstanceState]:
@@ -202,6 +180,8 @@ class Client(ScheduleVerbs, EntityVerbs, ArchiveVerbs):
                 tags=tags,
                 created_from=created_from,
                 created_to=created_to,
+                completed_from=completed_from,
+                completed_to=completed_to,
                 parked=parked,
                 include_entities=include_entities,
                 limit=PAGE_SIZE,
@@ -222,6 +202,8 @@ class Client(ScheduleVerbs, EntityVerbs, ArchiveVerbs):
         tags: Mapping[str, str] | None = None,
         created_from: datetime | None = None,
         created_to: datetime | None = None,
+        completed_from: datetime | None = None,
+        completed_to: datetime | None = None,
         parked: bool | None = None,
         include_entities: bool = False,
         limit: int = 50,
@@ -234,17 +216,19 @@ class Client(ScheduleVerbs, EntityVerbs, ArchiveVerbs):
         """
         if limit < 1:
             raise InvalidArgumentError(f"limit is {limit}; a page has at least one place")
-        if cursor is not None and not cursor.isdecimal():
-            raise InvalidArgumentError(f"cursor is {cursor!r:.80}; pass what the page before gave as its `cursor`")
-        wanted = InstanceFilter(
-            statuses=statuses(status),
-            name=name,
-            id_prefix=id_prefix or None,
-            tags=tuple(sorted((checked_tags(tags) or {}).items())),
-            created_from=None if created_from is None else aware(created_from, "created_from"),
-            created_to=None if created_to is None else aware(created_to, "created_to"),
-            is_parked=parked,
-            is_entity=None if include_entities else False,
+        wanted = filter_of(
+            {
+                "status": status,
+                "name": name,
+                "id_prefix": id_prefix,
+                "tags": tags,
+                "created_from": created_from,
+                "created_to": created_to,
+                "completed_from": completed_from,
+                "completed_to": completed_to,
+                "parked": parked,
+                "include_entities": include_entities,
+            }
         )
         page = await self._store.page(wanted, limit, cursor)
         return InstancePage([self._views.state(record) for record in page.records], page.cursor)

@@ -7,22 +7,20 @@ from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 from replayflow.client.access import Access
-from replayflow.client.arguments import seconds
+from replayflow.client.arguments import event_of, seconds
+from replayflow.client.purging import purge_one
 from replayflow.client.views import InstanceState, Views
 from replayflow.codec import Codec
 from replayflow.core import admission, events, rows
 from replayflow.core.commit import Ending
-from replayflow.core.context import check_event_name
 from replayflow.core.entity_ids import is_entity_id
 from replayflow.core.events import (
-    EventRaised,
     ExecutionCancelRequested,
     ExecutionResumed,
     ExecutionSuspended,
     ExecutionTerminated,
     HistoryEvent,
 )
-from replayflow.core.ids import check_dedupe_key
 from replayflow.core.instance import Status
 from replayflow.core.map_progress import MapState, MapStates
 from replayflow.errors import (
@@ -101,10 +99,8 @@ class Instance(Generic[T]):
             EncodeError, InvalidArgumentError: the payload cannot travel, or the name is none.
         """
         _refuse_for_entities(self.id, "raise_event")
-        check_event_name(name)
-        check_dedupe_key(dedupe_key)
-        encoded = self._codec.encode(payload, f"payload of event '{name}'")
-        await self._access.post(self.id, EventRaised(name, encoded), is_control=False, dedupe_key=dedupe_key)
+        event = event_of(self._codec, name, payload, dedupe_key)
+        await self._access.post(self.id, event, is_control=False, dedupe_key=dedupe_key)
 
     async def suspend(self, reason: str = "") -> None:
         """The orchestrator runs no further until `resume`; what comes for it meanwhile waits.
@@ -150,6 +146,18 @@ class Instance(Generic[T]):
         _refuse_for_entities(self.id, "cancel")
         await self._open("cancel")
         await self._ask("cancel", ExecutionCancelRequested(self._reasoned(reason)), is_control=False)
+
+    async def purge(self, recursive: bool = True) -> int:
+        """The instance is gone, with its history and all else, and its id is free; with `recursive` also the finished ones that it started.
+
+        Returns how many instances went: the leaves of the tree first, in batches, so that after a crash in the middle the same call goes on. What it
+        started and has not finished stays.
+
+        Raises:
+            InvalidStateError: it has not finished, or an activity that it scheduled last has not had its run; nothing was changed.
+        """
+        _refuse_for_entities(self.id, "purge")
+        return await purge_one(self._access, self.id, self._access.clock.now(), recursive=recursive)
 
     async def history(self, execution_id: str | None = None) -> AsyncIterator[HistoryEvent]:
         """The events of the present execution, or of a past one of the instance, in order.

@@ -78,8 +78,9 @@ class Commit(Struct):
 
     `sequence` is the number of the piece of history that `chunk` becomes; the store refuses the commit where another piece has that number, and
     where the instance's present execution is another. `state` is None where the row stays as it is. `consumed` are the inbox messages that the piece
-    contains. `next_start` begins the next execution under the same id, in the place of this one; with `forgets_past` the pieces of the executions
-    before this one go. With `removes` the instance goes, and all that is kept of it, unless its inbox has more than is `consumed`: then it stays.
+    contains. `next_start` begins the next execution under the same id, in the place of this one; of past executions, this one among them, only the
+    last `past_kept` stay then, where that is not None. With `removes` the instance goes, and all that is kept of it, unless its inbox has more than
+    is `consumed`: then it stays.
     """
 
     instance_id: str
@@ -92,5 +93,5 @@ class Commit(Struct):
     starts: Sequence[Start] = ()
     messages: Sequence[Message] = ()
     next_start: Start | None = None
-    forgets_past: bool = False
+    past_kept: int | None = None
     removes: bool = False

@@ -47,9 +47,11 @@ from replayflow.core.executor import Executor
 from replayflow.core.instance import TIMER, Alarm, Instance, Status
 from replayflow.core.outcome import AnyEpisode, Episode, PlainEpisode
 from replayflow.core.rows import changed
+from replayflow.core.signatures import OWN_PREFIX
 from replayflow.errors import FailureDetails
 
 _ACTIVITIES: frozenset[type] = frozenset({ScheduleTask})
+OWN_EXECUTIONS_KEPT = 100
 
 
 def run(
@@ -126,7 +128,7 @@ def run(
         episode.starts,
         episode.messages,
         next_start,
-        next_start is not None and is_entity_id(next_start.instance_id),
+        None if next_start is None else _past_kept(next_start),
         episode.removes,
     )
     return episode
@@ -148,6 +150,13 @@ def fail(instance: Instance, failure: FailureDetails, *, sequence: int, now: int
     commit.starts, commit.messages = episode.starts, episode.messages
     commit.state = changed(instance, row, now, ())
     return episode
+
+
+def _past_kept(start: Start) -> int | None:
+    """How many past executions stay when this one begins; None for all. What we run for users ourselves leaves many that nobody reads."""
+    if is_entity_id(start.instance_id):
+        return 1
+    return OWN_EXECUTIONS_KEPT if start.name.startswith(OWN_PREFIX) else None
 
 
 def _schedule(instance: Instance, actions: Sequence[Any], chunk: list[HistoryEvent]) -> list[TaskScheduled]:

@@ -9,21 +9,23 @@ down). When `write` returns, what it accepted survives any crash (I6). When it r
 
 **Ownership.** One worker owns a hub. `acquire` gives it an epoch, larger than any before; writes that carry an epoch other than the present one are
 refused as a whole with `LeaseLostError`, and change nothing (I7). Clients write without one: they create, post and read, and never touch an
-instance's history or state but to replace one that has finished.
+instance's history or state but to replace or purge one that has finished.
 
 **Messages.** A message gets a number when it is accepted, larger than all before; per receiver they are delivered in that order (I5). It stands in
 the inbox until a commit lists it as consumed. One for an instance that is unknown, has finished, or is in another execution than the message asks for
-is refused; but where the instance is unknown and the message has a `start`, that begins first, in the same transaction, and the message is its first.
+is refused; but where the instance is unknown and the message has a `start`, that begins first, in the same transaction, and the message is its first;
+so it does in the place of one that has finished, where the `Post` replaces such.
 
 **Text and size.** An operation that cannot be stored is refused alone: text that is no Unicode (a lone surrogate), and an id or a tag with a NUL
 character, with `InvalidArgumentError`; a value larger than the store can hold with `PayloadTooLargeError`. Reading by such text finds nothing.
 
 **Pieces of history.** An execution begins with its start event, which the instance's row holds; the pieces that follow are numbered on from
-it. When an execution gives way to the next, its start takes its place in the history, and the next one's numbers go on from there. Of an instance
-whose commit `forgets_past` the executions before the one that ends are gone then, with their pieces (I10: this is retention).
+it. When an execution gives way to the next, its start takes its place in the history, and the next one's numbers go on from there. Past executions
+go, oldest first and whole, when a commit or a `Trim` says how many are kept (I10: this is retention).
 
 **Removal.** A commit that `removes` takes its instance out of the store, with its history, keys and all, if after it nothing is left in the inbox;
-else the instance stays, as the commit left it. The id is free afterwards.
+else the instance stays, as the commit left it. A `Purge` takes one that has finished and owes no activity, with what is in its inbox. The id is free
+afterwards. The hub counts what was purged, by day and cause (I8).
 """
 
 from __future__ import annotations
@@ -38,12 +40,16 @@ from replayflow.codec import Payload
 from replayflow.core.commit import Commit, Message, Start
 from replayflow.core.ids import is_unicode
 from replayflow.core.instance import Status
-from replayflow.errors import InvalidArgumentError, ReplayflowError
+from replayflow.errors import InvalidArgumentError, InvalidStateError, ReplayflowError
 
 OnExisting = Literal["error", "return", "replace_finished", "terminate_and_replace"]
 Order = Literal["created", "completed", "id"]
 Grouping = Literal["status", "name"]
 _POSITION_MAX = 2**63 - 1
+PurgeCause = Literal["asked", "retention"]
+EXECUTIONS_PER_TRIM = 500
+"""How many past executions one operation takes away at the most, so that a long past does not make a long transaction."""
+MICROSECONDS_PER_DAY = 86_400_000_000
 
 
 # ---- what is written -------------------------------------------------------------------------------------------
@@ -68,10 +74,12 @@ class Post(Struct):
     """Leave a message. One whose `dedupe_key` the instance has had before is accepted and not delivered again, also after the end (I6).
 
     Keys last as long as the instance, through every continue-as-new; a replacement is another instance under the same id, and has had none.
+    With `replaces_finished` the message's `start` begins also where the instance has finished, in its place.
     """
 
     message: Message
     dedupe_key: str | None = None
+    replaces_finished: bool = False
 
 
 class Park(Struct):
@@ -83,7 +91,27 @@ class Park(Struct):
     messages: list[Message] = []
 
 
-Operation: TypeAlias = Create | Post | Commit | Park
+class Purge(Struct):
+    """The instance is no more, with its history, its past executions, its inbox, its keys and its tags; its id is free.
+
+    Refused where there is none (`InstanceNotFoundError`), and (`InvalidStateError`) where it has not finished, owes the run of an activity, or is in
+    another execution than `execution_id`, where that is given. `at` and `cause` are for the hub's count of what was purged.
+    """
+
+    instance_id: str
+    execution_id: str | None = None
+    at: int = 0
+    cause: PurgeCause = "asked"
+
+
+class Trim(Struct):
+    """Of the instance's past executions the last `keep` stay; of those before them the oldest go, `EXECUTIONS_PER_TRIM` at the most."""
+
+    instance_id: str
+    keep: int
+
+
+Operation: TypeAlias = Create | Post | Commit | Park | Purge | Trim
 
 
 class Delivery(Struct):
@@ -227,6 +255,27 @@ class Condition(Struct, frozen=True):
     """What a check of the whole store has found."""
 
 
+class Finished(Struct):
+    """An instance that has finished and owes nothing: what a purge needs of it."""
+
+    instance_id: str
+    execution_id: str
+
+
+class Footprint(Struct):
+    """How large a hub is, and how much of it has finished. Counts by status are read from an index; bytes are those of the main file."""
+
+    finished: dict[Status, int]
+    """How many instances have finished, by status."""
+    oldest_end: int | None
+    """When the first of them to finish did, in microseconds since 1970."""
+    purged: int
+    """How many have been purged in the hub's life."""
+    total_bytes: int
+    free_bytes: int
+    """How many of the bytes hold nothing, and are used again before the file grows."""
+
+
 class Wake(Struct):
     """An instance that wants to be looked at, and when; `position` is where to read on."""
 
@@ -282,6 +331,18 @@ def end_of_prefix(prefix: str) -> str | None:
         return None
     last = ord(stem[-1])
     return stem[:-1] + chr(0xE000 if last == 0xD7FF else last + 1)  # between them are no characters
+
+
+def why_it_stays(instance_id: str, status: Status, *, owes: bool) -> InvalidStateError | None:
+    """Why the instance cannot be purged; None where it can."""
+    if not status.is_finished:
+        return InvalidStateError(f"instance '{instance_id}' is {status}: only one that has finished can be purged")
+    if owes:
+        return InvalidStateError(
+            f"instance '{instance_id}' has finished, with status {status}, but an activity that it scheduled last has not had its run: "
+            "it can be purged after that"
+        )
+    return None
 
 
 class Store(Protocol):
@@ -376,6 +437,23 @@ class Store(Protocol):
 
     async def arrived(self, after: int, limit: int) -> list[Delivery]:
         """The messages with a number above `after`, in order."""
+        ...
+
+    async def children(self, parent_ids: Sequence[str], limit: int) -> list[Finished]:
+        """At most `limit` of the instances that these have started, that have finished and owe nothing: one parent's after the other's, the
+        eldest first."""
+        ...
+
+    async def ended(self, status: Status, before: int, limit: int) -> list[Finished]:
+        """The instances that finished before that time with that status and owe nothing, those that finished first before the others."""
+        ...
+
+    async def long_pasts(self, keep: int, after: int, limit: int) -> tuple[list[str], int | None]:
+        """Of the next `limit` instances with a past execution, the ids of those that have more than `keep`; and where to read on, from 0 at first."""
+        ...
+
+    async def footprint(self) -> Footprint:
+        """How large the hub is, and how much in it has finished."""
         ...
 
     async def code(self) -> dict[str, str]:

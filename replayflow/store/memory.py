@@ -24,13 +24,17 @@ from replayflow.errors import (
     InstanceFinishedError,
     InstanceNotFoundError,
     InvalidArgumentError,
+    InvalidStateError,
     LeaseLostError,
     StoreUnavailableError,
 )
 from replayflow.store.base import (
+    EXECUTIONS_PER_TRIM,
     Condition,
     Create,
     Delivery,
+    Finished,
+    Footprint,
     Grouping,
     InstanceFilter,
     InstanceRecord,
@@ -43,10 +47,13 @@ from replayflow.store.base import (
     Park,
     Place,
     Post,
+    Purge,
+    Trim,
     Waiting,
     Wake,
     cursor_of,
     place_of,
+    why_it_stays,
 )
 
 
@@ -80,6 +87,10 @@ class _Kept:
         return self.record.status is not Status.SUSPENDED and self.record.problem is None
 
     @property
+    def is_purgeable(self) -> bool:
+        return self.record.status.is_finished and self.record.orphans is None
+
+    @property
     def next_number(self) -> int:
         return max([self.record.start_number, *self.pieces]) + 1
 
@@ -97,6 +108,7 @@ class MemoryStore:
         self._subscribers: list[Callable[[], None]] = []
         self._is_open = False
         self._code: dict[str, str] = {}
+        self._purged = 0
 
     async def open(self) -> None:
         self._is_open = True
@@ -141,6 +153,7 @@ class MemoryStore:
         self._instances.update(group.touched)
         for instance_id in group.removed:
             self._instances.pop(instance_id, None)
+        self._purged += group.purged
         for changed in list(self._subscribers):
             asyncio.get_running_loop().call_soon(changed)
         return outcomes
@@ -203,9 +216,7 @@ class MemoryStore:
     async def waiting(self, instance_id: str | None, limit: int = 1_000) -> list[Waiting]:
         self._check_open()
         found = [
-            Waiting(
-                number, id, delivery.event, kept.arrived.get(number), delivery.is_control, kept.takes_messages
-            )
+            Waiting(number, id, delivery.event, kept.arrived.get(number), delivery.is_control, kept.takes_messages)
             for id, kept in self._instances.items()
             if instance_id in (None, id)
             for number, delivery in kept.inbox.items()
@@ -259,6 +270,45 @@ class MemoryStore:
             ]
         return sorted(found, key=lambda delivery: delivery.number)[:limit]
 
+    async def children(self, parent_ids: Sequence[str], limit: int) -> list[Finished]:
+        self._check_open()
+        found = [
+            kept
+            for parent_id in parent_ids
+            for kept in sorted(self._instances.values(), key=lambda kept: (kept.record.created_at, kept.key))
+            if kept.record.parent_id == parent_id and kept.is_purgeable
+        ]
+        return [Finished(kept.record.instance_id, kept.record.execution_id) for kept in found[:limit]]
+
+    async def ended(self, status: Status, before: int, limit: int) -> list[Finished]:
+        self._check_open()
+        found = sorted(
+            (kept.record.completed_at, kept.key, kept)
+            for kept in self._instances.values()
+            if kept.record.status is status
+            and kept.is_purgeable
+            and kept.record.completed_at is not None
+            and kept.record.completed_at < before
+        )
+        return [Finished(kept.record.instance_id, kept.record.execution_id) for *_, kept in found[:limit]]
+
+    async def long_pasts(self, keep: int, after: int, limit: int) -> tuple[list[str], int | None]:
+        self._check_open()
+        having = sorted(
+            (kept for kept in self._instances.values() if kept.executions and kept.key > after),
+            key=lambda kept: kept.key,
+        )[:limit]
+        long = [kept.record.instance_id for kept in having if len(kept.executions) > keep]
+        return long, having[-1].key if len(having) == limit else None
+
+    async def footprint(self) -> Footprint:
+        self._check_open()
+        ended = [kept.record for kept in self._instances.values() if kept.record.completed_at is not None]
+        ended = [record for record in ended if record.status.is_finished]
+        counts = Counter(record.status for record in ended)
+        oldest = min((record.completed_at for record in ended if record.completed_at is not None), default=None)
+        return Footprint(dict(counts), oldest, self._purged, 0, 0)
+
 
 class _Group:
     """One transaction: `touched` has the instances as they will be, `removed` the ids of those that will be no more."""
@@ -272,6 +322,7 @@ class _Group:
         self._numbers = numbers
         self.touched: dict[str, _Kept] = {}
         self.removed: set[str] = set()
+        self.purged = 0
 
     def apply(self, operation: Operation) -> Outcome:
         match operation:
@@ -283,6 +334,10 @@ class _Group:
                 return self._commit(operation)
             case Park():
                 return self._park(operation)
+            case Purge():
+                return self._purge(operation)
+            case Trim():
+                return self._trim(operation)
 
     def _find(self, instance_id: str) -> _Kept | None:
         kept = self.touched.get(instance_id)
@@ -322,19 +377,25 @@ class _Group:
         kept = self._find(message.instance_id)
         if kept is not None and post.dedupe_key is not None and post.dedupe_key in kept.dedupe_keys:
             return outcome
+        begins = message.start is not None and (
+            kept is None or (post.replaces_finished and kept.record.status.is_finished)
+        )
         if kept is None and message.start is None:
             outcome.error = InstanceNotFoundError(f"no instance '{message.instance_id}' is in the hub memory://")
         elif post.dedupe_key is not None and not is_unicode(post.dedupe_key):
             outcome.error = InvalidArgumentError(f"dedupe_key {post.dedupe_key!a:.300} is no Unicode text")
-        elif kept is None and message.start is not None and (unstorable := _unstorable(message.start)) is not None:
+        elif begins and message.start is not None and (unstorable := _unstorable(message.start)) is not None:
             outcome.error = unstorable
-        elif kept is not None and kept.record.status.is_finished:
+        elif kept is not None and kept.record.status.is_finished and not begins:
             outcome.error = InstanceFinishedError(
                 f"instance '{message.instance_id}' has finished, with status {kept.record.status}, and takes no messages"
             )
         else:
             if kept is None and message.start is not None:
                 kept = self._begin(message.start, outcome)
+            elif begins and kept is not None and message.start is not None:
+                self._succeed(kept, message.start)
+                outcome.started.append(message.start)
             if post.dedupe_key is not None and kept is not None:
                 kept.dedupe_keys.add(post.dedupe_key)
             self._send(message, outcome)
@@ -363,9 +424,9 @@ class _Group:
         for number in commit.consumed:
             kept.inbox.pop(number, None)
         if commit.next_start is not None:
-            if commit.forgets_past:
-                _forget_past(kept)
             self._succeed(kept, commit.next_start)
+            if commit.past_kept is not None:
+                _forget_executions(kept, commit.past_kept)
         for start in commit.starts:
             if self._find(start.instance_id) is None:
                 self._begin(start, outcome)
@@ -374,9 +435,33 @@ class _Group:
         for message in commit.messages:
             self._send(message, outcome)
         if commit.removes and not kept.inbox:
-            del self.touched[commit.instance_id]
-            self.removed.add(commit.instance_id)
+            self._remove(commit.instance_id)
         return outcome
+
+    def _purge(self, purge: Purge) -> Outcome:
+        id = purge.instance_id
+        kept = self._find(id)
+        if kept is None:
+            return Outcome(InstanceNotFoundError(f"no instance '{id}' is in the hub memory://"))
+        refusal = why_it_stays(id, kept.record.status, owes=kept.record.orphans is not None)
+        if refusal is not None:
+            return Outcome(refusal)
+        if purge.execution_id is not None and purge.execution_id != kept.record.execution_id:
+            return Outcome(InvalidStateError(f"instance '{id}' is in another execution by now"))
+        self._remove(id)
+        self.purged += 1
+        return Outcome()
+
+    def _trim(self, trim: Trim) -> Outcome:
+        kept = self._find(trim.instance_id)
+        if kept is None:
+            return Outcome(InstanceNotFoundError(f"no instance '{trim.instance_id}' is in the hub memory://"))
+        _forget_executions(kept, trim.keep)
+        return Outcome()
+
+    def _remove(self, instance_id: str) -> None:
+        del self.touched[instance_id]
+        self.removed.add(instance_id)
 
     def _park(self, park: Park) -> Outcome:
         outcome = Outcome()
@@ -466,9 +551,11 @@ class _Group:
         outcome.deliveries.append(delivery)
 
 
-def _forget_past(kept: _Kept) -> None:
-    """Of the executions before the present one nothing is left."""
-    first = kept.record.start_number
+def _forget_executions(kept: _Kept, keep: int) -> None:
+    """Of the past executions the last `keep` stay, or more, where too many would go at once."""
+    past = sorted(kept.executions.values())
+    going = min(max(0, len(past) - keep), EXECUTIONS_PER_TRIM)
+    first = [*past, kept.record.start_number][going]
     kept.pieces = {number: piece for number, piece in kept.pieces.items() if number >= first}
     kept.executions = {id: number for id, number in kept.executions.items() if number >= first}
 
@@ -498,7 +585,12 @@ def _show(record: InstanceRecord, state: RowState) -> None:
 
 def _place(kept: _Kept, order: Order) -> Place:
     record = kept.record
-    at = {"id": record.instance_id, "created": record.created_at, "completed": record.completed_at}[order]
+    positions: dict[Order, int | str | None] = {
+        "id": record.instance_id,
+        "created": record.created_at,
+        "completed": record.completed_at,
+    }
+    at = positions[order]
     assert at is not None  # noqa: S101 - what fits a filter by the end has ended
     return Place(at, kept.key)
 

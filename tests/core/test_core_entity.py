@@ -177,7 +177,7 @@ class Actor:
         for message in commit.messages:
             world.send(message)
         if commit.next_start is not None:
-            assert commit.forgets_past
+            assert commit.past_kept == 1
             self.begin(events.decode(commit.next_start.event))
 
     def cold(self) -> Entity:

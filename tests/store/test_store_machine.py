@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from replayflow.core.commit import Commit, Message, RowState, Start
 from replayflow.core.instance import Status
 from replayflow.errors import StoreError
 from replayflow.store import MemoryStore, SqliteStore, Store
-from replayflow.store.base import Create, InstanceFilter, OnExisting, Operation, Outcome, Park, Post
+from replayflow.store.base import Create, InstanceFilter, OnExisting, Operation, Outcome, Park, Post, Purge, Trim
 from tests.store.builders import EVERYTHING, OWNER
 
 T = TypeVar("T")
@@ -53,6 +53,8 @@ filters = st.builds(
     st.none() | st.integers(0, 60),
     st.none() | st.booleans(),
     st.none() | st.booleans(),
+    st.none() | st.integers(0, 9),
+    st.none() | st.integers(0, 9),
 )
 
 
@@ -124,13 +126,19 @@ class TwoStores(RuleBasedStateMachine):
         assert answers[0] == answers[1]
 
     def an_operation(self, draw: Any) -> Operation:
-        match draw(st.sampled_from(["create", "post", "commit", "commit", "commit", "park"])):
+        match draw(st.sampled_from(["create", "post", "commit", "commit", "commit", "park", "purge", "trim"])):
             case "create":
                 new = self.a_start(draw)
                 replacement = Message(new.instance_id, b"replaced", is_control=True)
                 return Create(new, draw(choices), replacement)
             case "post":
-                return Post(self.a_message(draw), draw(st.none() | st.sampled_from(["k", "K", "\ud800"])))
+                key = draw(st.none() | st.sampled_from(["k", "K", "\ud800"]))
+                return Post(self.a_message(draw), key, draw(st.booleans()))
+            case "purge":
+                id, execution = self.a_target(draw)
+                return Purge(id, draw(st.sampled_from([None, execution])), draw(st.integers(0, 2**40)))
+            case "trim":
+                return Trim(self.a_target(draw)[0], draw(st.integers(0, 2)))
             case "park":
                 id, execution = self.a_target(draw)
                 return Park(id, execution, draw(st.none() | events), self.some_messages(draw))
@@ -196,7 +204,7 @@ class TwoStores(RuleBasedStateMachine):
             starts,
             self.some_messages(draw),
             self.a_start(draw, id) if ends and draw(st.booleans()) else None,
-            draw(st.booleans()),
+            draw(st.none() | st.integers(0, 2)),
             draw(st.integers(0, 3)) == 0,
         )
 
@@ -219,6 +227,17 @@ class TwoStores(RuleBasedStateMachine):
     def arrive(self, after: int, limit: int) -> None:
         self.both(lambda store: store.arrived(after, limit))
 
+    @rule(status=st.sampled_from(Status), before=st.integers(0, 10), keep=st.integers(0, 2), limit=st.integers(1, 3))
+    def look_for_what_may_go(self, status: Status, before: int, keep: int, limit: int) -> None:
+        self.both(lambda store: store.ended(status, before, limit))
+        after: int | None = 0
+        while after is not None:
+            _, after = self.both(lambda store, after=after: store.long_pasts(keep, after, limit))
+
+    @rule(parents=st.lists(ids, unique=True), limit=st.integers(1, 3))
+    def look_for_children(self, parents: Sequence[str], limit: int) -> None:
+        self.both(lambda store: store.children(parents, limit))
+
     @invariant()
     def they_show_the_same(self) -> None:
         if not hasattr(self, "runner"):
@@ -228,11 +247,17 @@ class TwoStores(RuleBasedStateMachine):
         self.both(lambda store: store.load([*found, "missing"]))
         self.both(lambda store: store.arrived(0, 1_000))
         self.both(lambda store: store.wakes(None, 1_000))
+        self.both(counts)
         for one in found:
             self.both(lambda store, one=one: store.get(one))
             self.both(lambda store, one=one: store.history(one))
             for execution in range(1, self.executions + 1, 3):
                 self.both(lambda store, one=one, execution=execution: store.history(one, f"x{execution}"))
+
+
+async def counts(store: Store) -> object:
+    found = await store.footprint()
+    return {s: n for s, n in found.finished.items() if s is not Status.CONTINUED_AS_NEW}, found.purged
 
 
 def plain(outcome: Outcome) -> tuple[object, ...]:

@@ -74,13 +74,25 @@ def test_a_scan_would_be_seen(connection: sqlite3.Connection) -> None:
         ("count_names", "SEARCH instance USING COVERING INDEX instance_name (is_entity=?)"),
         ("waiting_since", "SEARCH inbox USING INTEGER PRIMARY KEY (rowid>?)"),
         ("waiting_for", "SEARCH inbox USING INDEX inbox_instance (instance=?)"),
+        ("remove_history", "SEARCH history USING INDEX history_piece (instance=?)"),
+        ("remove_messages", "SEARCH inbox USING INDEX inbox_instance (instance=?)"),
+        ("remove_instances", "SEARCH instance USING INTEGER PRIMARY KEY (rowid=?)"),
+        ("forget_pieces", "SEARCH history USING INDEX history_piece (instance=? AND number<?)"),
+        ("forget_executions", "SEARCH execution USING COVERING INDEX execution_number (instance=? AND number<?)"),
+        ("children", "SEARCH instance USING INDEX instance_parent (parent_id=?)"),
+        ("ended", "SEARCH instance USING INDEX instance_ended (status=? AND completed_at>? AND completed_at<?)"),
+        ("ended_by_status", "SEARCH instance USING COVERING INDEX instance_ended (status=? AND completed_at>?)"),
+        ("pasts", "SEARCH execution USING COVERING INDEX execution_number (instance>?)"),
     ],
 )
 def test_what_a_statement_finds_its_rows_by(connection: sqlite3.Connection, name: str, found_by: str) -> None:
     assert found_by in plan(connection, STATEMENTS[name])
 
 
-@pytest.mark.parametrize("name", ["wakes", "arrived", "fitting", "waiting_since", "pieces_between", "record"])
+@pytest.mark.parametrize(
+    "name",
+    ["wakes", "arrived", "fitting", "waiting_since", "pieces_between", "record", "children", "ended", "pasts"],
+)
 def test_pages_come_in_the_order_of_an_index_and_are_not_sorted(connection: sqlite3.Connection, name: str) -> None:
     assert SORT not in plan(connection, STATEMENTS[name])
 
@@ -92,7 +104,7 @@ WALKS = {
     "parked": "instance USING INDEX instance_parked (is_entity=?",
     "of_parent": "instance USING COVERING INDEX instance_parent (parent_id=?",
     "tagged": "tag USING PRIMARY KEY (name=? AND value=?",
-    "completed": "instance USING COVERING INDEX instance_completed (",
+    "completed": "instance USING COVERING INDEX instance_ended (status=?",
     "by_id": "instance USING COVERING INDEX sqlite_autoindex_instance_1 (",
 }
 

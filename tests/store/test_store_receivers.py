@@ -39,7 +39,9 @@ def continued(
     id: str = "a", sequence: int = 2, execution: str = "x1", following: str = "x2", *, forgets: bool
 ) -> object:
     ending = commit(id, execution, sequence, chunk=b"end of " + execution.encode())
-    return replace(ending, state=shown(Status.CONTINUED_AS_NEW), next_start=start(id, following), forgets_past=forgets)
+    return replace(
+        ending, state=shown(Status.CONTINUED_AS_NEW), next_start=start(id, following), past_kept=1 if forgets else None
+    )
 
 
 # ---- receivers that begin with a message

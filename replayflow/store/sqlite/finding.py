@@ -11,13 +11,14 @@ import heapq
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
+from replayflow.core.instance import Status
 from replayflow.store.base import (
     Grouping,
     InstanceFilter,
@@ -44,7 +45,7 @@ class Walk(NamedTuple):
 
     order: Order
     name: str
-    searches: list[dict[str, object]]
+    searches: Sequence[Mapping[str, object]]
 
 
 def page(
@@ -178,7 +179,8 @@ def _walks(wanted: InstanceFilter) -> list[Walk]:
     order = wanted.order
     walks: list[Walk] = []
     if order == "completed":
-        walks.append(Walk("completed", "completed", [{}]))
+        ends = sorted(status for status in wanted.statuses or Status if status.is_finished)
+        walks.append(Walk("completed", "completed", [{"status": status.value} for status in ends]))
     if wanted.id_prefix or wanted.is_entity:
         walks.append(Walk("id", "by_id", [{}]))
     for tag, value in wanted.tags:
@@ -192,7 +194,11 @@ def _walks(wanted: InstanceFilter) -> list[Walk]:
         walks.append(Walk("created", "in_status", several))
     if wanted.name is not None:
         walks.append(Walk("created", "named", [{**kind, "name": wanted.name} for kind in kinds]))
-    if not any(walk.order == order for walk in walks) or wanted.created_from is not None or wanted.created_to is not None:
+    if (
+        not any(walk.order == order for walk in walks)
+        or wanted.created_from is not None
+        or wanted.created_to is not None
+    ):
         walks.append(Walk("created", "created", [*kinds]))
     return walks
 
@@ -202,9 +208,7 @@ def _bounds(order: Order, wanted: InstanceFilter) -> tuple[Any, Any]:
     if order == "id":
         return _id_bounds(wanted)
     first, last = (
-        (wanted.created_from, wanted.created_to)
-        if order == "created"
-        else (wanted.completed_from, wanted.completed_to)
+        (wanted.created_from, wanted.created_to) if order == "created" else (wanted.completed_from, wanted.completed_to)
     )
     return _FIRST if first is None else first, _BEHIND_ALL if last is None else last
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,10 +21,24 @@ from replayflow.errors import (
     InstanceFinishedError,
     InstanceNotFoundError,
     InvalidArgumentError,
+    InvalidStateError,
     LeaseLostError,
     PayloadTooLargeError,
 )
-from replayflow.store.base import ACCEPTED, Create, Delivery, Operation, Outcome, Park, Post
+from replayflow.store.base import (
+    ACCEPTED,
+    EXECUTIONS_PER_TRIM,
+    MICROSECONDS_PER_DAY,
+    Create,
+    Delivery,
+    Operation,
+    Outcome,
+    Park,
+    Post,
+    Purge,
+    Trim,
+    why_it_stays,
+)
 from replayflow.store.sqlite.connection import in_transaction
 from replayflow.store.sqlite.statements import NO_BLOB, NO_NUMBER, NO_TEXT, ROWS, SQL
 
@@ -129,6 +144,8 @@ class Group:
         self._states: dict[int, tuple[object, ...]] = {}
         self._consumed: list[int] = []
         self._messages: list[tuple[object, ...]] = []
+        self._removed: list[int] = []
+        self._purged: Counter[tuple[int, str]] = Counter()
         self._next_key = self._next_number = 0
 
     def write(self, connection: sqlite3.Connection) -> list[Outcome]:
@@ -174,6 +191,8 @@ class Group:
 
     def _flush(self) -> None:
         connection = self._connection
+        if self._removed:
+            self._remove_all()
         if self._instances:
             ROWS["add_instances"].run(connection, self._instances)
             self._instances = []
@@ -194,7 +213,7 @@ class Group:
             ROWS["add_messages"].run(connection, [(*message, at) for message in self._messages])
             self._messages = []
 
-    def _apply(self, operation: Create | Post | Park) -> Outcome:
+    def _apply(self, operation: Create | Post | Park | Purge | Trim) -> Outcome:
         match operation:
             case Create():
                 return self._create(operation)
@@ -202,6 +221,10 @@ class Group:
                 return self._post(operation)
             case Park():
                 return self._park(operation)
+            case Purge():
+                return self._purge(operation)
+            case Trim():
+                return self._trim(operation)
 
     # ---- operations
 
@@ -238,7 +261,7 @@ class Group:
         if commit.consumed:
             self._consumed += commit.consumed
         if commit.next_start is not None:
-            self._succeed(known, commit.next_start, commit.forgets_past)
+            self._succeed(known, commit.next_start, commit.past_kept)
         if not commit.starts and not commit.messages and not commit.removes:
             return ACCEPTED
         outcome = Outcome()
@@ -250,7 +273,7 @@ class Group:
         for message in commit.messages:
             self._send(message, outcome)
         if commit.removes:
-            self._remove(commit.instance_id, known)
+            self._remove_if_empty(commit.instance_id, known)
         return outcome
 
     def _create(self, create: Create) -> Outcome:
@@ -286,11 +309,14 @@ class Group:
             outcome.error = InstanceNotFoundError(f"no instance '{message.instance_id}' is in the hub {self._url}")
         elif post.dedupe_key is not None and self._is_repeated(known, post.dedupe_key):
             pass
-        elif known.status.is_finished:
+        elif known.status.is_finished and not (post.replaces_finished and message.start is not None):
             outcome.error = InstanceFinishedError(
                 f"instance '{message.instance_id}' has finished, with status {known.status}, and takes no messages"
             )
         else:
+            if known.status.is_finished and message.start is not None:
+                self._succeed(known, message.start)
+                outcome.started.append(message.start)
             if post.dedupe_key is not None:
                 self._connection.execute(SQL["remember"], (known.key, post.dedupe_key))
             self._send(message, outcome)
@@ -308,6 +334,30 @@ class Group:
         for message in park.messages:
             self._send(message, outcome)
         return outcome
+
+    def _purge(self, purge: Purge) -> Outcome:
+        known = self._known.get(purge.instance_id)
+        if known is None:
+            return Outcome(InstanceNotFoundError(f"no instance '{purge.instance_id}' is in the hub {self._url}"))
+        if self._instances or self._states:
+            self._flush()  # what it owes may be said there
+        owes = self._connection.execute(SQL["owes"], (known.key,)).fetchone() is not None
+        refusal = why_it_stays(purge.instance_id, known.status, owes=owes)
+        if refusal is not None:
+            return Outcome(refusal)
+        if purge.execution_id is not None and purge.execution_id != known.execution_id:
+            return Outcome(InvalidStateError(f"instance '{purge.instance_id}' is in another execution by now"))
+        self._remove(purge.instance_id, known)
+        self._purged[purge.at // MICROSECONDS_PER_DAY, purge.cause] += 1
+        return Outcome()
+
+    def _trim(self, trim: Trim) -> Outcome:
+        known = self._known.get(trim.instance_id)
+        if known is None:
+            return Outcome(InstanceNotFoundError(f"no instance '{trim.instance_id}' is in the hub {self._url}"))
+        self._flush()
+        self._forget_executions(known, trim.keep)
+        return Outcome()
 
     # ---- what they are made of
 
@@ -333,22 +383,54 @@ class Group:
         outcome.started.append(start)
         return known
 
-    def _remove(self, instance_id: str, known: Known) -> None:
+    def _remove_if_empty(self, instance_id: str, known: Known) -> None:
         """The instance is no more, if nothing is left in its inbox."""
         self._flush()
-        connection = self._connection
-        if connection.execute(SQL["has_messages"], (known.key,)).fetchone() is None:
-            for statement in ("forget_keys", "remove_history", "remove_executions", "remove_instance"):
-                connection.execute(SQL[statement], (known.key,))
-            del self._known[instance_id]
+        if self._connection.execute(SQL["has_messages"], (known.key,)).fetchone() is None:
+            self._remove(instance_id, known)
 
-    def _succeed(self, known: Known, start: Start, forgets_past: bool = False) -> None:
+    def _remove(self, instance_id: str, known: Known) -> None:
+        """The instance is no more. Its rows go with those of others, when the group is written; what the group has of it so far goes first."""
+        if self._instances or self._pieces or self._states or self._consumed or self._messages:
+            self._flush()
+        self._removed.append(known.key)
+        del self._known[instance_id]
+
+    def _remove_all(self) -> None:
+        """All that is kept of the removed instances, in whatever table, is gone."""
+        connection = self._connection
+        keys = json.dumps(self._removed)
+        for statement in (
+            "remove_messages",
+            "remove_keys",
+            "remove_history",
+            "remove_executions",
+            "remove_instances",
+        ):
+            connection.execute(SQL[statement], (keys,))
+        self._removed = []
+        for (day, cause), instances in self._purged.items():
+            connection.execute(SQL["count_purged"], (day, cause, instances))
+        self._purged.clear()
+
+    def _forget_executions(self, known: Known, keep: int) -> None:
+        """Of the past executions the last `keep` stay, or more, where too many would go at once. Executions go as a whole."""
+        connection = self._connection
+        first_kept = known.start_number
+        if keep:
+            kept = connection.execute(SQL["newest_execution"], (known.key, keep - 1)).fetchone()
+            if kept is None:
+                return
+            (first_kept,) = kept
+        for (after_most,) in connection.execute(SQL["oldest_execution"], (known.key, EXECUTIONS_PER_TRIM)).fetchall():
+            first_kept = min(first_kept, after_most)
+        connection.execute(SQL["forget_pieces"], (known.key, first_kept))
+        connection.execute(SQL["forget_executions"], (known.key, first_kept))
+
+    def _succeed(self, known: Known, start: Start, past_kept: int | None = None) -> None:
         """The next execution begins under the same id; the last one's start takes its place in the history."""
         self._flush()
         connection = self._connection
-        if forgets_past:
-            connection.execute(SQL["forget_pieces"], (known.key, known.start_number))
-            connection.execute(SQL["forget_executions"], (known.key, known.start_number))
         connection.execute(SQL["move_start_into_history"], (known.key,))
         connection.execute(SQL["note_past_execution"], (known.key,))
         number = known.last_number + 1
@@ -361,6 +443,8 @@ class Group:
             connection.execute(SQL["forget_keys"], (known.key,))
         known.execution_id, known.status, known.is_parked = start.execution_id, Status.PENDING, False
         known.start_number = known.last_number = number
+        if past_kept is not None:
+            self._forget_executions(known, past_kept)
 
     def _nudge(self, known: Known, instance_id: str, outcome: Outcome) -> None:
         if self._epoch is None:
@@ -420,6 +504,8 @@ def _touched(operations: Sequence[Operation]) -> Iterator[str]:
                 yield operation.start.instance_id
             case Post():
                 yield operation.message.instance_id
+            case Purge() | Trim():
+                yield operation.instance_id
             case Park():
                 yield operation.instance_id
                 for message in operation.messages:

@@ -9,7 +9,15 @@ from typing import Any, TypeVar
 
 from replayflow.core.ids import is_unicode
 from replayflow.core.instance import Status
-from replayflow.store.base import Delivery, InstanceRecord, Loaded, Wake, Waiting
+from replayflow.store.base import (
+    Delivery,
+    Finished,
+    Footprint,
+    InstanceRecord,
+    Loaded,
+    Waiting,
+    Wake,
+)
 from replayflow.store.sqlite.statements import SQL
 
 T = TypeVar("T")
@@ -86,13 +94,47 @@ def arrived(connection: sqlite3.Connection, after: int, limit: int) -> list[Deli
 
 def waiting(connection: sqlite3.Connection, instance_id: str | None, limit: int) -> list[Waiting]:
     """The messages in one inbox, or in any, the oldest first."""
-    if instance_id is None:
-        found = rows(connection, "waiting_since", (0, limit))
-    else:
-        found = rows(connection, "waiting_for", (instance_id, limit))
+    statement, whose = ("waiting_since", 0) if instance_id is None else ("waiting_for", instance_id)
+    found = rows(connection, statement, (whose, limit))
     return [
-        Waiting(number, id, event, at, bool(is_control), bool(takes)) for number, id, event, at, is_control, takes in found
+        Waiting(number, id, event, at, bool(is_control), bool(takes))
+        for number, id, event, at, is_control, takes in found
     ]
+
+
+def children(connection: sqlite3.Connection, parent_ids: Sequence[str], limit: int) -> list[Finished]:
+    """What these have started, and has finished. One parent after the other: for many at once SQLite would sort all that they have."""
+    found: list[Finished] = []
+    for parent_id in parent_ids:
+        found += [Finished(*row) for row in rows(connection, "children", (parent_id, limit - len(found)))]
+        if len(found) >= limit:
+            break
+    return found
+
+
+def ended(connection: sqlite3.Connection, status: Status, before: int, limit: int) -> list[Finished]:
+    """Those that finished before then, in the order in which they did."""
+    return [Finished(*row) for row in rows(connection, "ended", (status.value, before, limit))]
+
+
+def long_pasts(connection: sqlite3.Connection, keep: int, after: int, limit: int) -> tuple[list[str], int | None]:
+    """The ids of those of the next that have more past executions than they keep, and where to read on."""
+    found = rows(connection, "pasts", (after, limit))
+    return [id for _, executions, id in found if executions > keep], found[-1][0] if len(found) == limit else None
+
+
+def footprint(connection: sqlite3.Connection) -> Footprint:
+    """How large the hub is."""
+    by_status = rows(connection, "ended_by_status")
+    [(total_bytes, free_bytes)] = rows(connection, "size")
+    [(purged,)] = rows(connection, "all_purged")
+    return Footprint(
+        {Status(status): count for status, count, _ in by_status},
+        min((oldest for *_, oldest in by_status), default=None),
+        purged,
+        total_bytes,
+        free_bytes,
+    )
 
 
 def _pieces(connection: sqlite3.Connection, key: int, first: int, end: int) -> list[bytes]:

@@ -64,15 +64,6 @@ DELETE FROM history WHERE instance = ? AND number < ?
 -- name: forget_executions
 DELETE FROM execution WHERE instance = ? AND number < ?
 
--- name: remove_history
-DELETE FROM history WHERE instance = ?
-
--- name: remove_executions
-DELETE FROM execution WHERE instance = ?
-
--- name: remove_instance
-DELETE FROM instance WHERE key = ?
-
 -- name: park
 UPDATE instance SET problem = ? WHERE key = ?
 
@@ -183,7 +174,7 @@ SELECT created_at, key FROM instance WHERE parent_id = :parent_id
 SELECT created_at, instance FROM tag WHERE name = :tag AND value = :value
 
 -- walk: completed
-SELECT completed_at, key FROM instance WHERE completed_at IS NOT NULL
+SELECT completed_at, key FROM instance WHERE status = :status AND completed_at IS NOT NULL
 
 -- walk: by_id
 SELECT id, key FROM instance WHERE TRUE
@@ -244,3 +235,51 @@ SELECT page_count * page_size, freelist_count * page_size FROM pragma_page_count
 
 -- name: quick_check
 PRAGMA quick_check(20)
+
+-- What purging and retention need. First all of an instance, wherever it is kept:
+
+-- name: remove_messages
+DELETE FROM inbox WHERE instance IN (SELECT value FROM json_each(?))
+
+-- name: remove_keys
+DELETE FROM dedupe WHERE instance IN (SELECT value FROM json_each(?))
+
+-- name: remove_history
+DELETE FROM history WHERE instance IN (SELECT value FROM json_each(?))
+
+-- name: remove_executions
+DELETE FROM execution WHERE instance IN (SELECT value FROM json_each(?))
+
+-- name: remove_instances
+DELETE FROM instance WHERE key IN (SELECT value FROM json_each(?))
+
+-- name: owes
+SELECT 1 FROM instance WHERE key = ? AND orphans IS NOT NULL
+
+-- name: count_purged
+INSERT INTO purged (day, cause, instances) VALUES (?, ?, ?) ON CONFLICT (day, cause) DO UPDATE SET instances = instances + excluded.instances
+
+-- name: newest_execution
+SELECT number FROM execution WHERE instance = ? ORDER BY number DESC LIMIT 1 OFFSET ?
+
+-- name: oldest_execution
+SELECT number FROM execution WHERE instance = ? ORDER BY number LIMIT 1 OFFSET ?
+
+-- name: children
+SELECT id, execution_id FROM instance
+WHERE parent_id = ? AND status NOT IN ('PENDING', 'RUNNING', 'SUSPENDED') AND orphans IS NULL ORDER BY created_at, key LIMIT ?
+
+-- name: ended
+SELECT id, execution_id FROM instance
+WHERE status = ? AND completed_at < ? AND completed_at IS NOT NULL AND orphans IS NULL ORDER BY completed_at, key LIMIT ?
+
+-- name: pasts
+SELECT instance, executions, (SELECT id FROM instance WHERE key = past.instance)
+FROM (SELECT instance, count(*) AS executions FROM execution WHERE instance > ? GROUP BY instance ORDER BY instance LIMIT ?) AS past
+
+-- name: ended_by_status
+SELECT status, count(*), min(completed_at) FROM instance
+WHERE status IN ('COMPLETED', 'FAILED', 'TERMINATED', 'CANCELED') AND completed_at IS NOT NULL GROUP BY status
+
+-- name: all_purged
+SELECT coalesce(sum(instances), 0) FROM purged

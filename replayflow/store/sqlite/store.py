@@ -13,10 +13,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from replayflow.core.instance import Status
 from replayflow.errors import HubOwnedError, LeaseLostError, StoreError, StoreUnavailableError
 from replayflow.store.base import (
     Condition,
     Delivery,
+    Finished,
+    Footprint,
     Grouping,
     InstanceFilter,
     InstanceRecord,
@@ -258,6 +261,18 @@ class SqliteStore:
 
     async def arrived(self, after: int, limit: int) -> list[Delivery]:
         return await self._read(lambda connection: reading.arrived(connection, after, limit))
+
+    async def children(self, parent_ids: Sequence[str], limit: int) -> list[Finished]:
+        return await self._read(lambda connection: reading.children(connection, parent_ids, limit))
+
+    async def ended(self, status: Status, before: int, limit: int) -> list[Finished]:
+        return await self._read(lambda connection: reading.ended(connection, status, before, limit))
+
+    async def long_pasts(self, keep: int, after: int, limit: int) -> tuple[list[str], int | None]:
+        return await self._read(lambda connection: reading.long_pasts(connection, keep, after, limit))
+
+    async def footprint(self) -> Footprint:
+        return await self._read(lambda connection: reading.in_snapshot(connection, reading.footprint))
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await self._on(self._reader, work)

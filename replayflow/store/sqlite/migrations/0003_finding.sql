@@ -5,7 +5,6 @@ UPDATE instance SET is_entity = 1 WHERE id >= '@' AND id < 'A';
 CREATE INDEX instance_created ON instance (is_entity, created_at);
 CREATE INDEX instance_name ON instance (is_entity, name, created_at);
 CREATE INDEX instance_status ON instance (is_entity, status, created_at);
-CREATE INDEX instance_completed ON instance (completed_at) WHERE completed_at IS NOT NULL;
 CREATE INDEX instance_parent ON instance (parent_id, created_at) WHERE parent_id IS NOT NULL;
 DROP INDEX instance_parked;
 CREATE INDEX instance_parked ON instance (is_entity, created_at) WHERE problem IS NOT NULL;

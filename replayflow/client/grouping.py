@@ -1,0 +1,56 @@
+"""Writing many operations at once for many who each want one.
+
+A thousand requests of one client cost a thousand transactions, and a transaction waits for the disk. Here those who ask while a transaction is
+under way share the next one, as the worker's own commits do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from replayflow.store import Store
+from replayflow.store.base import Operation, Outcome
+
+TOGETHER_MAX = 500
+
+
+class Grouping:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: list[tuple[Operation, asyncio.Future[Outcome]]] = []
+        self._writer: asyncio.Task[None] | None = None
+
+    async def submit(self, operation: Operation) -> Outcome:
+        """The operation is durable, or refused with the outcome's error.
+
+        Raises:
+            StoreError: the group failed; nothing of it was written.
+        """
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._waiting.append((operation, future))
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write_on())
+        return await asyncio.shield(future)  # what is in a group is written, also where nobody waits for it any more
+
+    async def _write_on(self) -> None:
+        try:
+            while self._waiting:
+                group = self._waiting[:TOGETHER_MAX]
+                del self._waiting[:TOGETHER_MAX]
+                await self._write(group)
+        finally:
+            self._writer = None
+
+    async def _write(self, group: Sequence[tuple[Operation, asyncio.Future[Outcome]]]) -> None:
+        try:
+            outcomes = await self._store.write([operation for operation, _ in group])
+        except BaseException as error:
+            for _, future in group:
+                future.set_exception(error)
+                future.exception()  # whoever waited may be gone, and then nobody need be told
+            if not isinstance(error, Exception):
+                raise
+        else:
+            for (_, future), outcome in zip(group, outcomes, strict=True):
+                future.set_result(outcome)

@@ -1,0 +1,133 @@
+"""Starting: what a client hands to the store so that an execution begins."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from replayflow.client.access import message_of
+from replayflow.client.arguments import checked_tags, moment, new_instance_id
+from replayflow.codec import Codec
+from replayflow.core import events
+from replayflow.core.commit import Start
+from replayflow.core.events import EventRaised, ExecutionReplaced, ExecutionStarted
+from replayflow.core.ids import check_instance_id, check_version
+from replayflow.errors import InvalidArgumentError
+from replayflow.store.base import Create, OnExisting, Post
+
+
+def creation(
+    codec: Codec,
+    name: str,
+    input: object,
+    *,
+    now: int,
+    instance_id: str | None,
+    version: str | None,
+    start_at: datetime | timedelta | None,
+    tags: Mapping[str, str] | None,
+    on_existing: OnExisting,
+) -> Create:
+    """What starts the orchestrator of that name.
+
+    Raises:
+        EncodeError, PayloadTooLargeError: the input cannot travel as a payload.
+        InvalidArgumentError: an id, a time, a tag or a choice that is none.
+    """
+    if on_existing not in ("error", "return", "replace_finished", "terminate_and_replace"):
+        raise InvalidArgumentError(
+            f"on_existing is {on_existing!r}; it is 'error', 'return', 'replace_finished' or 'terminate_and_replace'"
+        )
+    start = _start(
+        codec,
+        name,
+        input,
+        now=now,
+        instance_id=new_instance_id(now) if instance_id is None else check_instance_id(instance_id),
+        version=version,
+        wake_at=moment(start_at, now),
+        tags=tags,
+        is_first=on_existing in ("error", "return"),
+    )
+    replacement = None
+    if on_existing == "terminate_and_replace":
+        reason = codec.encode("replaced by a new execution")
+        replacement = message_of(start.instance_id, ExecutionReplaced(start.event, reason), is_control=True)
+    return Create(start, on_existing, replacement, has_new_id=instance_id is None)
+
+
+def signal_with_start(
+    codec: Codec,
+    name: str,
+    input: object,
+    event: EventRaised,
+    *,
+    now: int,
+    instance_id: str,
+    version: str | None,
+    tags: Mapping[str, str] | None,
+    on_existing: OnExisting,
+    dedupe_key: str | None,
+) -> Post:
+    """What sends the event to the instance, which it starts where there is none.
+
+    Raises:
+        EncodeError, PayloadTooLargeError: the input cannot travel as a payload.
+        InvalidArgumentError: an id, a tag or a choice that is none.
+    """
+    if on_existing not in ("error", "replace_finished"):
+        raise InvalidArgumentError(
+            f"on_existing is {on_existing!r}; where an event comes with the start it is 'error' or 'replace_finished': "
+            "an instance that has not finished gets the event in any case"
+        )
+    start = _start(
+        codec,
+        name,
+        input,
+        now=now,
+        instance_id=check_instance_id(instance_id),
+        version=version,
+        wake_at=0,
+        tags=tags,
+        is_first=on_existing == "error",
+    )
+    message = message_of(instance_id, event, is_control=False)
+    message.start = start
+    return Post(message, dedupe_key, replaces_finished=on_existing == "replace_finished")
+
+
+def _start(
+    codec: Codec,
+    name: str,
+    input: object,
+    *,
+    now: int,
+    instance_id: str,
+    version: str | None,
+    wake_at: int,
+    tags: Mapping[str, str] | None,
+    is_first: bool,
+) -> Start:
+    checked = checked_tags(tags)
+    started = ExecutionStarted(
+        name=name,
+        input=codec.encode(input, f"input of orchestrator '{name}'"),
+        instance_id=instance_id,
+        execution_id=os.urandom(16).hex(),
+        version=check_version(version),
+        scheduled_start_microseconds=wake_at or None,
+        tags=checked,
+        is_first=is_first,
+    )
+    return Start(
+        instance_id=instance_id,
+        execution_id=started.execution_id,
+        name=name,
+        version=started.version,
+        event=events.encode([started]),
+        decoded=[started],
+        created_at=now,
+        wake_at=wake_at,
+        tags=checked,
+    )
