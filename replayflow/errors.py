@@ -160,6 +160,17 @@ class EntityStateError(UserError):
     code = "RF133"
 
 
+class PoisonError(UserError):
+    """What an instance had under way killed its worker's process, again and again, whenever it ran alone: a segfault, `os._exit`, too much memory.
+
+    The instance is parked, so that the worker can do its other work; nothing of it is lost. `problem` names what was under way. Mend it, or run the
+    activity in a process of its own (`executor="process"`), whose death is a plain failure; then `replayflow resume ID`. A worker's start alone does
+    not try it again.
+    """
+
+    code = "RF134"
+
+
 # ---- the instance cannot do that now --------------------------------------------------------------------------
 
 

@@ -46,7 +46,7 @@ _WIDE_COLUMNS = 100
 @click.option(
     "--parked",
     is_flag=True,
-    help="Only those set aside with a problem: code that does not fit, a compensation that failed for good.",
+    help="Only those set aside with a problem: code that does not fit, a compensation that failed for good, what kills its worker.",
 )
 @click.option("--entities", is_flag=True, help="Entities, too.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="How many at most.")

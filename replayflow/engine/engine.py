@@ -20,6 +20,7 @@ from replayflow.engine.deployment import try_sleepers
 from replayflow.engine.limits import Limits
 from replayflow.engine.patience import PASSING, Backoff
 from replayflow.engine.residents import Residents
+from replayflow.engine.suspects import Suspects
 from replayflow.engine.waiters import Waiters
 from replayflow.errors import ReplayflowError, StoreUnavailableError
 from replayflow.registry import App
@@ -67,6 +68,15 @@ class Engine:
             fails_on_mismatch,
             self._fail,
         )
+        self._suspects = Suspects(
+            store,
+            epoch,
+            self._committer,
+            self._residents.intake,
+            self._residents.resident,
+            self._residents.look_at,
+            limits,
+        )
 
     # ---- life
 
@@ -80,8 +90,10 @@ class Engine:
         tuning.work_begins()
         self._residents.watchdog.start()
         try:
+            await self._suspects.hold()
             async with asyncio.TaskGroup() as services:
                 services.create_task(self._committer.run())
+                services.create_task(self._suspects.run())
                 services.create_task(self._residents.intake.read_arrivals())
                 for _ in range(2):  # while one replays what it has read, the store reads for the other
                     services.create_task(self._residents.intake.load_wanted())
@@ -121,6 +133,7 @@ class Engine:
         What did not end runs again when the next worker starts.
         """
         self._residents.is_stopping = True
+        self._suspects.stop()
         try:
             await self._residents.activities.stop(0 if self.failure is not None else self._limits.grace.total_seconds())
             await self._settle_down()

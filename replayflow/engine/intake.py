@@ -38,6 +38,8 @@ class Intake:
         self._restore = restore
         self._missing = missing
         self.held: set[int] = set()
+        self.held_back: set[str] = set()
+        """Instances that are not loaded, whoever asks: what may kill the worker (`suspects.py`)."""
         self._consumed_meanwhile: set[int] | None = None
         self._last = 0
         self._wanted: dict[str, None] = {}
@@ -52,8 +54,8 @@ class Intake:
         self._has_arrived.set()
 
     def want(self, instance_id: str) -> None:
-        """The instance is loaded, soon."""
-        if instance_id not in self.loading:
+        """The instance is loaded, soon; one that is held back is not, and whoever lets it go has to ask."""
+        if instance_id not in self.loading and instance_id not in self.held_back:
             self._wanted[instance_id] = None
             self._has_wanted.set()
             self._all_read.clear()

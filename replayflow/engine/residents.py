@@ -27,6 +27,7 @@ from replayflow.core.commit import Commit, Ending, Message, RowState, Start
 from replayflow.core.decisions import FAULTS
 from replayflow.core.definitions import Environment
 from replayflow.core.events import (
+    ExecutionResumed,
     ExecutionStarted,
     HistoryEvent,
     MapPage,
@@ -49,6 +50,7 @@ from replayflow.engine.maps import Maps
 from replayflow.engine.patience import Backoff
 from replayflow.engine.revival import revive, unknown, without_orchestrator
 from replayflow.engine.steps import Parking, Step
+from replayflow.engine.suspects import is_poison
 from replayflow.engine.waiters import Waiters
 from replayflow.engine.warm import Warm
 from replayflow.engine.watchdog import Watchdog
@@ -190,6 +192,10 @@ class Residents:
         elif delivery.takes_messages or delivery.is_control:
             self.look_at(delivery.instance_id)
 
+    def resident(self, instance_id: str) -> Live | None:
+        """What is in memory of the instance; None where it is in the store alone."""
+        return self._lives.get(instance_id)
+
     def look_at(self, instance_id: str) -> None:
         if instance_id not in self._lives and not self.is_stopping:
             self.intake.want(instance_id)
@@ -234,6 +240,9 @@ class Residents:
         self._lives[live.id] = live
         if live.row.status.is_finished:
             self._waiters.ended(live.id, _ending(live, live.row))
+        if is_poison(record.problem) and not any(isinstance(event, ExecutionResumed) for event in live.mailbox):
+            self._leave_poison(live)
+            return
         problem = revive(live, pieces, self._environment)
         if problem is None:
             if record.problem is not None:
@@ -246,9 +255,7 @@ class Residents:
             else:
                 self._set_going(live)
         elif any(isinstance(event, admission.ENDS) for event in live.mailbox):
-            live.executor = Ended()  # to be ended it needs no code
-            self._unpark(live)
-            self._go_on(live)
+            self._end_without_code(live)
         elif isinstance(problem, NonDeterminismError) and self._fails_on_mismatch:
             self._unpark(live)
             self._give_up(live, problem)
@@ -256,6 +263,19 @@ class Residents:
             self._set_aside(live)
         else:
             self._park(live, str(problem))
+
+    def _leave_poison(self, live: Live) -> None:
+        """What killed its worker is let be: none of its code is run, unless somebody has resumed it."""
+        if any(isinstance(event, admission.ENDS) for event in live.mailbox):
+            self._end_without_code(live)
+        else:
+            self._set_aside(live)
+
+    def _end_without_code(self, live: Live) -> None:
+        """A parked instance has a request to end, for which it needs no code."""
+        live.executor = Ended()
+        self._unpark(live)
+        self._go_on(live)
 
     def _set_going(self, live: Live) -> None:
         """Activities that were at work run again, alarms are set, and what is in the mailbox is seen to."""

@@ -40,6 +40,7 @@ from replayflow.codec import Payload
 from replayflow.core.commit import Commit, Message, Start
 from replayflow.core.ids import is_unicode
 from replayflow.core.instance import Status
+from replayflow.core.suspicion import Suspicion
 from replayflow.errors import InvalidArgumentError, InvalidStateError, ReplayflowError
 
 OnExisting = Literal["error", "return", "replace_finished", "terminate_and_replace"]
@@ -83,7 +84,10 @@ class Post(Struct):
 
 
 class Park(Struct):
-    """The execution is set aside with the problem, or, with None, freed again. `messages` are what it had in memory and must not lose."""
+    """The execution is set aside with the problem, and nothing is held against it; or, with None, it is freed again.
+
+    `messages` are what it had in memory and must not lose.
+    """
 
     instance_id: str
     execution_id: str
@@ -284,6 +288,13 @@ class Wake(Struct):
     position: tuple[int, int]
 
 
+class Suspect(Struct, frozen=True):
+    """An instance that may have killed the workers before this one, and what is held against it."""
+
+    instance_id: str
+    suspicion: Suspicion
+
+
 class Owner(Struct, frozen=True):
     """The worker that holds a hub."""
 
@@ -368,6 +379,8 @@ class Store(Protocol):
 
     async def acquire(self, owner: Owner) -> int:
         """This store object owns the hub, under the epoch returned. A crash of the process releases it at once.
+
+        Where the owner before died, what was in flight is under one more suspicion, in the same transaction (`core/suspicion.py`).
 
         Raises:
             HubOwnedError: another one owns it, or this one does already; the message names it.
@@ -462,6 +475,18 @@ class Store(Protocol):
 
     async def keep_code(self, digests: Mapping[str, str], epoch: int) -> None:
         """The digests are kept, beside those of other names. Only the owner may.
+
+        Raises:
+            LeaseLostError: the epoch is not the hub's; nothing was written.
+        """
+        ...
+
+    async def suspects(self) -> list[Suspect]:
+        """The instances that are held: they may have killed the workers before, and run only while they are watched."""
+        ...
+
+    async def suspect(self, found: Mapping[str, Suspicion | None], epoch: int) -> None:
+        """That is what is held against these, of those that were held; None is nothing any more.
 
         Raises:
             LeaseLostError: the epoch is not the hub's; nothing was written.

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from replayflow.core.commit import Commit, Message, RowState, Start
 from replayflow.core.ids import is_unicode
 from replayflow.core.instance import Status
+from replayflow.core.suspicion import Suspicion
 from replayflow.errors import (
     HubOwnedError,
     InstanceExistsError,
@@ -48,6 +49,7 @@ from replayflow.store.base import (
     Place,
     Post,
     Purge,
+    Suspect,
     Trim,
     Waiting,
     Wake,
@@ -164,7 +166,14 @@ class MemoryStore:
             raise LeaseLostError(f"the hub {self.url} has another owner by now: epoch {self._epoch}, not {epoch}")
         self._code.update(digests)
 
+    async def suspect(self, found: Mapping[str, Suspicion | None], epoch: int) -> None:  # noqa: ARG002 - the port's shape
+        self._check_open()  # nobody is ever held here: this hub dies with its owner
+
     # ---- reading
+
+    async def suspects(self) -> list[Suspect]:
+        self._check_open()
+        return []
 
     async def code(self) -> dict[str, str]:
         self._check_open()

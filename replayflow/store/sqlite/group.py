@@ -331,6 +331,8 @@ class Group:
         self._flush()
         self._connection.execute(SQL["park"], (park.problem, known.key))
         known.is_parked = park.problem is not None
+        if known.is_parked:
+            self._connection.execute(SQL["forget_suspicion"], (park.instance_id,))
         for message in park.messages:
             self._send(message, outcome)
         return outcome

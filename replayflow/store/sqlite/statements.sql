@@ -283,3 +283,36 @@ WHERE status IN ('COMPLETED', 'FAILED', 'TERMINATED', 'CANCELED') AND completed_
 
 -- name: all_purged
 SELECT coalesce(sum(instances), 0) FROM purged
+
+-- Suspicions: who was in flight when a worker died, and what is held against it.
+
+-- name: suspicions
+SELECT instance, piece, is_held, is_watched, party, strikes, releases FROM suspect
+
+-- name: in_flight
+-- All of the inbox is read once, as by a worker that starts (`arrived`).
+SELECT key, max(start_number, coalesce((SELECT max(number) FROM history WHERE history.instance = key), 0))
+FROM instance WHERE wake_at <= ? AND problem IS NULL
+UNION
+SELECT key, max(start_number, coalesce((SELECT max(number) FROM history WHERE history.instance = key), 0))
+FROM instance
+WHERE key IN (SELECT inbox.instance FROM inbox WHERE number > 0 AND (is_control OR EXISTS (
+    SELECT 1 FROM instance AS receiver WHERE receiver.key = inbox.instance AND problem IS NULL AND status <> 'SUSPENDED')))
+
+-- name: forget_suspicions
+DELETE FROM suspect
+
+-- name: add_suspicions (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO suspect (instance, piece, is_held, is_watched, party, strikes, releases)
+VALUES
+
+-- name: held
+SELECT instance.id, piece, is_held, is_watched, party, strikes, releases
+FROM suspect JOIN instance ON instance.key = suspect.instance WHERE is_held ORDER BY suspect.instance
+
+-- name: change_suspicion
+UPDATE suspect SET piece = ?, is_held = ?, is_watched = ?, party = ?, strikes = ?, releases = ?
+WHERE instance = (SELECT key FROM instance WHERE id = ?)
+
+-- name: forget_suspicion
+DELETE FROM suspect WHERE instance = (SELECT key FROM instance WHERE id = ?)

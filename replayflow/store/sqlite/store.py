@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from replayflow.core.instance import Status
+from replayflow.core.suspicion import Suspicion
 from replayflow.errors import HubOwnedError, LeaseLostError, StoreError, StoreUnavailableError
 from replayflow.store.base import (
     Condition,
@@ -33,6 +34,10 @@ from replayflow.store.base import (
 )
 from replayflow.store.sqlite import finding, reading, schema
 from replayflow.store.sqlite.condition import condition
+    Suspect,
+    Wake,
+)
+from replayflow.store.sqlite import reading, schema, suspects
 from replayflow.store.sqlite.connection import (
     DatabaseThread,
     check_file,
@@ -138,14 +143,7 @@ class SqliteStore:
                 "or be a client (when_owned='client')"
             )
         try:
-            epoch: int = await self._write(
-                lambda connection: in_transaction(
-                    connection,
-                    lambda c: int(
-                        c.execute(SQL["take_hub"], (owner.process_id, owner.host, owner.since)).fetchall()[0][0]
-                    ),
-                )
-            )
+            epoch: int = await self._write(lambda connection: in_transaction(connection, lambda c: _take(c, owner)))
         except BaseException:
             self._lock.release()
             raise
@@ -200,11 +198,17 @@ class SqliteStore:
         return self._writer.subscribe(changed)
 
     async def keep_code(self, digests: Mapping[str, str], epoch: int) -> None:
+        await self._write_as_owner(epoch, lambda c: c.executemany(SQL["keep_code"], list(digests.items())))
+
+    async def suspect(self, found: Mapping[str, Suspicion | None], epoch: int) -> None:
+        await self._write_as_owner(epoch, lambda c: suspects.suspect(c, found))
+
+    async def _write_as_owner(self, epoch: int, write: Callable[[sqlite3.Connection], object]) -> None:
         def work(connection: sqlite3.Connection) -> None:
             present: int = connection.execute(SQL["hub"]).fetchone()[0]
             if present != epoch:
                 raise LeaseLostError(f"the hub {self.url} has another owner by now (epoch {present}, ours was {epoch})")
-            connection.executemany(SQL["keep_code"], list(digests.items()))
+            write(connection)
 
         await self._write(lambda connection: in_transaction(connection, work))
 
@@ -212,6 +216,9 @@ class SqliteStore:
 
     async def code(self) -> dict[str, str]:
         return await self._read(lambda connection: dict(reading.rows(connection, "code")))
+
+    async def suspects(self) -> list[Suspect]:
+        return await self._read(suspects.held)
 
     async def load(self, instance_ids: Sequence[str]) -> list[Loaded]:
         return await self._read(
@@ -284,6 +291,13 @@ class SqliteStore:
             return await thread.run(work)
         except sqlite3.Error as error:
             raise of_sqlite_error(error, self.path) from error
+
+
+def _take(connection: sqlite3.Connection, owner: Owner) -> int:
+    """The hub is this owner's; returns its new epoch. What the last one's death means is concluded first: its name is gone afterwards."""
+    suspects.conclude(connection, owner.since)
+    taken = connection.execute(SQL["take_hub"], (owner.process_id, owner.host, owner.since)).fetchall()
+    return int(taken[0][0])
 
 
 def _close_opened(opening: asyncio.Future[tuple[sqlite3.Connection, sqlite3.Connection]]) -> None:
