@@ -22,6 +22,7 @@ from replayflow.core.definitions import CallPlan, Environment
 from replayflow.core.entity_calls import EntityCalls
 from replayflow.core.events import ExecutionStarted, microseconds
 from replayflow.core.maps import MapContext
+from replayflow.core.recording import RecordContext
 from replayflow.core.saga import Saga, run_saga
 from replayflow.core.sites import site_of
 from replayflow.core.tasks import ActivityTask, EventTask, Orchestration, SubOrchestrationTask, Task, TimerTask
@@ -87,7 +88,7 @@ class ReplaySafeLogger(_Adapter):
         return not (decisions.is_replaying or decisions.is_sealed) and super().isEnabledFor(level)
 
 
-class OrchestrationContext(MapContext, EntityCalls):
+class OrchestrationContext(MapContext, EntityCalls, RecordContext):
     """Handed to an orchestrator as its first argument; belongs to one execution of one instance."""
 
     __slots__ = ("_decisions", "_environment", "_logger", "_random", "_started", "_uuids")
