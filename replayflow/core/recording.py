@@ -40,15 +40,15 @@ class RecordContext:
     @overload
     def record(self, fn: Callable[[*A], object], *args: *A, type: object, name: str | None = None) -> Any: ...
 
-    def record(self, fn: Callable[..., Any], *args: Any, type: Any = None, name: str | None = None) -> Any:
+    def record(self, fn: Callable[[*A], Any], *args: *A, type: Any = None, name: str | None = None) -> Any:
         """What `fn(*args)` returns, called here and now, and recorded: on replay the recorded value comes back, and the function is not called.
 
         For what is small, quick and not the same each time: a UUID, a setting, the time of another clock. Nothing is yielded. The value is durable
         with whatever is decided from it; after a crash before that the function is called again, so it must do no harm twice. It runs in the
         worker's event loop and has to return at once; whatever takes time or can be retried is an activity. It must not use the context.
 
-        The value is rebuilt as `type`, or as the function is annotated to return; without either, dataclasses and models come as dicts. `name` is what
-        replay finds it by, and history shows: the function's own, if it is not given.
+        The value is rebuilt as `type`, or as the function is annotated to return; without either, dataclasses and models come as dicts. `name`, the
+        function's own if it is not given, is what replay finds it by, and what history shows.
 
         Raises:
             DecodeError: what is recorded does not fit the type.
