@@ -33,6 +33,8 @@ from replayflow.engine.threads import ThreadPool
 from replayflow.engine.watch import Watch
 from replayflow.errors import FailureDetails, RetryAfter
 
+_BEGIN_SECONDS = 60.0
+"""What a process has to begin, before its activity is listened to."""
 _CLEAN_UP_SECONDS = 1.0
 """What a run that is over the grace has to come to an end, once it is told."""
 
@@ -310,7 +312,10 @@ class Activities:
         if seconds is not None:
             watch.timeout = self._loop.call_later(seconds / 1e6, self._time_out, run, _too_long(run))
         if silence is not None:
-            self._listen(run, run.plan.pulse_of(run), silence, lambda: self._time_out(run, _too_silent(run)))
+            pulse = run.plan.pulse_of(run)
+            if run.plan.definition.executor == "process":
+                pulse.beaten_at += _BEGIN_SECONDS  # corrected by the first beat, with which the function begins
+            self._listen(run, pulse, silence, lambda: self._time_out(run, _too_silent(run)))
 
     def _listen(self, run: Run, pulse: Pulse[Run], seconds: float, stopped: Callable[[], None]) -> None:
         """Calls `stopped` when the heart has not beaten for so long."""
@@ -318,7 +323,7 @@ class Activities:
         if left <= 0:
             stopped()
         elif run.watch is not None:
-            run.watch.silence = self._loop.call_later(left, self._listen, run, pulse, seconds, stopped)
+            run.watch.silence = self._loop.call_later(min(left, seconds), self._listen, run, pulse, seconds, stopped)
 
     async def _run_async(self, run: Run) -> None:
         event: HistoryEvent | None = None

@@ -34,6 +34,7 @@ class Beater:
         """The run has the process; `told` is what its earlier attempts told last."""
         self._run, self._codec, self._title, self._told = run, codec, f"heartbeat of activity '{name}'", told
         self.detail = None
+        self.beat(None)
 
     def end(self) -> None:
         """Nobody has the process."""
