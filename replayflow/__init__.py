@@ -30,6 +30,7 @@ from replayflow.core.events import (
     ExecutionSuspended,
     ExecutionTerminated,
     GenericEvent,
+    HeartbeatRecorded,
     HistoryEvent,
     InstanceAsked,
     InstanceStarted,
@@ -56,8 +57,10 @@ from replayflow.core.events import (
     TimerCanceled,
     TimerCreated,
     TimerFired,
+    ValueRecorded,
 )
 from replayflow.core.instance import Status
+from replayflow.core.limiter import Rate
 from replayflow.core.map_progress import MapState
 from replayflow.core.map_result import MapFailure, MapResult
 from replayflow.core.saga import Saga
@@ -66,6 +69,7 @@ from replayflow.core.tasks import Orchestration, Task, TimerTask, race, when_all
 from replayflow.engine import Limits
 from replayflow.entities import EntityState
 from replayflow.errors import (
+    ActivityCancelled,
     ActivityError,
     CompensationError,
     DecodeError,
@@ -94,6 +98,7 @@ from replayflow.errors import (
     OrchestratorError,
     PayloadError,
     PayloadTooLargeError,
+    RecordError,
     RegistrationError,
     ReplayflowError,
     RetryAfter,
@@ -120,6 +125,7 @@ from replayflow.store import MemoryStore, SqliteStore
 __version__ = "0.1.0"
 
 __all__ = [
+    "ActivityCancelled",
     "ActivityContext",
     "ActivityError",
     "App",
@@ -159,6 +165,7 @@ __all__ = [
     "ExecutionTerminated",
     "FailureDetails",
     "GenericEvent",
+    "HeartbeatRecorded",
     "HistoryEvent",
     "HubOwnedError",
     "Instance",
@@ -203,6 +210,8 @@ __all__ = [
     "OrchestratorStarted",
     "PayloadError",
     "PayloadTooLargeError",
+    "Rate",
+    "RecordError",
     "RegistrationError",
     "ReplayflowError",
     "RetryAfter",
@@ -241,6 +250,7 @@ __all__ = [
     "TimerTask",
     "UnknownNameError",
     "UserError",
+    "ValueRecorded",
     "race",
     "run",
     "when_all",

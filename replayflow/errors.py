@@ -380,6 +380,15 @@ class MapError(TaskError):
         self.result = result
 
 
+class RecordError(TaskError):
+    """The function that `ctx.record` called failed, or what it returned cannot be recorded.
+
+    The failure is recorded in the place of a value, and raised again on every replay. `.details` describes the error where it was raised.
+    """
+
+    code = "RF410"
+
+
 # ---- what user code raises ------------------------------------------------------------------------------------
 
 
@@ -404,6 +413,12 @@ class RetryAfter(ReplayflowError):
             )
         super().__init__(message or f"retry after {seconds} s")
         self.seconds = seconds
+
+
+class ActivityCancelled(BaseException):  # so that `except Exception` in an activity does not swallow it
+    """Raised by `ctx.raise_if_cancelled()` in an activity whose result nobody waits for any longer: clean up, then let it pass."""
+
+    code = "RF411"
 
 
 class OrchestrationCancelled(
@@ -489,7 +504,7 @@ def every() -> list[type[BaseException]]:
 
 
 def _tree() -> Iterator[type[BaseException]]:
-    yield OrchestrationCancelled
+    yield from (OrchestrationCancelled, ActivityCancelled)
     waiting: list[type[BaseException]] = [ReplayflowError]
     while waiting:
         cls = waiting.pop()

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Hashable, Iterable
 from datetime import timedelta
-from typing import Any, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 from replayflow.core.context import ActivityContext, OrchestrationContext
 from replayflow.core.definitions import ActivityDefinition, Executor, OrchestratorDefinition
 from replayflow.core.entity_definition import EntityDefinition, define_entity
 from replayflow.core.ids import is_unicode
+from replayflow.core.limiter import Rate
 from replayflow.core.signatures import OWN_PREFIX, check_name, hints_of, parameters_of
 from replayflow.errors import RegistrationError, UnknownNameError
 from replayflow.retry import RetryPolicy
@@ -42,6 +43,10 @@ class App:
         retry: RetryPolicy | None = None,
         timeout: timedelta | None = None,
         executor: Executor | None = None,
+        heartbeat_timeout: timedelta | None = None,
+        concurrency: int | None = None,
+        rate: Rate | None = None,
+        key: Callable[[Any], Hashable] | None = None,
     ) -> Callable[[F], F]: ...
 
     def activity(
@@ -52,18 +57,28 @@ class App:
         retry: RetryPolicy | None = None,
         timeout: timedelta | None = None,
         executor: Executor | None = None,
+        heartbeat_timeout: timedelta | None = None,
+        concurrency: int | None = None,
+        rate: Rate | None = None,
+        key: Callable[[Any], Hashable] | None = None,
     ) -> Any:
         """Registers a function as an activity, under its own name or `name`; returns the function as it is.
 
         An `async def` runs in the event loop, a plain function in a thread, and with `executor="process"` in a process of its own pool (it has to be
-        importable by its module and name then). `retry` and `timeout` (of one attempt) are the defaults of its calls.
+        importable by its module and name then). `retry` and `timeout` (of one attempt) are the defaults of its calls. An attempt that gives no
+        heartbeat for longer than `heartbeat_timeout` has failed as by its timeout.
+
+        At most `concurrency` of it are at work at one time, and at most `rate` begin; others wait, first come, first served. With `key`, a short
+        function of the input, both hold for each key by itself, and no key waits for another: `concurrency=1, key=lambda order: order.customer`.
+        The limits hold for the hub, for calls and maps alike, and over a restart: a rate counts as used up until a period of it has passed.
 
         Raises:
-            RegistrationError: the function cannot be an activity, or the name is taken.
+            RegistrationError: the function cannot be an activity, the name is taken, or a limit is none.
         """
+        options = _ActivityOptions(name, retry, timeout, executor, heartbeat_timeout, concurrency, rate, key)
 
         def register(fn: F) -> F:
-            definition = _activity(fn, name, retry, timeout, executor)
+            definition = _activity(fn, options)
             self._add(self.activities, definition, "activity")
             return fn
 
@@ -186,17 +201,25 @@ def own_names(names: Iterable[str]) -> list[str]:
 
 def input_type_of(fn: Callable[..., Any]) -> Any:
     """What the input of an activity is rebuilt as, for a process that has the function but not its app."""
-    return _activity(fn, None, None, None, None).input_type
+    return _activity(fn, _ActivityOptions()).input_type
 
 
-def _activity(
-    fn: Callable[..., Any],
-    name: str | None,
-    retry: RetryPolicy | None,
-    timeout: timedelta | None,
-    executor: Executor | None,
-) -> ActivityDefinition:
-    title = check_name(fn, name, "activity")
+class _ActivityOptions(NamedTuple):
+    """What `App.activity` was given."""
+
+    name: str | None = None
+    retry: RetryPolicy | None = None
+    timeout: timedelta | None = None
+    executor: Executor | None = None
+    heartbeat_timeout: timedelta | None = None
+    concurrency: int | None = None
+    rate: Rate | None = None
+    key: Callable[[Any], Hashable] | None = None
+
+
+def _activity(fn: Callable[..., Any], options: _ActivityOptions) -> ActivityDefinition:
+    title = check_name(fn, options.name, "activity")
+    executor = options.executor
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
         raise RegistrationError(
             f"activity '{title}' is a generator function: an activity returns its result; an orchestrator is what yields (use @app.orchestrator)"
@@ -213,8 +236,6 @@ def _activity(
         raise RegistrationError(
             f"activity '{title}' is defined inside a function: one that runs in a process has to be importable"
         )
-    if timeout is not None and timeout <= timedelta(0):
-        raise RegistrationError(f"activity '{title}': timeout is {timeout}; it must be longer than nothing")
     hints = hints_of(fn)
     parameters = parameters_of(fn, title, "activity")
     takes_context = bool(parameters) and hints.get(parameters[0].name) is ActivityContext
@@ -224,10 +245,7 @@ def _activity(
             f"activity '{title}' takes {len(rest)} inputs; an activity takes (), (input), or these after a parameter annotated ActivityContext: "
             "pass several values as a dataclass, a tuple or a dict"
         )
-    if executor == "process" and takes_context:
-        raise RegistrationError(
-            f"activity '{title}' takes an ActivityContext, which cannot reach into a process: pass what it needs as input"
-        )
+    _check_limits(title, options, takes_context=takes_context, takes_input=bool(rest))
     return ActivityDefinition(
         name=title,
         fn=fn,
@@ -236,9 +254,51 @@ def _activity(
         takes_input=bool(rest),
         input_type=hints.get(rest[0].name, Any) if rest else Any,
         result_type=hints.get("return", Any),
-        retry=retry,
-        timeout=timeout,
+        retry=options.retry,
+        timeout=options.timeout,
+        heartbeat_timeout=options.heartbeat_timeout,
+        concurrency=options.concurrency,
+        rate=options.rate,
+        key=options.key,
     )
+
+
+def _check_limits(title: str, options: _ActivityOptions, *, takes_context: bool, takes_input: bool) -> None:
+    """Returns where the limits are limits, and the function can keep them.
+
+    Raises:
+        RegistrationError: they are not, or it cannot.
+    """
+    where = f"activity '{title}'"
+    for what in ("timeout", "heartbeat_timeout"):
+        duration = getattr(options, what)
+        if duration is None:
+            continue
+        if not isinstance(duration, timedelta):
+            raise RegistrationError(f"{where}: {what} is {duration!r:.80}; it is a timedelta")
+        if duration <= timedelta(0):
+            raise RegistrationError(f"{where}: {what} is {duration}; it must be longer than nothing")
+    if options.heartbeat_timeout is not None and not takes_context:
+        raise RegistrationError(
+            f"{where} has a heartbeat_timeout and no way to beat: annotate its first parameter with ActivityContext, and call ctx.heartbeat()"
+        )
+    concurrency, rate, key = options.concurrency, options.rate, options.key
+    if concurrency is not None and (
+        not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1
+    ):
+        raise RegistrationError(f"{where}: concurrency is {concurrency!r:.80}; it is a whole number, 1 or more")
+    if rate is not None and not isinstance(rate, Rate):
+        raise RegistrationError(
+            f"{where}: rate is {rate!r:.80}; it is a Rate, such as Rate(10) or Rate(100, per=timedelta(minutes=1))"
+        )
+    if key is None:
+        return
+    if not callable(key) or inspect.iscoroutinefunction(key):
+        raise RegistrationError(f"{where}: key is {key!r:.80}; it is a plain function of the activity's input")
+    if concurrency is None and rate is None:
+        raise RegistrationError(f"{where} has a key and nothing that is counted by it: give it a concurrency or a rate")
+    if not takes_input:
+        raise RegistrationError(f"{where} has a key and takes no input that the key could be of")
 
 
 def _orchestrator(fn: Callable[..., Any], name: str | None, version: str | None) -> OrchestratorDefinition:

@@ -29,6 +29,9 @@ def _subject(event: HistoryEvent, scheduled: Mapping[int, HistoryEvent]) -> str:
             return event.orchestration_status
         case events.TaskAttemptFailed() | events.CompensationFailed() | events.SubOrchestrationAttemptFailed():
             return f"{_name(event.task_scheduled_id, scheduled)}, attempt {event.attempt}"
+        case events.HeartbeatRecorded():
+            call = "" if event.number is None else f", call {event.number}"
+            return f"{_name(event.task_scheduled_id, scheduled)}{call}, attempt {event.attempt}"
         case events.SubOrchestrationRetried():
             return f"{_name(event.task_scheduled_id, scheduled)}, attempt {event.attempt}: {event.instance_id}"
         case events.MapScheduled():
@@ -91,7 +94,7 @@ def _value(event: HistoryEvent) -> str:
         return _first(event.items)
     if isinstance(event, events.TimerCreated | events.TimerFired):
         return f"{values.moment(event.fire_at)} UTC"
-    for field in ("input", "result", "custom_status", "output", "state"):
+    for field in ("input", "result", "custom_status", "output", "state", "value", "detail"):
         if getattr(event, field, None) is not None:
             return values.one_line(values.plain(getattr(event, field)))
     return ""

@@ -60,7 +60,7 @@ class Views:
 
     def with_values(self, event: HistoryEvent) -> HistoryEvent:
         """The event with its payloads decoded, as users see it."""
-        for name in ("input", "result", "custom_status", "output", "state"):
+        for name in ("input", "result", "custom_status", "output", "state", "value", "detail"):
             payload = getattr(event, name, None)
             if isinstance(payload, bytes):
                 setattr(event, name, self.shown(payload, Any))

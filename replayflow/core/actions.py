@@ -195,6 +195,22 @@ class AskInstance(Struct):
         )
 
 
+class RecordValue(Struct):
+    """What a function came to, called in passing. It is asked for before the function runs, and has the value afterwards."""
+
+    id: int
+    name: str
+    site: str = ""
+    value: Payload = None
+    failure_details: FailureDetails | None = None
+
+    def record(self) -> events.ValueRecorded:
+        return events.ValueRecorded(self.id, self.name, self.value, self.failure_details, self.site)
+
+    def fits(self, event: HistoryEvent) -> bool:
+        return type(event) is events.ValueRecorded and event.event_id == self.id and event.name == self.name
+
+
 class SetCustomStatus(Struct):
     value: Payload
 
@@ -231,5 +247,6 @@ Matched: TypeAlias = (
     | StartInstance
     | AskInstance
     | SendEntityMessage
+    | RecordValue
 )
 Action: TypeAlias = Matched | SetCustomStatus | CompleteOrchestration | EntityAction

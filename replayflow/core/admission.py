@@ -23,6 +23,7 @@ from replayflow.core.events import (
     ExecutionResumed,
     ExecutionSuspended,
     ExecutionTerminated,
+    HeartbeatRecorded,
     HistoryEvent,
     MapDrained,
     MapPage,
@@ -45,6 +46,7 @@ from replayflow.retry import next_attempt_at
 RESULTS: frozenset[type[HistoryEvent]] = frozenset({TaskCompleted})
 ENDS = (ExecutionTerminated, ExecutionReplaced)
 CONTROL = (ExecutionTerminated, ExecutionSuspended, ExecutionResumed, ExecutionReplaced)
+_NEVER_HELD = (*CONTROL, HeartbeatRecorded)  # a heartbeat reaches no code
 
 
 def deliver_start(executor: Executor, start: Sequence[HistoryEvent]) -> None:
@@ -103,7 +105,7 @@ def take_in(
         waiting = gathered(instance, waiting)
     while waiting:
         event = waiting.popleft()
-        if instance.status is Status.SUSPENDED and not isinstance(event, CONTROL):
+        if instance.status is Status.SUSPENDED and not isinstance(event, _NEVER_HELD):
             episode.held.append(event)
             continue
         admitted = _admit(instance, executor, event, now, random)
@@ -184,6 +186,8 @@ def _admit(
             id = event.task_scheduled_id
             predicate = executor.predicate_of(id) if type(event) is MapProgress and event.failures else None
             return mapping.admitted(instance.maps.get(id), event, now, random, predicate)
+        case HeartbeatRecorded():
+            return event if instance.is_heard(event) else None
         case MapDrained():
             open = instance.maps.get(event.task_scheduled_id)
             is_drained = open is not None and open.is_stopping and not open.at_work and not instance.is_finished

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from logging import Logger, LoggerAdapter, getLogger
 from random import Random
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from replayflow.clock import to_datetime, to_microseconds
 from replayflow.core import ids
@@ -22,10 +22,11 @@ from replayflow.core.definitions import CallPlan, Environment
 from replayflow.core.entity_calls import EntityCalls
 from replayflow.core.events import ExecutionStarted, microseconds
 from replayflow.core.maps import MapContext
+from replayflow.core.recording import RecordContext
 from replayflow.core.saga import Saga, run_saga
 from replayflow.core.sites import site_of
 from replayflow.core.tasks import ActivityTask, EventTask, Orchestration, SubOrchestrationTask, Task, TimerTask
-from replayflow.errors import InvalidArgumentError, OrchestratorError
+from replayflow.errors import ActivityCancelled, InvalidArgumentError, OrchestratorError
 from replayflow.retry import RetryPolicy, stored_duration
 
 if TYPE_CHECKING:
@@ -41,13 +42,20 @@ _TIME_MIN = to_microseconds(datetime.min.replace(tzinfo=UTC))
 _TIME_MAX = to_microseconds(datetime.max.replace(tzinfo=UTC))
 
 
+class Heart(Protocol):
+    """What an activity's context beats upon."""
+
+    def beat(self, detail: object) -> None: ...
+    def last(self) -> Any: ...
+
+
 class ActivityContext:
     """What an activity may ask about the attempt that it is; pass it by annotating the activity's first parameter with this class.
 
     `attempt` counts from 1. `idempotency_key` is the same for every attempt and after every restart: give it to services that de-duplicate.
     """
 
-    __slots__ = ("_is_cancelled", "attempt", "idempotency_key", "instance_id", "logger", "name", "task_id")
+    __slots__ = ("_heart", "_is_cancelled", "attempt", "idempotency_key", "instance_id", "logger", "name", "task_id")
 
     def __init__(
         self,
@@ -57,6 +65,7 @@ class ActivityContext:
         idempotency_key: str,
         name: str,
         is_cancelled: Callable[[], bool],
+        heart: Heart,
     ) -> None:
         self.instance_id = instance_id
         self.task_id = task_id
@@ -65,11 +74,43 @@ class ActivityContext:
         self.name = name
         self.logger = getLogger(f"replayflow.activity.{name}")
         self._is_cancelled = is_cancelled
+        self._heart = heart
 
     @property
     def cancelled(self) -> bool:
-        """Whether nobody waits for the result any longer: a long activity looks now and then, and stops."""
+        """Whether nobody waits for the result any longer: a long activity in a thread looks now and then, and stops.
+
+        True after a time limit, when the orchestration was ended or has given the activity up, and when the worker stops and its grace is over. An
+        `async def` is told by a `CancelledError`; a process is killed.
+        """
         return self._is_cancelled()
+
+    def raise_if_cancelled(self) -> None:
+        """Returns where somebody waits for the result.
+
+        Raises:
+            ActivityCancelled: nobody does any longer.
+        """
+        if self._is_cancelled():
+            raise ActivityCancelled(f"nobody waits for activity '{self.name}' (task {self.task_id}) any longer")
+
+    def heartbeat(self, detail: object = None) -> None:
+        """The activity is alive and, with a detail, has come so far: the next attempt finds the last detail in `last_heartbeat`.
+
+        May be called from any thread, and often: what is said between two writings, a second apart and in a long run up to ten, costs an encoding.
+        After a failure or a time limit the next attempt has the very last detail, after the death of the worker the last one that was written.
+        Without a detail the last one stays as it was. Where the activity was registered with a `heartbeat_timeout`, beats have to follow each other
+        within that time.
+
+        Raises:
+            EncodeError: the detail cannot travel as a payload.
+        """
+        self._heart.beat(detail)
+
+    @property
+    def last_heartbeat(self) -> Any:
+        """The last detail that an earlier attempt told, in this worker or another; None where none did. Dataclasses and models come as dicts."""
+        return self._heart.last()
 
 
 class ReplaySafeLogger(_Adapter):
@@ -87,7 +128,7 @@ class ReplaySafeLogger(_Adapter):
         return not (decisions.is_replaying or decisions.is_sealed) and super().isEnabledFor(level)
 
 
-class OrchestrationContext(MapContext, EntityCalls):
+class OrchestrationContext(MapContext, EntityCalls, RecordContext):
     """Handed to an orchestrator as its first argument; belongs to one execution of one instance."""
 
     __slots__ = ("_decisions", "_environment", "_logger", "_random", "_started", "_uuids")

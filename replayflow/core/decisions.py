@@ -97,6 +97,7 @@ class Decisions:
         "open",
         "position",
         "recorded",
+        "recording",
         "request",
         "saga",
         "saves_events",
@@ -116,6 +117,8 @@ class Decisions:
         self.deadlines: dict[int, EventTask[Any]] = NOTHING
         self.custom_status: Payload = None
         self.ending: CompleteOrchestration | None = None
+        # The line of the `ctx.record` whose function is at work: `ending` is set meanwhile, so that nothing can be asked for.
+        self.recording = ""
         self.saves_events = True
         self.section: CriticalSection | None = None
         self.is_sealed = False
@@ -148,13 +151,24 @@ class Decisions:
             if not isinstance(action, CancelTimer | CancelTask | StartInstance | AskInstance | StopMap):
                 self.next_id -= 1
             raise OrchestratorError(
-                f"{action.site}: {describe(action.record())} was asked for after continue_as_new at {self.ending.site}: "
-                "nothing may follow it but the return"
+                f"{action.site}: {describe(action.record())} was asked for {self._why_closed(self.ending)}"
             )
         if self.is_replaying:
             self._match(action)
         else:
             self.made.append(action)
+
+    def _why_closed(self, ending: CompleteOrchestration) -> str:
+        if self.recording:
+            return (
+                f"by the function that ctx.record called at {self.recording}, which a replay does not call: "
+                "ask for it outside, and record only what the world says"
+            )
+        return f"after continue_as_new at {ending.site}: nothing may follow it but the return"
+
+    def found(self) -> HistoryEvent | None:
+        """The event that the last action was found to be, while replaying."""
+        return self._last
 
     def refuse_in_section(self, what: str) -> None:
         """Returns outside critical sections.

@@ -5,13 +5,14 @@ The registry makes `Definition`s from decorated functions; an `Environment` is w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
 
 from replayflow.codec import Codec
 from replayflow.core.entity_definition import EntityDefinition
+from replayflow.core.limiter import Rate
 from replayflow.errors import FailureDetails, UnknownNameError
 from replayflow.retry import RetryPolicy, RetryValues, stored_duration
 
@@ -31,6 +32,11 @@ class ActivityDefinition:
     result_type: Any
     retry: RetryPolicy | None = None
     timeout: timedelta | None = None
+    heartbeat_timeout: timedelta | None = None
+    concurrency: int | None = None
+    rate: Rate | None = None
+    key: Callable[[Any], Hashable] | None = None
+    """By what part of the input `concurrency` and `rate` are counted."""
 
 
 @dataclass(frozen=True, slots=True)

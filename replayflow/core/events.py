@@ -542,6 +542,27 @@ class MapDrained(Fact, tag=115):
     task_scheduled_id: int
 
 
+# ---- what is recorded in passing -------------------------------------------------------------------------------
+
+
+class ValueRecorded(Decided, tag=150):
+    """`ctx.record` called a function, under `name`, which returned the value or failed: what it came to then, it comes to on every replay."""
+
+    name: str
+    value: Payload = None
+    failure_details: FailureDetails | None = None
+    site: str = ""
+
+
+class HeartbeatRecorded(Fact, tag=151):
+    """An activity said how far it has come: `detail` is what its next attempt will be told. Of a map it is the call with the `number`."""
+
+    task_scheduled_id: int
+    attempt: int
+    detail: Payload
+    number: int | None = None
+
+
 # ---- storing and reading ---------------------------------------------------------------------------------------
 
 
@@ -640,6 +661,8 @@ def describe(event: HistoryEvent) -> str:
             return f"release of entity '{event.target_instance_id}' (task {event.event_id})"
         case TaskCanceled():
             return f"cancelling task {event.task_scheduled_id}"
+        case ValueRecorded():
+            return f"recorded value '{event.name}' (task {event.event_id})"
         case ExecutionCompleted():
             return f"the end, {event.orchestration_status}"
         case _:

@@ -94,6 +94,7 @@ class Instance:
         "children",
         "custom_status",
         "failure",
+        "heartbeats",
         "is_finished",
         "locks",
         "maps",
@@ -124,6 +125,8 @@ class Instance:
         self.scheduled_at: dict[int, int] = NOTHING
         self.retrying: dict[int, int] = NOTHING
         self.retrying_children: dict[int, int] = NOTHING
+        self.heartbeats: dict[int, Payload] = NOTHING
+        """The last detail that open activities have told; those of closed ones go when another comes."""
         self.custom_status: Payload = None
         self.output: Payload = None
         self.failure: FailureDetails | None = None
@@ -280,6 +283,24 @@ class Instance:
         self.retrying[event.task_scheduled_id] = event.retry_at_microseconds
         self._set(event.retry_at_microseconds, TASK_RETRY, event.task_scheduled_id)
 
+    def is_heard(self, event: events.HeartbeatRecorded) -> bool:
+        """Whether somebody may want to know: whether the task, or the call of the map, is open."""
+        if self.is_finished:
+            return False
+        if event.number is None:
+            return event.task_scheduled_id in self.tasks
+        open = self.maps.get(event.task_scheduled_id)
+        return open is not None and not open.is_settled(event.number)
+
+    def _heartbeat_recorded(self, event: events.HeartbeatRecorded) -> None:
+        id = event.task_scheduled_id
+        if event.number is not None:
+            self.maps[id].hear(event.number, event.detail)
+            return
+        # That an activity ends happens more often than anything else, and does not look here.
+        self.heartbeats = {known: told for known, told in self.heartbeats.items() if known in self.tasks}
+        self.heartbeats[id] = event.detail
+
     def _compensation_failed(self, event: events.CompensationFailed) -> None:
         self._own_retries()
         self.attempts[event.task_scheduled_id] = event.attempt
@@ -393,6 +414,7 @@ _APPLY: dict[type[HistoryEvent], Callable[[Instance, Any], None]] = {
     events.TaskCanceled: Instance._task_canceled,
     events.TaskAttemptFailed: Instance._task_attempt_failed,
     events.CompensationFailed: Instance._compensation_failed,
+    events.HeartbeatRecorded: Instance._heartbeat_recorded,
     events.InstanceAsked: Instance._asked,
     events.OrchestratorStarted: Instance._orchestrator_started,
     events.ExecutionStarted: Instance._execution_started,

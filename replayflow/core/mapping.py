@@ -100,6 +100,7 @@ class OpenMap:
         "at_work",
         "attempts",
         "cursor",
+        "heartbeats",
         "is_closed",
         "is_stopping",
         "just_begun",
@@ -123,6 +124,8 @@ class OpenMap:
         self.rings: dict[int, set[int]] = {}
         """What waits for which time."""
         self._failed_since: dict[int, int] = {}
+        self.heartbeats: dict[int, Payload] = {}
+        """The last details that calls have told, those of settled ones until the next is told."""
         self.pages = 0
         self.cursor: Payload = scheduled.cursor
         self.at_work: set[int] = set()
@@ -160,6 +163,19 @@ class OpenMap:
         self._again.clear()
         self.retry_at.clear()
         self.rings.clear()
+
+    def is_settled(self, number: int) -> bool:
+        """Whether nothing that the call tells matters any more."""
+        if number == PAGE:
+            return self.tally.is_whole
+        return number >= len(self.settled) or bool(self.settled[number])
+
+    def hear(self, number: int, detail: Payload) -> None:
+        """A call that is open has told how far it has come."""
+        heard = self.heartbeats
+        if len(heard) > 2 * self.scheduled.concurrency:
+            self.heartbeats = heard = {known: told for known, told in heard.items() if not self.is_settled(known)}
+        heard[number] = detail
 
     @property
     def wants_page(self) -> bool:

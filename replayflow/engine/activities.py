@@ -2,28 +2,41 @@
 
 1. An activity is started only after its `TaskScheduled` is durable (I3): the engine calls `start` when the commit has returned.
 2. Whatever happens to it, exactly one event comes of a run, or none where nobody waits any longer; the engine decides what it means (I4).
-3. Each kind of executor has a limit of its own; what is above it waits its turn in the order of its start.
+3. Each kind of executor has a limit of its own; what is above it waits its turn in the order of its start. Activities with limits of their own have a
+   gate before that (`lines.py`); those without pay nothing for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from datetime import timedelta
+from time import monotonic, monotonic_ns
 from typing import Any, TypeAlias
 
 from msgspec import Struct
 
+from replayflow.codec import Payload
 from replayflow.core import rows
 from replayflow.core.context import ActivityContext
 from replayflow.core.definitions import ActivityDefinition, Environment, Executor
 from replayflow.core.events import HistoryEvent, TaskCompleted, TaskFailed, TaskScheduled
-from replayflow.engine.processes import ProcessDied, ProcessPool
+from replayflow.core.limiter import Limiter
+from replayflow.engine.heartbeats import Pulse, Told
+from replayflow.engine.lines import Gate, Line
+from replayflow.engine.processes import Place, ProcessDied, ProcessPool
 from replayflow.engine.runners import Runners
 from replayflow.engine.threads import ThreadPool
+from replayflow.engine.watch import Watch
 from replayflow.errors import FailureDetails, RetryAfter
+
+_BEGIN_SECONDS = 60.0
+"""What a process has to begin, before its activity is listened to."""
+_CLEAN_UP_SECONDS = 1.0
+"""What a run that is over the grace has to come to an end, once it is told."""
 
 
 class Run(Struct, eq=False):
@@ -35,16 +48,29 @@ class Run(Struct, eq=False):
     plan: Plan
     attempt: int
     is_abandoned: bool = False
-    handle: asyncio.Task[None] | asyncio.TimerHandle | None = None
+    handle: asyncio.Task[None] | Future[Any] | None = None
+    """What has to be cancelled to cancel the run: the task in which an async one waits, the future of one in a process."""
+    watch: Watch | None = None
+    told: Payload = None
+    """The last heartbeat of the attempts before."""
+
+    @property
+    def name(self) -> str:
+        return self.task.name
+
+    @property
+    def idempotency_key(self) -> str:
+        return f"{self.instance_id}/{self.execution_id}/{self.task.event_id}"
 
     def context(self) -> ActivityContext:
         return ActivityContext(
             instance_id=self.instance_id,
             task_id=self.task.event_id,
             attempt=self.attempt,
-            idempotency_key=f"{self.instance_id}/{self.execution_id}/{self.task.event_id}",
+            idempotency_key=self.idempotency_key,
             name=self.task.name,
             is_cancelled=lambda: self.is_abandoned,
+            heart=self.plan.pulse_of(self),
         )
 
 
@@ -58,8 +84,12 @@ class Plan:
     definition: ActivityDefinition
     decode: Callable[[Any], Any]
     result_of: str
-    line: _Line
+    line: Line[Run]
+    door: Line[Run]
+    """Where a run begins to wait: the line, or a gate before it."""
     takes_just_input: bool
+    heartbeat_seconds: float | None
+    new_pulse: Callable[[Run], Pulse[Run]]
 
     def arguments(self, run: Run) -> tuple[Any, ...]:
         """What the function is called with."""
@@ -69,24 +99,40 @@ class Plan:
             return (run.context(), value) if definition.takes_context else (value,)
         return (run.context(),) if definition.takes_context else ()
 
-
-class _Line:
-    """What runs with one kind of executor, and what waits for a place."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.active = 0
-        self.waiting: deque[Run] = deque()
+    def pulse_of(self, run: Run) -> Pulse[Run]:
+        """The heart of the run."""
+        watch = run.watch
+        if watch is None:
+            watch = run.watch = Watch()
+        if watch.pulse is None:
+            watch.pulse = self.new_pulse(run)
+        return watch.pulse
 
 
 class Activities:
-    """Runs what it is told to, and calls `finished(run, event)` in the event loop when it has ended."""
+    """Runs what it is told to, and calls `finished(run, event)` in the event loop when it has ended.
 
-    def __init__(self, environment: Environment, limits: dict[Executor, int], finished: Finished) -> None:
+    `told` hears of heartbeats; `is_held(instance_id)` says whether runs of the instance that wait behind a gate have to go on waiting. Where
+    `is_first` is false, another worker may just have used up the rates that activities are limited to.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        limits: dict[Executor, int],
+        finished: Finished,
+        told: Told[Run],
+        is_held: Callable[[str], bool],
+        is_first: bool,
+    ) -> None:
         self._environment = environment
         self._codec = environment.codec
         self._finished = finished
-        self._lines: dict[Executor, _Line] = {executor: _Line(limit) for executor, limit in limits.items()}
+        self._told = told
+        self._is_held = is_held
+        self._began_at = None if is_first else monotonic_ns() // 1000
+        self._gates: list[Gate[Run]] = []
+        self._lines: dict[Executor, Line[Run]] = {executor: Line(limit) for executor, limit in limits.items()}
         self._async = self._lines["async"]
         self._plans: dict[str, Plan] = {}
         self._runs: set[Run] = set()
@@ -116,14 +162,14 @@ class Activities:
         if self._is_stopping:
             return run
         self._runs.add(run)
-        line = plan.line
-        if line.active >= line.limit:
-            line.waiting.append(run)
-        elif line is self._async:
-            line.active += 1
+        door = plan.door
+        if door.active >= door.limit:
+            door.wait(run)
+        elif door is self._async:
+            door.active += 1
             self._runners.put(run)
         else:
-            self._begin(line, run)
+            self._begin(door, run)
         return run
 
     def plan_of(self, name: str) -> Plan:
@@ -135,33 +181,64 @@ class Activities:
         if self._is_stopping:
             return
         self._runs.add(run)
-        line = run.plan.line
-        if line.active >= line.limit:
-            line.waiting.append(run)
-        elif line is self._async:
-            line.active += 1
+        door = run.plan.door
+        if door.active >= door.limit:
+            door.wait(run)
+        elif door is self._async:
+            door.active += 1
             self._runners.put(run)
         else:
-            self._begin(line, run)
+            self._begin(door, run)
 
     def _plan(self, name: str) -> Plan:
         definition = self._environment.activities[name]
+        line = self._lines[definition.executor]
         plan = self._plans[name] = Plan(
             definition,
             self._codec.decoder(definition.input_type),
             f"result of activity '{name}'",
-            self._lines[definition.executor],
+            line,
+            line,
             definition.takes_input and not definition.takes_context,
+            None if definition.heartbeat_timeout is None else definition.heartbeat_timeout.total_seconds(),
+            self._new_pulse,
         )
+        if definition.concurrency is not None or definition.rate is not None:
+            plan.door = self._gate(plan)
         return plan
+
+    def _gate(self, plan: Plan) -> Gate[Run]:
+        definition = plan.definition
+        concurrency, rate, key = definition.concurrency, definition.rate, definition.key
+        opens_at = None
+        if rate is not None and self._began_at is not None:
+            opens_at = self._began_at + rate.per // timedelta(microseconds=1)
+        gate: Gate[Run] = Gate(
+            plan.line,
+            Limiter(concurrency, rate, opens_at),
+            (lambda _: None) if key is None else (lambda run: key(plan.decode(run.task.input))),
+            self._begin,
+            self._refuse,
+            self._is_held,
+            self._loop,
+        )
+        self._gates.append(gate)
+        return gate
+
+    def _new_pulse(self, run: Run) -> Pulse[Run]:
+        return Pulse(run, self._codec, self._loop, self._told)
 
     def cancel(self, run: Run) -> None:
         """Nobody waits for the activity any longer: an async one is cancelled, a thread sees `cancelled`; nothing comes of it."""
         if run in self._runs:
             self._runs.discard(run)
             run.is_abandoned = True
-            if isinstance(run.handle, asyncio.Task):
-                run.handle.cancel()
+            self._interrupt(run)
+
+    def rejoin(self, instance_id: str) -> None:
+        """The instance is suspended no longer: its runs that were set aside are in line again."""
+        for gate in self._gates:
+            gate.rejoin(instance_id)
 
     def at_work_for(self, instance_id: str, execution_id: str) -> dict[int, Run]:
         """What runs for the execution, by task id. Looks at all that runs: for an instance that comes back from being parked, and no other."""
@@ -174,43 +251,79 @@ class Activities:
     async def stop(self, grace_seconds: float) -> None:
         """Nothing is started any more; what runs has so long to end, and is abandoned then."""
         self._is_stopping = True
+        for gate in self._gates:
+            gate.close()
         for line in self._lines.values():
             line.waiting.clear()
         if self.running:
             self._idle.clear()
-            try:
-                async with asyncio.timeout(grace_seconds):
-                    await self._idle.wait()
-            except TimeoutError:
-                pass
-        leftover = [run.handle for run in self._runs if isinstance(run.handle, asyncio.Task)]
-        for run in self._runs:
-            run.is_abandoned = True
-        for handle in leftover:
-            handle.cancel()
-        if leftover:
-            await asyncio.wait(leftover, timeout=1)
+            await self._idle_within(grace_seconds)
+        if self.running:
+            for run in self._runs:
+                if run.watch is not None and run.watch.pulse is not None:
+                    run.watch.pulse.flush()
+                run.is_abandoned = True
+                self._interrupt(run)
+            await self._idle_within(_CLEAN_UP_SECONDS)
         await self._runners.close()
         self._runs.clear()
         self._threads.close()
         await self._processes.close()
 
+    async def _idle_within(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            pass
+
     # ---- one run
 
-    def _begin(self, line: _Line, run: Run) -> None:
+    def _begin(self, line: Line[Run], run: Run) -> None:
         line.active += 1
-        executor = run.plan.definition.executor
+        plan = run.plan
+        executor = plan.definition.executor
         if executor == "async":
             self._runners.put(run)
             return
-        timeout = run.task.timeout_microseconds
-        if timeout is not None:
-            run.handle = self._loop.call_later(timeout / 1e6, self._time_out, run)
+        if run.task.timeout_microseconds is not None or plan.heartbeat_seconds is not None:
+            self._limit(run)
         if executor == "thread":
             self._threads.submit(lambda: self._run_in_thread(line, run))
         else:
-            future = self._processes.submit(run.plan.definition, run.task.input, self._codec.payload_bytes_max)
+            future = self._in_process(run)
+            run.handle = future
             future.add_done_callback(lambda done: self._tell(line, run, self._of_process(run, done)))
+
+    def _in_process(self, run: Run) -> Future[Any]:
+        definition, codec = run.plan.definition, self._codec
+        if not definition.takes_context:
+            return self._processes.submit(definition, run.task.input, codec.payload_bytes_max)
+        place = Place(run.instance_id, run.task.event_id, run.attempt, run.idempotency_key, run.name, run.told)
+        pulse = run.plan.pulse_of(run)
+        return self._processes.submit(definition, run.task.input, codec.payload_bytes_max, place, pulse.take)
+
+    def _limit(self, run: Run) -> None:
+        """The time limits of a run in a thread or a process begin."""
+        seconds, silence = run.task.timeout_microseconds, run.plan.heartbeat_seconds
+        watch = run.watch
+        if watch is None:
+            watch = run.watch = Watch()
+        if seconds is not None:
+            watch.timeout = self._loop.call_later(seconds / 1e6, self._time_out, run, _too_long(run))
+        if silence is not None:
+            pulse = run.plan.pulse_of(run)
+            if run.plan.definition.executor == "process":
+                pulse.beaten_at += _BEGIN_SECONDS  # corrected by the first beat, with which the function begins
+            self._listen(run, pulse, silence, lambda: self._time_out(run, _too_silent(run)))
+
+    def _listen(self, run: Run, pulse: Pulse[Run], seconds: float, stopped: Callable[[], None]) -> None:
+        """Calls `stopped` when the heart has not beaten for so long."""
+        left = pulse.beaten_at + seconds - monotonic()
+        if left <= 0:
+            stopped()
+        elif run.watch is not None:
+            run.watch.silence = self._loop.call_later(min(left, seconds), self._listen, run, pulse, seconds, stopped)
 
     async def _run_async(self, run: Run) -> None:
         event: HistoryEvent | None = None
@@ -222,6 +335,8 @@ class Activities:
                 result = await self._within(run, plan)
             elif plan.takes_just_input:
                 result = await plan.definition.fn(plan.decode(task.input))
+            elif plan.heartbeat_seconds is not None:
+                result = await self._within(run, plan)
             else:
                 result = await plan.definition.fn(*plan.arguments(run))
             event = TaskCompleted(task.event_id, self._codec.encode(result, plan.result_of))
@@ -237,19 +352,30 @@ class Activities:
             self._end(plan.line, run, event)
 
     async def _within(self, run: Run, plan: Plan) -> Any:
-        seconds = (run.task.timeout_microseconds or 0) / 1e6
-        limit = asyncio.timeout(seconds)
+        """What the function returns within its time limits."""
+        timeout, silence = run.task.timeout_microseconds, plan.heartbeat_seconds
+        limit = asyncio.timeout(None if timeout is None else timeout / 1e6)
+        error = _too_long(run)
+
+        def stopped() -> None:
+            nonlocal error
+            error = _too_silent(run)
+            limit.reschedule(self._loop.time())
+
         try:
             async with limit:
+                if silence is not None:
+                    self._listen(run, plan.pulse_of(run), silence, stopped)
                 return await plan.definition.fn(*plan.arguments(run))
-        except TimeoutError as error:
+        except TimeoutError as expired:
             if limit.expired():
-                raise TimeoutError(
-                    f"activity '{run.task.name}' took longer than its timeout of {seconds:g} s"
-                ) from error
+                raise error from expired
             raise
+        finally:
+            if run.watch is not None and run.watch.silence is not None:
+                run.watch.silence.cancel()
 
-    def _run_in_thread(self, line: _Line, run: Run) -> None:
+    def _run_in_thread(self, line: Line[Run], run: Run) -> None:
         event: HistoryEvent
         try:
             result = run.plan.definition.fn(*run.plan.arguments(run))
@@ -260,7 +386,7 @@ class Activities:
 
     def _of_process(self, run: Run, done: Any) -> HistoryEvent:
         try:
-            succeeded, payload = done.result()
+            succeeded, payload, detail = done.result()
         except BrokenProcessPool:
             died = f"the process of activity '{run.task.name}' died before the activity had ended"
             return _failed(run.task.event_id, ProcessDied(died))
@@ -268,41 +394,83 @@ class Activities:
             return _failed(run.task.event_id, error)
         if succeeded:
             return TaskCompleted(run.task.event_id, payload)
+        if detail is not None:
+            run.plan.pulse_of(run).take(detail)
         return TaskFailed(run.task.event_id, rows.decode_failure(payload))
 
-    def _time_out(self, run: Run) -> None:
-        """The attempt has failed; the function runs on, its place is taken until it ends, and what it returns is nobody's."""
+    def _time_out(self, run: Run, error: TimeoutError) -> None:
+        """The attempt has failed. A process is killed; a function in a thread runs on in its place, and what it returns is nobody's."""
+        self._refuse(run, error)
+        self._interrupt(run)
+
+    def _refuse(self, run: Run, error: BaseException) -> None:
+        """The attempt has failed, whatever becomes of the function."""
         if run in self._runs:
             self._runs.discard(run)
+            if run.watch is not None and run.watch.pulse is not None:
+                run.watch.pulse.flush()
             run.is_abandoned = True
-            seconds = (run.task.timeout_microseconds or 0) / 1e6
-            error = TimeoutError(f"activity '{run.task.name}' took longer than its timeout of {seconds:g} s")
             self._finished(run, _failed(run.task.event_id, error))
 
-    def _tell(self, line: _Line, run: Run, event: HistoryEvent) -> None:
+    def _interrupt(self, run: Run) -> None:
+        """Whoever does the work is told that nobody waits for it: a task by its cancellation, a process by its end."""
+        handle = run.handle
+        if isinstance(handle, asyncio.Task):
+            handle.cancel()
+        elif handle is not None:
+            self._processes.end(handle)
+
+    def _tell(self, line: Line[Run], run: Run, event: HistoryEvent) -> None:
         try:
             self._loop.call_soon_threadsafe(self._end, line, run, event)
         except RuntimeError:
             pass  # the event loop is gone, and with it whoever wanted to know
 
-    def _end(self, line: _Line, run: Run, event: HistoryEvent | None) -> None:
+    def _end(self, line: Line[Run], run: Run, event: HistoryEvent | None) -> None:
         line.active -= 1
         if line.waiting:
             self._begin_next(line)
         elif self._is_stopping and not self.running:
             self._idle.set()
-        if run.handle is not None and isinstance(run.handle, asyncio.TimerHandle):
-            run.handle.cancel()
+        if run.watch is not None:
+            _close(run.watch, has_failed=type(event) is TaskFailed and not run.is_abandoned)
         if not run.is_abandoned:
             self._runs.discard(run)
             if event is not None:
                 self._finished(run, event)
 
-    def _begin_next(self, line: _Line) -> None:
+    def _begin_next(self, line: Line[Run]) -> None:
         while line.waiting and line.active < line.limit:
-            run = line.waiting.popleft()
-            if not run.is_abandoned:
-                self._begin(line, run)
+            entry = line.waiting.popleft()
+            if isinstance(entry, Gate):
+                entry.turn()
+            elif not entry.is_abandoned:
+                self._begin(line, entry)
+
+
+def _close(watch: Watch, *, has_failed: bool) -> None:
+    """The run that was watched has ended."""
+    if watch.timeout is not None:
+        watch.timeout.cancel()
+    if watch.silence is not None:
+        watch.silence.cancel()
+    if watch.pulse is not None:
+        if has_failed:
+            watch.pulse.flush()
+        watch.pulse.close()
+    if watch.leave is not None:
+        watch.leave()
+
+
+def _too_long(run: Run) -> TimeoutError:
+    seconds = (run.task.timeout_microseconds or 0) / 1e6
+    return TimeoutError(f"activity '{run.name}' took longer than its timeout of {seconds:g} s")
+
+
+def _too_silent(run: Run) -> TimeoutError:
+    return TimeoutError(
+        f"activity '{run.name}' gave no heartbeat for longer than its heartbeat_timeout of {run.plan.heartbeat_seconds:g} s"
+    )
 
 
 def _waits_in(run: Run, task: asyncio.Task[None]) -> None:

@@ -66,6 +66,7 @@ class Engine:
             clock or SystemClock(),
             random or Random(),  # noqa: S311 - jitter
             fails_on_mismatch,
+            epoch <= 1,
             self._fail,
         )
         self._suspects = Suspects(

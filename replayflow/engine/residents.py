@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from replayflow.clock import Clock
+from replayflow.codec import Payload
 from replayflow.core import admission, departures, episode, events, rows
 from replayflow.core.commit import Commit, Ending, Message, RowState, Start
 from replayflow.core.decisions import FAULTS
@@ -29,6 +30,7 @@ from replayflow.core.definitions import Environment
 from replayflow.core.events import (
     ExecutionResumed,
     ExecutionStarted,
+    HeartbeatRecorded,
     HistoryEvent,
     MapPage,
     MapProgress,
@@ -69,6 +71,8 @@ from replayflow.store.base import ACCEPTED, Create, Delivery, Loaded, Outcome, P
 
 _logger = logging.getLogger("replayflow")
 _EPISODES_PER_TURN = 200
+_OWN = (TaskCompleted, TaskFailed, HeartbeatRecorded, MapProgress, MapPage)
+"""What comes from the instance's own activities: only memory has it, until it is in a history or an inbox."""
 
 
 class Residents:
@@ -85,6 +89,7 @@ class Residents:
         clock: Clock,
         random: Random,
         fails_on_mismatch: bool,
+        is_first: bool,
         fail: Callable[[BaseException], None],
     ) -> None:
         self._environment = environment
@@ -113,6 +118,9 @@ class Residents:
                 "process": limits.process_activities,
             },
             self._has_run,
+            self._has_told,
+            self._is_suspended,
+            is_first,
         )
         self._maps = Maps(environment.codec, self.activities, self._enqueue, self._post_end)
 
@@ -284,11 +292,13 @@ class Residents:
             answered = {e.task_scheduled_id for e in live.mailbox if isinstance(e, TaskCompleted | TaskFailed)}
             for id, task in instance.tasks.items():
                 if id not in live.running and id not in answered and id not in instance.retrying:
-                    self._start_activity(live, live.execution_id, task)
+                    self._resume_activity(live, task)
             for alarm in instance.alarms():
                 self.alarms.set(live.id, alarm)
             if instance.maps:
                 self._maps.follow(live, list(instance.maps.values()))
+            if instance.status is not Status.SUSPENDED:
+                self.activities.rejoin(live.id)
         if live.orphans:
             live.orphans = [(owner, task) for owner, task in live.orphans if (owner, task.event_id) not in live.ran]
         for execution_id, task in live.orphans:
@@ -442,6 +452,8 @@ class Residents:
             self.intake.consumed(commit.consumed)
         state = commit.state
         if state is not None:
+            if live.row.status is Status.SUSPENDED and state.status is not Status.SUSPENDED:
+                self._loop.call_soon(self.activities.rejoin, live.id)  # when what ends with it is cancelled
             live.row = state
         if done.canceled:
             self._cancel_activities(live, done.canceled)
@@ -565,6 +577,17 @@ class Residents:
         attempt = 1 if task.retry is None else live.instance.attempts.get(task.event_id, 0) + 1
         live.running[task.event_id] = self.activities.start(live.id, execution_id, task, attempt)
 
+    def _resume_activity(self, live: Live, task: TaskScheduled) -> None:
+        """`_start_activity`, for one that has been tried before, and may have told how far it came."""
+        id = task.event_id
+        if id not in live.instance.heartbeats:
+            self._start_activity(live, live.execution_id, task)
+            return
+        plan, attempt = self.activities.plan_of(task.name), live.instance.attempts.get(id, 0) + 1
+        told = live.instance.heartbeats[id]
+        run = live.running[id] = Run(live.id, live.execution_id, task, plan, attempt, told=told)
+        self.activities.start_run(run)
+
     def _start_orphan(self, live: Live, execution_id: str, task: TaskScheduled) -> None:
         """What an ended execution still owes runs, once in this worker; its id may be that of a task of the present execution."""
         key = (execution_id, task.event_id)
@@ -586,6 +609,24 @@ class Residents:
                 self._enqueue(live)
         else:
             self._orphan_has_run(live, run, event)
+
+    def _has_told(self, run: Run, detail: Payload, is_last: bool) -> bool:
+        """An activity has told how far it has come. False where nobody is in: it is heard another time, and the last one goes into the inbox."""
+        live = self._lives.get(run.instance_id)
+        number = run.number if isinstance(run, CallRun) else None
+        event = HeartbeatRecorded(run.task.event_id, run.attempt, detail, number)
+        if live is None:
+            if is_last:
+                self._post_end(run, event)
+            return is_last
+        if live.execution_id == run.execution_id and not live.instance.is_finished:
+            live.mailbox.append(event)
+            self._enqueue(live)
+        return True
+
+    def _is_suspended(self, instance_id: str) -> bool:
+        live = self._lives.get(instance_id)
+        return live is not None and live.instance.status is Status.SUSPENDED
 
     def _post_end(self, run: Run, event: HistoryEvent) -> None:
         self._post(Message(run.instance_id, events.encode([event]), execution_id=run.execution_id))
@@ -623,7 +664,7 @@ class Residents:
             return  # one that is loading sets its alarms anew
         if alarm.kind == TASK_RETRY:
             if alarm.id not in live.running:
-                self._start_activity(live, live.execution_id, live.instance.tasks[alarm.id])
+                self._resume_activity(live, live.instance.tasks[alarm.id])
             return
         if alarm.kind == MAP_RETRY:
             self._maps.ring(live, alarm)
@@ -661,7 +702,7 @@ class Residents:
         messages = [
             Message(live.id, events.encode([event]), execution_id=live.execution_id)
             for event in live.mailbox
-            if isinstance(event, TaskCompleted | TaskFailed | MapProgress | MapPage) and id(event) not in live.numbers
+            if isinstance(event, _OWN) and id(event) not in live.numbers
         ]
         live.is_busy = True
         return Parking(self, live, Park(live.id, live.execution_id, problem.encode(), messages), problem)

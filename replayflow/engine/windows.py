@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from replayflow.core.context import ActivityContext
 from replayflow.core.events import HistoryEvent, MapProgress, TaskScheduled
 from replayflow.core.mapping import PAGE, Due, OpenMap, answered
 from replayflow.engine.activities import Plan, Run
@@ -24,16 +23,10 @@ class CallRun(Run, eq=False, kw_only=True):
     window: Window
     number: int
 
-    def context(self) -> ActivityContext:
+    @property
+    def idempotency_key(self) -> str:
         place = f"page-{self.window.open.pages}" if self.number == PAGE else self.number
-        return ActivityContext(
-            instance_id=self.instance_id,
-            task_id=self.task.event_id,
-            attempt=self.attempt,
-            idempotency_key=f"{self.instance_id}/{self.execution_id}/{self.task.event_id}/{place}",
-            name=self.task.name,
-            is_cancelled=lambda: self.is_abandoned,
-        )
+        return f"{self.instance_id}/{self.execution_id}/{self.task.event_id}/{place}"
 
 
 class Window:
@@ -105,6 +98,8 @@ class Window:
         run = self.running[number] = CallRun(
             self.instance_id, self.execution_id, task, plan, attempt, window=self, number=number
         )
+        if open.heartbeats:
+            run.told = open.heartbeats.get(number)
         return run
 
     def next_page(self) -> CallRun | None:
@@ -125,6 +120,7 @@ class Window:
         name, timeout = page.definition.name, scheduled.page_timeout_microseconds
         task = TaskScheduled(scheduled.event_id, name, open.cursor, "", None, timeout)
         self.page_run = CallRun(self.instance_id, self.execution_id, task, page, asked[1], window=self, number=PAGE)
+        self.page_run.told = open.heartbeats.get(PAGE)
         return self.page_run
 
     def ended(self, run: CallRun) -> None:

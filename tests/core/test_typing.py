@@ -59,6 +59,11 @@ def parent(ctx: OrchestrationContext, x: int) -> Orchestration[str]:
     ctx.call_entity(5, "add")  # wrong
     ctx.signal_entity("@a@b", "add", 1, after=3)  # wrong
     ctx.lock_entities("@a@b", "@a@c")  # wrong
+    recorded: str = ctx.record(abs, 5)  # wrong
+    ctx.record(abs)  # wrong
+    ctx.record(chr, "text")  # wrong
+    ctx.record(5)  # wrong
+    typed: str = ctx.record(lambda: object(), type=int)  # wrong
     amount: str = yield from ctx.call_entity("@a@b", "add", result_type=int)  # wrong
     ctx.call_activity("by name", x, result_type=int)
     ctx.map(number, ["text"])  # wrong
@@ -83,6 +88,14 @@ def yields_no_task(ctx: OrchestrationContext) -> Orchestration[None]:
 
 @app.activity(timeout=5)  # wrong
 def limited() -> None: ...
+
+
+@app.activity(rate="10/s")  # wrong
+def hurried() -> None: ...
+
+
+@app.activity(concurrency="3")  # wrong
+def crowded() -> None: ...
 
 
 RetryPolicy(3)  # wrong

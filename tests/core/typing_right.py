@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
+from uuid import UUID, uuid4
 
 from replayflow import (
     ActivityContext,
@@ -19,6 +20,7 @@ from replayflow import (
     MapResult,
     Orchestration,
     OrchestrationContext,
+    Rate,
     RetryPolicy,
     Saga,
     Schedule,
@@ -46,6 +48,19 @@ async def in_loop(order: Order) -> int:
 @app.activity(name="plain", retry=RetryPolicy(max_attempts=2), timeout=timedelta(seconds=1))
 def in_thread(order: Order) -> str:
     return order.id
+
+
+@app.activity(concurrency=1, rate=Rate(10, per=timedelta(minutes=1)), key=lambda order: order.id)
+async def limited(ctx: ActivityContext, order: Order) -> bytes:
+    ctx.heartbeat({"done": 5})
+    ctx.raise_if_cancelled()
+    assert_type(ctx.cancelled, bool)
+    assert_type(ctx.last_heartbeat, Any)
+    return order.id.encode()
+
+
+def region(of: str, number: int) -> Order:
+    return Order(f"{of}-{number}")
 
 
 @app.activity
@@ -142,6 +157,11 @@ def mapping(ctx: OrchestrationContext, orders: list[Order]) -> Orchestration[Map
 
 @app.orchestrator
 def parent(ctx: OrchestrationContext, order: Order) -> Orchestration[str]:
+    assert_type(ctx.record(uuid4), UUID)
+    assert_type(ctx.record(region, "eu", 3), Order)
+    assert_type(ctx.record(lambda: [1]), list[int])
+    assert_type(ctx.record(lambda: object(), type=Order, name="order"), Order)
+    assert_type((yield from ctx.call_activity(limited, order)), bytes)
     assert_type(ctx.call_activity(in_loop, order), Task[int])
     assert_type((yield from ctx.call_activity(in_loop, order)), int)
     assert_type((yield from ctx.call_activity(in_thread, order, retry=RetryPolicy())), str)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import timedelta
 from pathlib import Path
 
-from replayflow import App
+from replayflow import ActivityContext, App
 
 app = App()
 
@@ -52,3 +53,47 @@ def unencodable(x: int) -> object:
 @app.activity(executor="process")
 def raises(x: int) -> int:
     raise KeyError("missing")
+
+
+@app.activity(executor="process")
+def introduces_itself(ctx: ActivityContext, x: int) -> list[object]:
+    return [ctx.instance_id, ctx.task_id, ctx.attempt, ctx.idempotency_key, ctx.name, ctx.cancelled, x]
+
+
+@app.activity(executor="process")
+def counts_up(ctx: ActivityContext, path: str) -> list[object]:
+    """Tells how far it is, and fails; the second attempt says where it begins, and with what key."""
+    if ctx.last_heartbeat is None:
+        for number in range(1000):
+            ctx.heartbeat({"done": number})
+        raise KeyError(path)
+    return [ctx.attempt, ctx.last_heartbeat, ctx.idempotency_key]
+
+
+@app.activity(executor="process")
+def counts_and_waits(ctx: ActivityContext, path: str) -> object:
+    """Tells how far it is, then hangs; the second attempt says where it begins."""
+    if ctx.last_heartbeat is None:
+        ctx.heartbeat(["so far"])
+        Path(path).touch()
+        while True:
+            time.sleep(0.005)
+    return ctx.last_heartbeat
+
+
+@app.activity(executor="process", heartbeat_timeout=timedelta(seconds=0.5))
+def falls_silent(ctx: ActivityContext, path: str) -> object:
+    """Beats once, then no more; the second attempt says where it begins."""
+    if ctx.last_heartbeat is None:
+        ctx.heartbeat(os.getpid())
+        while not Path(path).exists():
+            time.sleep(0.005)
+    return ctx.last_heartbeat
+
+
+@app.activity(executor="process")
+def leaves_its_pid(path: str) -> None:
+    """Hangs, and has said which process that is."""
+    Path(path).write_text(str(os.getpid()))
+    while True:
+        time.sleep(0.005)

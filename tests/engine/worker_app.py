@@ -42,6 +42,28 @@ async def notes(ctx: ActivityContext, file: str) -> int:
 
 
 @app.activity
+async def loads(ctx: ActivityContext, file: str) -> list[Any]:
+    """Says at once where it begins; goes on for ever, until another file is there."""
+    begins = ctx.last_heartbeat or 0
+    line = begins
+    while not is_there(f"{file}.go"):
+        line += 1
+        ctx.heartbeat(line)
+        await asyncio.sleep(0.001)
+    return [begins, ctx.attempt, ctx.idempotency_key]
+
+
+@app.activity(concurrency=1)
+async def one_at_a_time(file: str) -> int:
+    """Notes when it is inside and when it is not; hangs there until another file is there."""
+    note(file, "in")
+    while not is_there(f"{file}.go"):  # noqa: ASYNC110 - another process makes it
+        await asyncio.sleep(0.005)
+    note(file, "out")
+    return os.getpid()
+
+
+@app.activity
 async def add(x: int) -> int:
     return x + 1
 
@@ -55,6 +77,19 @@ def waits(ctx: OrchestrationContext) -> Orchestration[int]:
 @app.orchestrator
 def slow(ctx: OrchestrationContext, file: str) -> Orchestration[int]:
     return (yield from ctx.call_activity(notes, file))
+
+
+@app.orchestrator
+def loading(ctx: OrchestrationContext, file: str) -> Orchestration[list[Any]]:
+    secret = ctx.record(os.urandom, 8)
+    got = yield from ctx.call_activity(loads, file)
+    return [*got, secret]
+
+
+@app.orchestrator
+def narrow(ctx: OrchestrationContext, file: str) -> Orchestration[int]:
+    yield when_all([ctx.call_activity(one_at_a_time, file) for _ in range(5)])
+    return 5
 
 
 @app.orchestrator
