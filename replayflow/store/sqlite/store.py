@@ -29,15 +29,12 @@ from replayflow.store.base import (
     Outcome,
     Owner,
     Page,
+    Suspect,
     Waiting,
     Wake,
 )
-from replayflow.store.sqlite import finding, reading, schema
+from replayflow.store.sqlite import finding, reading, schema, suspects
 from replayflow.store.sqlite.condition import condition
-    Suspect,
-    Wake,
-)
-from replayflow.store.sqlite import reading, schema, suspects
 from replayflow.store.sqlite.connection import (
     DatabaseThread,
     check_file,
