@@ -43,6 +43,7 @@ from replayflow.core.events import (
     OrchestrationScheduled,
     OrchestratorCompleted,
     OrchestratorStarted,
+    PatchMarked,
     SubOrchestrationAttemptFailed,
     SubOrchestrationInstanceCompleted,
     SubOrchestrationInstanceCreated,
@@ -63,6 +64,7 @@ from replayflow.core.map_result import MapFailure, MapResult
 from replayflow.core.saga import Saga
 from replayflow.core.sections import EntityLock
 from replayflow.core.tasks import Orchestration, Task, TimerTask, race, when_all, when_any
+from replayflow.core.versions import VersionFailureStrategy, VersioningOptions, VersionMatchStrategy
 from replayflow.engine import Limits
 from replayflow.entities import EntityState
 from replayflow.errors import (
@@ -110,6 +112,7 @@ from replayflow.errors import (
     TaskError,
     UnknownNameError,
     UserError,
+    VersionMismatchError,
 )
 from replayflow.hub import TaskHub, run
 from replayflow.patterns.schedule_handle import Schedule, ScheduleState
@@ -201,6 +204,7 @@ __all__ = [
     "OrchestratorCompleted",
     "OrchestratorError",
     "OrchestratorStarted",
+    "PatchMarked",
     "PayloadError",
     "PayloadTooLargeError",
     "RegistrationError",
@@ -241,6 +245,10 @@ __all__ = [
     "TimerTask",
     "UnknownNameError",
     "UserError",
+    "VersionFailureStrategy",
+    "VersionMatchStrategy",
+    "VersionMismatchError",
+    "VersioningOptions",
     "race",
     "run",
     "when_all",

@@ -446,6 +446,13 @@ class InstanceAsked(Unnumbered, tag=132):
     task_scheduled_id: int = 0
 
 
+class PatchMarked(Unnumbered, tag=160):
+    """From here on the execution runs the code as the patch of the name has it: it came to the place when the patch was there."""
+
+    name: str
+    site: str = ""
+
+
 # ---- maps ------------------------------------------------------------------------------------------------------
 
 
@@ -640,6 +647,8 @@ def describe(event: HistoryEvent) -> str:
             return f"release of entity '{event.target_instance_id}' (task {event.event_id})"
         case TaskCanceled():
             return f"cancelling task {event.task_scheduled_id}"
+        case PatchMarked():
+            return f"patch '{event.name}'"
         case ExecutionCompleted():
             return f"the end, {event.orchestration_status}"
         case _:

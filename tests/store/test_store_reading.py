@@ -11,7 +11,7 @@ import pytest
 from replayflow.core.instance import Status
 from replayflow.errors import HubOwnedError, InvalidArgumentError, LeaseLostError, StoreUnavailableError
 from replayflow.store import Store
-from replayflow.store.base import Create, InstanceFilter, Park, Wake
+from replayflow.store.base import Create, InstanceFilter, Park, Served, Wake
 from tests.store.builders import (
     EVERYTHING,
     OWNER,
@@ -343,14 +343,14 @@ async def test_an_epoch_that_was_acquired_is_good_until_the_next(store: Store) -
 
 async def test_the_code_that_was_kept_is_what_is_read_beside_other_names(store: Store) -> None:
     epoch = await store.acquire(OWNER)
-    assert await store.code() == {}
-    await store.keep_code({"a": "1", "b": "2"}, epoch)
-    await store.keep_code({"b": "3"}, epoch)
-    assert await store.code() == {"a": "1", "b": "3"}
+    assert await store.served() == []
+    await store.keep_served([Served("a", None, "1", True), Served("b", None, "2"), Served("b", "2", "2", True)], epoch)
+    await store.keep_served([Served("b", "3", "3", True)], epoch)
+    assert await store.served() == [Served("a", None, "1", True), Served("b", "3", "3", True)]
 
 
 async def test_code_is_not_kept_under_another_epoch(store: Store) -> None:
     epoch = await store.acquire(OWNER)
     with pytest.raises(LeaseLostError):
-        await store.keep_code({"a": "1"}, epoch - 1)
-    assert await store.code() == {}
+        await store.keep_served([Served("a", None, "1")], epoch - 1)
+    assert await store.served() == []

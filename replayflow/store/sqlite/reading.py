@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from replayflow.core.ids import is_unicode
 from replayflow.core.instance import Status
-from replayflow.store.base import Delivery, InstanceFilter, InstanceRecord, Loaded, Page, Wake, position_of
+from replayflow.store.base import Delivery, InstanceFilter, InstanceRecord, Loaded, Page, Served, Wake, position_of
 from replayflow.store.sqlite.statements import SQL
 
 T = TypeVar("T")
@@ -93,6 +93,25 @@ def arrived(connection: sqlite3.Connection, after: int, limit: int) -> list[Deli
         Delivery(number, id, event, execution_id, bool(is_control), bool(takes))
         for number, id, event, execution_id, is_control, takes in rows(connection, "arrived", (after, limit))
     ]
+
+
+def served(connection: sqlite3.Connection) -> list[Served]:
+    """What was kept of the code that workers serve."""
+    return [
+        Served(name, version or None, digest, bool(is_default))
+        for name, version, digest, is_default in rows(connection, "served")
+    ]
+
+
+def open_versions(connection: sqlite3.Connection) -> list[tuple[str, str | None]]:
+    """The names and versions of what is open."""
+    return [(name, version or None) for name, version in rows(connection, "open_versions")]
+
+
+def count_open(connection: sqlite3.Connection, name: str, version: str | None) -> int:
+    """How many of them there are."""
+    found = rows(connection, "count_open", (name, version or ""))
+    return int(found[0][0]) if found else 0
 
 
 def _pieces(connection: sqlite3.Connection, key: int, first: int, end: int) -> list[bytes]:

@@ -6,9 +6,10 @@ Writes go through one thread, a transaction a group (`group.py`); reads through 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -23,6 +24,7 @@ from replayflow.store.base import (
     Outcome,
     Owner,
     Page,
+    Served,
     Wake,
 )
 from replayflow.store.sqlite import reading, schema
@@ -174,19 +176,27 @@ class SqliteStore:
             raise StoreUnavailableError(f"{self.path} is not open")
         return self._writer.subscribe(changed)
 
-    async def keep_code(self, digests: Mapping[str, str], epoch: int) -> None:
+    async def keep_served(self, served: Sequence[Served], epoch: int) -> None:
         def work(connection: sqlite3.Connection) -> None:
             present: int = connection.execute(SQL["hub"]).fetchone()[0]
             if present != epoch:
                 raise LeaseLostError(f"the hub {self.url} has another owner by now (epoch {present}, ours was {epoch})")
-            connection.executemany(SQL["keep_code"], list(digests.items()))
+            connection.execute(SQL["forget_served"], (json.dumps([each.name for each in served]),))
+            rows = [(each.name, each.version or "", each.digest, each.is_default) for each in served]
+            connection.executemany(SQL["keep_served"], rows)
 
         await self._write(lambda connection: in_transaction(connection, work))
 
     # ---- reading
 
-    async def code(self) -> dict[str, str]:
-        return await self._read(lambda connection: dict(reading.rows(connection, "code")))
+    async def served(self) -> list[Served]:
+        return await self._read(reading.served)
+
+    async def open_versions(self) -> list[tuple[str, str | None]]:
+        return await self._read(reading.open_versions)
+
+    async def count_open(self, name: str, version: str | None) -> int:
+        return await self._read(lambda connection: reading.count_open(connection, name, version))
 
     async def load(self, instance_ids: Sequence[str]) -> list[Loaded]:
         return await self._read(
