@@ -75,8 +75,7 @@ class VersioningOptions:
             return None
         wanted = "that version alone" if self.match_strategy == VersionMatchStrategy.STRICT else "that and older ones"
         return VersionMismatchError(
-            f"the instance is {of_version(version)} of '{name}', and this worker, {of_version(self.version)}, takes {wanted}: "
-            "it goes on under a worker of its version"
+            f"the instance is {of_version(version)} of '{name}', and this worker, {of_version(self.version)}, takes {wanted}"
         )
 
 

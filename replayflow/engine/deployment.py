@@ -38,7 +38,8 @@ async def meet_what_is_open(
     `all_read` waits until what was asked for is in memory.
     """
     pairs = await until_it_answers(store.open_versions)
-    await _name_unserved(store, [pair for pair in pairs if not serves(environment, *pair)])
+    fails = environment.versioning is not None and environment.versioning.fails
+    await _name_unserved(store, [pair for pair in pairs if not serves(environment, *pair)], fails=fails)
     now = _served(environment, pairs)
     before = {(each.name, each.version): each for each in await until_it_answers(store.served)}
     changed: defaultdict[str, set[str | None]] = defaultdict(set)
@@ -60,8 +61,8 @@ def serves(environment: Environment, name: str, version: str | None) -> bool:
     return isinstance(environment.serving(name, version), OrchestratorDefinition)
 
 
-async def _name_unserved(store: Store, unserved: Iterable[Pair]) -> None:
-    """The counts are logged, largest first."""
+async def _name_unserved(store: Store, unserved: Iterable[Pair], *, fails: bool) -> None:
+    """The counts are logged, largest first. `fails` says whether this worker fails instances of other versions."""
     counted = [(await until_it_answers(partial(store.count_open, *pair)), *pair) for pair in unserved]
     if not counted:
         return
@@ -73,10 +74,11 @@ async def _name_unserved(store: Store, unserved: Iterable[Pair]) -> None:
     more = f", and {len(counted) - NAMED_MAX} more names and versions" if len(counted) > NAMED_MAX else ""
     total = sum(count for count, _, _ in counted)
     _logger.warning(
-        "no code here serves %s open instances: %s%s; they go on under a worker that has their code",
+        "no code here serves %s open instances: %s%s; they wait for a worker that does%s",
         f"{total:,}",
         ", ".join(named),
         more,
+        ", or fail when something comes for them" if fails else "",
     )
 
 

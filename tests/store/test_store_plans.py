@@ -67,6 +67,9 @@ def test_a_scan_would_be_seen(connection: sqlite3.Connection) -> None:
         ("is_repeated", "SEARCH dedupe USING PRIMARY KEY (instance=? AND key=?)"),
         ("page", "SEARCH instance USING INTEGER PRIMARY KEY (rowid>?)"),
         ("parked_page", "SEARCH instance USING INDEX instance_parked (key>?)"),
+        ("open_versions", "SEARCH instance USING INDEX instance_open (name>?)"),
+        ("open_versions", "SEARCH instance USING INDEX instance_open (name=? AND <expr>>?)"),
+        ("count_open", "SEARCH instance USING INDEX instance_open (name=? AND <expr>=?)"),
     ],
 )
 def test_what_a_statement_finds_its_rows_by(connection: sqlite3.Connection, name: str, found_by: str) -> None:
