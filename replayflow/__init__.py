@@ -44,6 +44,7 @@ from replayflow.core.events import (
     OrchestrationScheduled,
     OrchestratorCompleted,
     OrchestratorStarted,
+    PatchMarked,
     SubOrchestrationAttemptFailed,
     SubOrchestrationInstanceCompleted,
     SubOrchestrationInstanceCreated,
@@ -66,6 +67,7 @@ from replayflow.core.map_result import MapFailure, MapResult
 from replayflow.core.saga import Saga
 from replayflow.core.sections import EntityLock
 from replayflow.core.tasks import Orchestration, Task, TimerTask, race, when_all, when_any
+from replayflow.core.versions import VersionFailureStrategy, VersioningOptions, VersionMatchStrategy
 from replayflow.engine import Limits
 from replayflow.entities import EntityState
 from replayflow.errors import (
@@ -115,6 +117,7 @@ from replayflow.errors import (
     TaskError,
     UnknownNameError,
     UserError,
+    VersionMismatchError,
 )
 from replayflow.hub import TaskHub, run
 from replayflow.patterns.schedule_handle import Schedule, ScheduleState
@@ -208,6 +211,7 @@ __all__ = [
     "OrchestratorCompleted",
     "OrchestratorError",
     "OrchestratorStarted",
+    "PatchMarked",
     "PayloadError",
     "PayloadTooLargeError",
     "Rate",
@@ -251,6 +255,10 @@ __all__ = [
     "UnknownNameError",
     "UserError",
     "ValueRecorded",
+    "VersionFailureStrategy",
+    "VersionMatchStrategy",
+    "VersionMismatchError",
+    "VersioningOptions",
     "race",
     "run",
     "when_all",

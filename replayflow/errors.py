@@ -124,10 +124,13 @@ class NonDeterminismError(UserError):
     """The orchestrator's code no longer does what the history says that it did.
 
     The instance is parked: it keeps its status, shows both sides in `problem`, and is tried again whenever a worker starts. Bring back the old
-    order of calls, or let old instances finish on the old code and register the new code under a new name.
+    order of calls, ask `ctx.patched("...")` where they differ, or let old instances finish on the old code and register the new code as another
+    version. `replayflow check MODULE:APP` says beforehand which instances would be parked. `then` and `now` are the two sides.
     """
 
     code = "RF130"
+    then: str = ""
+    now: str = ""
 
 
 class CompensationError(UserError):
@@ -169,6 +172,17 @@ class PoisonError(UserError):
     """
 
     code = "RF134"
+
+
+class VersionMismatchError(UserError):
+    """No code here serves an instance of that version: the app has other versions of the orchestrator, or the worker takes others.
+
+    Told to a client, nothing was written. An instance is parked with it, and goes on under a worker that has the code of its version:
+    `@app.orchestrator(name="...", version="...")`; with `VersioningOptions(failure_strategy="fail")` it fails instead. An orchestrator that is
+    registered without a version serves all that have no code of their own.
+    """
+
+    code = "RF135"
 
 
 # ---- the instance cannot do that now --------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from replayflow.clock import Clock, SystemClock
 from replayflow.codec import Codec
 from replayflow.core.context import OrchestrationContext
 from replayflow.core.tasks import Orchestration
+from replayflow.core.versions import VersioningOptions
 from replayflow.engine import Engine, Limits
 from replayflow.errors import HubOwnedError, InvalidArgumentError, UnknownNameError
 from replayflow.registry import App, app_of
@@ -40,6 +41,8 @@ class TaskHub:
     `when_owned` says what to do where another process's worker owns the hub: "error" raises `HubOwnedError`, "wait" waits until it is free,
     "client" goes without a worker (`hub.is_worker` tells).
 
+    An instance runs the code of its version; `versioning` says which versions this worker takes, and what becomes of the others.
+
     Where the code no longer fits an instance's history, the instance is parked; with `$REPLAYFLOW_ON_MISMATCH` set to `fail` it fails instead.
     """
 
@@ -52,6 +55,7 @@ class TaskHub:
         limits: Limits | None = None,
         codec: Codec | None = None,
         clock: Clock | None = None,
+        versioning: VersioningOptions | None = None,
     ) -> None:
         if when_owned not in ("error", "wait", "client"):
             raise InvalidArgumentError(f"when_owned is {when_owned!r}; it is 'error', 'wait' or 'client'")
@@ -61,6 +65,7 @@ class TaskHub:
         self._limits = limits or Limits()
         self._codec = codec or Codec()
         self._clock = clock or SystemClock()
+        self._versioning = versioning
         self._engine: Engine | None = None
         self._running: asyncio.Task[None] | None = None
         self._client: Client | None = None
@@ -90,12 +95,20 @@ class TaskHub:
                     self._limits,
                     self._clock,
                     fails_on_mismatch=_fails_on_mismatch(),
+                    versioning=self._versioning,
                 )
                 self._running = asyncio.create_task(self._engine.run(), name="replayflow engine")
         except BaseException:
             await self._store.close()
             raise
-        self._client = Client(self._store, self._app, codec=self._codec, clock=self._clock, door=self._engine)
+        self._client = Client(
+            self._store,
+            self._app,
+            codec=self._codec,
+            clock=self._clock,
+            door=self._engine,
+            default_version=None if self._versioning is None else self._versioning.default_version,
+        )
         return self
 
     async def __aexit__(

@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar, overload
 
 from replayflow.core.context import ActivityContext, OrchestrationContext
-from replayflow.core.definitions import ActivityDefinition, Executor, OrchestratorDefinition
+from replayflow.core.definitions import ActivityDefinition, Executor, OrchestratorDefinition, Orchestrators
 from replayflow.core.entity_definition import EntityDefinition, define_entity
 from replayflow.core.ids import is_unicode
 from replayflow.core.limiter import Rate
@@ -30,7 +30,7 @@ class App:
 
     def __init__(self) -> None:
         self.activities: dict[str, ActivityDefinition] = {}
-        self.orchestrators: dict[str, OrchestratorDefinition] = {}
+        self.orchestrators = Orchestrators()
         self.entities: dict[str, EntityDefinition] = {}
 
     @overload
@@ -92,14 +92,18 @@ class App:
     def orchestrator(self, fn: Any = None, *, name: str | None = None, version: str | None = None) -> Any:
         """Registers a generator function as an orchestrator, under its own name or `name`; returns the function as it is.
 
-        A plain function is an orchestrator that ends in its first episode.
+        A plain function is an orchestrator that ends in its first episode. Several versions of a name stand side by side: an instance
+        runs the code of its own version, else the one without a version. A start by name has the newest, unless it says which.
 
         Raises:
-            RegistrationError: the function cannot be an orchestrator, or the name is taken.
+            RegistrationError: the function cannot be an orchestrator, or the name is taken in this version.
         """
 
         def register(fn: F) -> F:
-            self._add(self.orchestrators, _orchestrator(fn, name, version), "orchestrator")
+            definition = _orchestrator(fn, name, version)
+            _refuse_another(self.orchestrators, definition)
+            self.orchestrators.add(definition)
+            self._sign(fn)
             return fn
 
         return register if fn is None else register(fn)
@@ -133,9 +137,10 @@ class App:
         Raises:
             RegistrationError: a name is taken by another function; nothing was included.
         """
+        for orchestrator in other.orchestrators.every():
+            _refuse_another(self.orchestrators, orchestrator)
         for mine, theirs, what in (
             (self.activities, other.activities, "activity"),
-            (self.orchestrators, other.orchestrators, "orchestrator"),
             (self.entities, other.entities, "entity"),
         ):
             for name, definition in theirs.items():
@@ -143,19 +148,18 @@ class App:
                 if present is not None and present.fn != definition.fn:
                     raise RegistrationError(_taken(what, name, present.fn, definition.fn))
         self.activities.update(other.activities)
-        self.orchestrators.update(other.orchestrators)
+        for orchestrator in other.orchestrators.every():
+            self.orchestrators.add(orchestrator)
         self.entities.update(other.entities)
 
     def orchestrator_named(self, called: Callable[..., Any] | str) -> OrchestratorDefinition:
-        """The orchestrator with the name, or made of the function.
+        """The orchestrator with the name, or made of the function; of several versions the newest.
 
         Raises:
             UnknownNameError: there is none; the message lists the names that there are.
         """
-        if isinstance(called, str):
-            definition = self.orchestrators.get(called)
-        else:
-            definition = next((d for d in self.orchestrators.values() if d.fn == called), None)
+        orchestrators = self.orchestrators
+        definition = orchestrators.get(called) if isinstance(called, str) else orchestrators.of_function(called)
         if definition is None:
             wanted = called if isinstance(called, str) else getattr(called, "__name__", repr(called))
             raise UnknownNameError(
@@ -181,9 +185,12 @@ class App:
         if present is not None and present.fn != definition.fn:
             raise RegistrationError(_taken(what, definition.name, present.fn, definition.fn))
         there[definition.name] = definition
+        self._sign(definition.fn)
+
+    def _sign(self, fn: Callable[..., Any]) -> None:
         try:
-            if not hasattr(definition.fn, APP_ATTRIBUTE):
-                setattr(definition.fn, APP_ATTRIBUTE, self)
+            if not hasattr(fn, APP_ATTRIBUTE):
+                setattr(fn, APP_ATTRIBUTE, self)
         except AttributeError:
             pass  # a bound method takes no attributes; `run` needs `app=` for it
 
@@ -318,6 +325,7 @@ def _orchestrator(fn: Callable[..., Any], name: str | None, version: str | None)
         )
     if version is not None and not (isinstance(version, str) and is_unicode(version)):
         raise RegistrationError(f"orchestrator '{title}': version is {version!r:.80}; a version is text")
+    version = version or None
     hints = hints_of(fn)
     first = hints.get(parameters[0].name)
     if first is not None and first is not OrchestrationContext and first is not Any:
@@ -352,6 +360,20 @@ def _is_iterator(annotation: Any) -> bool:
         and origin.__module__ == "collections.abc"
         and origin.__name__ in ("Iterator", "Iterable")
     )
+
+
+def _refuse_another(present: Orchestrators, new: OrchestratorDefinition) -> None:
+    """Returns where the name is free in this version, or has this function already.
+
+    Raises:
+        RegistrationError: another function has it.
+    """
+    taken = present.versions.get(new.name, {}).get(new.version)
+    if taken is not None and taken.fn != new.fn:
+        which = "" if new.version is None else f" with the version '{new.version}'"
+        raise RegistrationError(
+            _taken("orchestrator", new.name + which, taken.fn, new.fn) + ", or as another version: version='...'"
+        )
 
 
 def _taken(what: str, name: str, present: Callable[..., Any], new: Callable[..., Any]) -> str:

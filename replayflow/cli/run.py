@@ -105,7 +105,7 @@ class _Run:
             if not await self._exists(hub.client.get(self._id)):
                 check_input(self._definition, self._given)
             instance = await hub.client.start(
-                self._definition.name, self._given, instance_id=self._id, on_existing="return"
+                self._definition.fn, self._given, instance_id=self._id, on_existing="return"
             )
             self.has_started = True
             self._line = ProgressLine() if sys.stderr.isatty() and not self._as_json else None

@@ -96,6 +96,9 @@ def _plan_options(command: F, *, is_new: bool = True) -> F:
                 "--catch-up-max", type=int, metavar="N", help=defaulting("How many --misfire catch_up runs.", "10")
             ),
             click.option("--grace", metavar="LENGTH", callback=_length, help=defaulting("How late is on time.", "1m")),
+            click.option(
+                "--version", metavar="VERSION", help=defaulting("The version of its runs.", "the newest at each")
+            ),
         )
     ):
         command = option(command)

@@ -23,7 +23,7 @@ _CHOICES = ("error", "return", "replace_finished", "terminate_and_replace")
 @click.option("--app", "target", metavar="MODULE:APP", help="Check name and input against this app.")
 @input_options
 @click.option("--id", "instance_id", metavar="ID", help="The instance's id.  [default: a new one]")
-@click.option("--version", metavar="VERSION", help="The version that the instance bears.")
+@click.option("--version", metavar="VERSION", help="The version whose code it runs.  [default: the newest]")
 @click.option("--at", metavar="TIME", help="When to start: an ISO time with its zone, or +SECONDS.")
 @tag_option("A tag to find it by; many times for several.")
 @click.option(
@@ -56,7 +56,8 @@ def start(
     moment = start_at(at)
     app = None if target is None else load_app(target)
     if app is not None:
-        check_input(app.orchestrator_named(name), given)
+        definition = app.orchestrator_named(name)
+        check_input(app.orchestrators.serving(name, version or definition.version) or definition, given)
 
     async def begin() -> Instance[Any]:
         async with open_client(store, app, creates=True) as client:

@@ -164,7 +164,7 @@ def _attribute(module: ModuleType, name: str) -> Any:
 
 
 def _definition(module: ModuleType, name: str, found: Any) -> OrchestratorDefinition | None:
-    matching = [d for app in _apps_with(module, found) for d in app.orchestrators.values() if d.fn is found]
+    matching = [d for app in _apps_with(module, found) for d in app.orchestrators.every() if d.fn is found]
     return next((d for d in matching if d.name == name), matching[0] if matching else None)
 
 

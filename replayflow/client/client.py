@@ -23,6 +23,8 @@ from replayflow.client.views import InstancePage, InstanceState, Views
 from replayflow.clock import Clock, SystemClock
 from replayflow.codec import Codec
 from replayflow.core.context import OrchestrationContext
+from replayflow.core.definitions import version_mismatch
+from replayflow.core.ids import check_version
 from replayflow.core.instance import Status
 from replayflow.core.signatures import OWN_PREFIX
 from replayflow.core.tasks import Orchestration
@@ -41,7 +43,8 @@ PAGE_SIZE = 200
 class Client(ScheduleVerbs, EntityVerbs, SignalVerbs, BulkVerbs, ArchiveVerbs):
     """Asks a hub for work. `async with Client("orders.db") as client`, from any process; or `hub.client`.
 
-    With an `app` it refuses names that the app lacks and rebuilds results by its annotations; without one it takes any name.
+    With an `app` it refuses names that the app lacks and rebuilds results by its annotations; without one it takes any name. `default_version` is for
+    starts by name that give none; where it is not given, they have the newest version, without an app the newest that the hub's worker serves.
     """
 
     def __init__(
@@ -52,7 +55,9 @@ class Client(ScheduleVerbs, EntityVerbs, SignalVerbs, BulkVerbs, ArchiveVerbs):
         codec: Codec | None = None,
         clock: Clock | None = None,
         door: Door | None = None,
+        default_version: str | None = None,
     ) -> None:
+        self._default_version = check_version(default_version)
         self._store = store_at(store)
         self._app = app
         self._codec = codec or Codec()
@@ -121,15 +126,21 @@ class Client(ScheduleVerbs, EntityVerbs, SignalVerbs, BulkVerbs, ArchiveVerbs):
     ) -> Instance[Any]:
         """The orchestration is durable and will run, now or at `start_at`; returns its handle.
 
-        `on_existing` says what to do where the id is taken: "error" · "return" the instance as it is · "replace_finished" · "terminate_and_replace".
+        `version` says whose code the instance runs, for good; without it a function's own, by name the newest. `on_existing` says what to do
+        where the id is taken: "error" · "return" the instance as it is · "replace_finished" · "terminate_and_replace".
 
         Raises:
             UnknownNameError: this client's app has no such orchestrator.
+            VersionMismatchError: it has none that serves this version.
             EncodeError, PayloadTooLargeError: the input cannot travel as a payload.
             InvalidArgumentError: an id, a time, a tag or a choice that is none.
             InstanceExistsError: the id is taken, and `on_existing` refuses it.
         """
         name, default_version = self._name(orchestrator)
+        if version is not None:
+            version = self._served_version(name, version)
+        elif self._app is None:
+            version = await self._hub_default(name)
         create = creation(
             self._codec,
             name,
@@ -144,7 +155,7 @@ class Client(ScheduleVerbs, EntityVerbs, SignalVerbs, BulkVerbs, ArchiveVerbs):
         outcome = await self._submit(create)
         if outcome.error is not None:
             raise outcome.error
-        return self._handle(create.start.instance_id, self._views.result_type(name))
+        return self._handle(create.start.instance_id, self._views.result_type(name, create.start.version))
 
     def get(self, instance_id: str) -> Instance[Any]:
         """The handle of an instance. Whether there is one shows when the handle is used."""
@@ -241,17 +252,47 @@ class Client(ScheduleVerbs, EntityVerbs, SignalVerbs, BulkVerbs, ArchiveVerbs):
     def _handle(self, instance_id: str, result_type: Any) -> Instance[Any]:
         return Instance(self._access, self._codec, self._views, instance_id, result_type)
 
+    def _served_version(self, name: str, version: str | None) -> str | None:
+        """The version that a caller gave, which the app has code for.
+
+        Raises:
+            VersionMismatchError: it has none.
+        """
+        checked = check_version(version)
+        served = None if self._app is None else self._app.orchestrators
+        if checked is not None and served is not None and name in served and served.serving(name, checked) is None:
+            raise version_mismatch(served, name, checked)
+        return checked
+
+    def _lasting_version(self, orchestrator: Any, version: str | None) -> tuple[str, str | None]:
+        """The orchestrator's name, and the version of all starts to come: the one given, or of a function that is not the newest; else None."""
+        name, default = self._name(orchestrator)
+        if version is not None:
+            return name, self._served_version(name, version)
+        newest = None if self._app is None else self._app.orchestrators.default_version(name, self._default_version)
+        return name, None if default == newest else default
+
+    async def _hub_default(self, name: str) -> str | None:
+        """What a start without a version gets where no app is here to tell: the hub's worker has left it there."""
+        if self._default_version is not None or name.startswith(OWN_PREFIX):
+            return self._default_version
+        return next(
+            (each.version for each in await self._store.served() if each.name == name and each.is_default), None
+        )
+
     def _name(self, orchestrator: Any) -> tuple[str, str | None]:
+        """The orchestrator's name, and the version of a start that gives none."""
         if isinstance(orchestrator, str) and orchestrator.startswith(OWN_PREFIX):
             return orchestrator, None  # every worker has it
         if self._app is not None:
-            definition = self._app.orchestrator_named(orchestrator)
-            return definition.name, definition.version
+            name = self._app.orchestrator_named(orchestrator).name
+            fn = None if isinstance(orchestrator, str) else orchestrator
+            return name, self._app.orchestrators.default_version(name, self._default_version, fn)
         if isinstance(orchestrator, str):
             if not orchestrator:
                 raise InvalidArgumentError("an orchestrator's name cannot be empty")
             return orchestrator, None
-        name = getattr(orchestrator, "__name__", None)
-        if not callable(orchestrator) or name is None:
+        own = getattr(orchestrator, "__name__", None)
+        if not callable(orchestrator) or own is None:
             raise InvalidArgumentError(f"{orchestrator!r:.80} is no orchestrator: pass the function or its name")
-        return name, None
+        return own, None

@@ -216,7 +216,7 @@ class Instance(Generic[T]):
         return reason if isinstance(reason, str) else ""
 
     def _type(self, end: InstanceRecord | Ending) -> Any:
-        return self._views.result_type(end.name) if self._result_type is Any else self._result_type
+        return self._views.result_type(end.name, end.version) if self._result_type is Any else self._result_type
 
 
 def _refuse_for_entities(instance_id: str, verb: str) -> None:

@@ -76,14 +76,14 @@ class Views:
         event.items = calls if event.batch_size is None else [item for batch in calls for item in batch]
         event.cursor = self.shown(event.cursor, Any)
 
-    def result_type(self, name: str) -> Any:
-        """What the orchestrator's result is rebuilt as."""
-        definition = None if self._app is None else self._app.orchestrators.get(name)
+    def result_type(self, name: str, version: str | None) -> Any:
+        """What the result of the orchestrator, in that version, is rebuilt as."""
+        definition = None if self._app is None else self._app.orchestrators.serving(name, version)
         return Any if definition is None else definition.result_type
 
     def state(self, record: InstanceRecord) -> InstanceState:
         """The row as its readers see it."""
-        definition = None if self._app is None else self._app.orchestrators.get(record.name)
+        definition = None if self._app is None else self._app.orchestrators.serving(record.name, record.version)
         started = events.decode(record.start)[0]
         assert isinstance(started, ExecutionStarted)  # noqa: S101 - every execution begins with it
         return InstanceState(

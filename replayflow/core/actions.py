@@ -218,6 +218,16 @@ class SetCustomStatus(Struct):
         return events.CustomStatusSet(self.value)
 
 
+class MarkPatch(Struct):
+    """From here on the code runs as the patch has it."""
+
+    name: str
+    site: str = ""
+
+    def record(self) -> events.PatchMarked:
+        return events.PatchMarked(self.name, self.site)
+
+
 class CompleteOrchestration(Struct):
     """The execution ends. For CONTINUED_AS_NEW, `result` is the next one's input and `carryover_events` go with it."""
 
@@ -249,4 +259,4 @@ Matched: TypeAlias = (
     | SendEntityMessage
     | RecordValue
 )
-Action: TypeAlias = Matched | SetCustomStatus | CompleteOrchestration | EntityAction
+Action: TypeAlias = Matched | SetCustomStatus | MarkPatch | CompleteOrchestration | EntityAction

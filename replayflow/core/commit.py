@@ -65,12 +65,13 @@ class RowState(Struct, frozen=True):
 
 
 class Ending(Struct):
-    """How an instance ended, for whoever waits for it: its orchestrator's name, and what its row shows."""
+    """How an instance ended, for whoever waits for it: its orchestrator's name and version, and what its row shows."""
 
     name: str
     status: Status
     output: Payload = None
     failure: bytes | None = None
+    version: str | None = None
 
 
 class Commit(Struct):

@@ -485,6 +485,20 @@ class OrchestrationContext(MapContext, EntityCalls, RecordContext):
         encoded = self._environment.codec.encode(payload, f"payload of event '{name}'")
         self._decisions.add(SendEvent(self._decisions.take_id(), instance_id, name, encoded, site_of(_frame(1))))
 
+    # ---- other code under a running instance
+
+    def patched(self, name: str) -> bool:
+        """Whether this execution runs the code as the patch has it: `if ctx.patched("ship-first"): new ... else: old ...`.
+
+        True for executions that come to the place now or later, and recorded; False for those whose history is past it, which go on as they
+        were. The first answer for a name counts for the whole execution: a loop that was running does not change over, `continue_as_new` does. When
+        `replayflow check` shows that no instance needs the old branch, it and the call can go.
+
+        Raises:
+            InvalidArgumentError: the name is none.
+        """
+        return self._decisions.patched(ids.check_patch(name), site_of(_frame(1)))
+
     # ---- undoing
 
     def saga(

@@ -24,6 +24,7 @@ from replayflow.core.actions import (
     CancelTimer,
     CompleteOrchestration,
     CreateSubOrchestration,
+    MarkPatch,
     Matched,
     ScheduleMap,
     ScheduleTask,
@@ -95,6 +96,7 @@ class Decisions:
         "next_id",
         "now",
         "open",
+        "patches",
         "position",
         "recorded",
         "recording",
@@ -116,6 +118,8 @@ class Decisions:
         self.buffered: dict[str, deque[EventRaised]] = NOTHING
         self.deadlines: dict[int, EventTask[Any]] = NOTHING
         self.custom_status: Payload = None
+        self.patches: dict[str, bool] = NOTHING
+        """What was answered of each patch, and, of those that are marked in the history so far, True."""
         self.ending: CompleteOrchestration | None = None
         # The line of the `ctx.record` whose function is at work: `ending` is set meanwhile, so that nothing can be asked for.
         self.recording = ""
@@ -187,6 +191,22 @@ class Decisions:
         if not self.is_replaying:
             self.made = [action for action in self.made if type(action) is not SetCustomStatus]
             self.made.append(SetCustomStatus(value))
+
+    def patched(self, name: str, site: str) -> bool:
+        """Whether the code of the patch runs: not where the past shows that this place was passed without it. The first answer stays."""
+        answer = self.patches.get(name)
+        if answer is None:
+            answer = not self.is_replaying
+            self.mark(name, answer)
+            if answer and not self.is_sealed:
+                self.made.append(MarkPatch(name, site))
+        return answer
+
+    def mark(self, name: str, answer: bool) -> None:
+        """The patch has its answer, unless it had one before."""
+        if self.patches is NOTHING:
+            self.patches = {}
+        self.patches.setdefault(name, answer)
 
     def seal(self) -> None:
         """Nothing that is asked for from now on has any effect."""
@@ -362,7 +382,9 @@ class Decisions:
             past = _with_site(then)
         elif self._last is not None:
             past = f"{nothing}, after {_with_site(self._last)}"
-        self.mismatch = NonDeterminismError(f"instance '{self.instance_id}': the history has {past}; {now}")
+        mismatch = NonDeterminismError(f"instance '{self.instance_id}': the history has {past}; {now}")
+        mismatch.then, mismatch.now = f"the history has {past}", now
+        self.mismatch = mismatch
         self.seal()
 
     def fault(self, error: Fault) -> None:

@@ -28,9 +28,11 @@ def start_instance(
 ) -> None:
     """An instance of its own exists with this episode's commit; where the id is taken, nothing does.
 
-    With `end_event` the instance that `ctx` is of gets an event of that name, `[instance_id, status]`, when it has ended; at once, with the status
-    "TAKEN", where the id was taken.
+    Without a version it is the one that a start by name has now. With `end_event` the instance that `ctx` is of gets an event of that name,
+    `[instance_id, status]`, when it has ended; at once, with the status "TAKEN", where the id was taken.
     """
+    if version is None:
+        version = ctx._environment.default_version(name)
     ctx._decisions.add(StartInstance(instance_id, name, input, version, tags, end_event))
 
 

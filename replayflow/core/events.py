@@ -446,6 +446,13 @@ class InstanceAsked(Unnumbered, tag=132):
     task_scheduled_id: int = 0
 
 
+class PatchMarked(Unnumbered, tag=160):
+    """From here on the execution runs the code as the patch of the name has it: it came to the place when the patch was there."""
+
+    name: str
+    site: str = ""
+
+
 # ---- maps ------------------------------------------------------------------------------------------------------
 
 
@@ -663,6 +670,8 @@ def describe(event: HistoryEvent) -> str:
             return f"cancelling task {event.task_scheduled_id}"
         case ValueRecorded():
             return f"recorded value '{event.name}' (task {event.event_id})"
+        case PatchMarked():
+            return f"patch '{event.name}'"
         case ExecutionCompleted():
             return f"the end, {event.orchestration_status}"
         case _:

@@ -11,6 +11,7 @@ from replayflow.errors import InvalidArgumentError
 
 INSTANCE_ID_CHARS_MAX = 256
 DEDUPE_KEY_CHARS_MAX = 256
+PATCH_NAME_CHARS_MAX = 256
 # Control characters, the four, and halves of surrogate pairs, which no UTF-8 can hold.
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f/\\#?\ud800-\udfff]")
 # The namespace of the Durable Task SDKs: the same instance, time and count give the same UUID there as here.
@@ -49,15 +50,28 @@ def check_instance_id(instance_id: object, where: str = "instance_id") -> str:
     return instance_id
 
 
+def check_patch(name: object) -> str:
+    """The name of a patch, if it is one.
+
+    Raises:
+        InvalidArgumentError: it is no text, empty, or longer than 256 characters.
+    """
+    if not (isinstance(name, str) and 0 < len(name) <= PATCH_NAME_CHARS_MAX and is_unicode(name)):
+        raise InvalidArgumentError(
+            f"{name!r:.80} is no name of a patch: it is text of 1 to {PATCH_NAME_CHARS_MAX} characters"
+        )
+    return name
+
+
 def check_version(version: object) -> str | None:
-    """The version of an orchestrator, if it is one: None for none.
+    """The version of an orchestrator, if it is one: None for none, and for an empty text.
 
     Raises:
         InvalidArgumentError: it is no text.
     """
     if version is not None and not (isinstance(version, str) and is_unicode(version)):
         raise InvalidArgumentError(f"version is {version!r:.80}; a version is text")
-    return version
+    return version or None
 
 
 def child_id(parent_id: str, execution_id: str, action_id: int, is_first_execution: bool) -> str:

@@ -271,10 +271,8 @@ def _listed(items: Any) -> Sequence[Any]:
 def _callee(environment: Environment, fn: Any) -> tuple[CallPlan, bool, Any]:
     """How to call what is mapped, whether it is an orchestrator, and its result's annotation. An activity goes before an orchestrator of the name."""
     activities, orchestrators = environment.activities, environment.orchestrators
-    if isinstance(fn, str):
-        is_orchestrator = fn in orchestrators and fn not in activities
-    else:
-        is_orchestrator = any(definition.fn == fn for definition in orchestrators.values())
+    found = orchestrators.get(fn) if isinstance(fn, str) else orchestrators.of_function(fn)
+    is_orchestrator = found is not None and not (isinstance(fn, str) and fn in activities)
     plan = environment.orchestrator(fn) if is_orchestrator else environment.activity(fn)
-    definition = (orchestrators if is_orchestrator else activities).get(plan.name)
+    definition = orchestrators.serving(plan.name, plan.version) if is_orchestrator else activities.get(plan.name)
     return plan, is_orchestrator, Any if definition is None else definition.result_type

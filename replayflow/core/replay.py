@@ -33,6 +33,7 @@ from replayflow.core.events import (
     MapPage,
     MapProgress,
     OrchestratorStarted,
+    PatchMarked,
     SubOrchestrationInstanceCompleted,
     SubOrchestrationInstanceFailed,
     TaskCompleted,
@@ -120,6 +121,10 @@ class Replay:
                     ended = event
                 elif isinstance(event, CustomStatusSet):
                     custom_status = event
+                elif isinstance(event, PatchMarked):
+                    decisions.mark(
+                        event.name, True
+                    )  # also where the code asks no more: whoever has the mark is past the place
                 else:
                     recorded.append(event)
             if ended is not None and ended.orchestration_status == "TERMINATED":

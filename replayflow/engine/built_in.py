@@ -6,7 +6,7 @@ from replayflow.core.context import ActivityContext
 from replayflow.core.definitions import ActivityDefinition
 from replayflow.core.saga import MENDING
 from replayflow.errors import NonRetryableError
-from replayflow.patterns.schedule import DEFINITION, SCHEDULE
+from replayflow.patterns.schedule import DEFINITION
 from replayflow.registry import App
 
 
@@ -24,5 +24,5 @@ _MENDING = ActivityDefinition(
 def add_built_ins(app: App) -> App:
     """The app, which has them now, too."""
     app.activities.setdefault(MENDING, _MENDING)
-    app.orchestrators.setdefault(SCHEDULE, DEFINITION)
+    app.orchestrators.add(DEFINITION)
     return app

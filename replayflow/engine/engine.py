@@ -13,10 +13,11 @@ from replayflow.clock import Clock, SystemClock
 from replayflow.codec import Codec
 from replayflow.core.commit import Ending
 from replayflow.core.definitions import Environment
+from replayflow.core.versions import VersioningOptions
 from replayflow.engine import tuning
 from replayflow.engine.built_in import add_built_ins
 from replayflow.engine.committer import Committer
-from replayflow.engine.deployment import try_sleepers
+from replayflow.engine.deployment import meet_what_is_open
 from replayflow.engine.limits import Limits
 from replayflow.engine.patience import PASSING, Backoff
 from replayflow.engine.residents import Residents
@@ -43,12 +44,15 @@ class Engine:
         clock: Clock | None = None,
         random: Random | None = None,
         fails_on_mismatch: bool = False,
+        versioning: VersioningOptions | None = None,
     ) -> None:
         self._store = store
         self._epoch = epoch
         self._limits = limits
         add_built_ins(app)
-        self._environment = Environment(codec, app.activities, app.orchestrators, entities=app.entities)
+        self._environment = Environment(
+            codec, app.activities, app.orchestrators, entities=app.entities, versioning=versioning
+        )
         self._loop = asyncio.get_running_loop()
         self._waiters = Waiters()
         self._backoff = Backoff()
@@ -101,7 +105,7 @@ class Engine:
                 services.create_task(self._residents.intake.want_parked())
                 services.create_task(self._residents.alarms.run())
                 services.create_task(
-                    try_sleepers(
+                    meet_what_is_open(
                         self._store,
                         self._epoch,
                         self._environment,

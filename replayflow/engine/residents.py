@@ -41,7 +41,6 @@ from replayflow.core.events import (
 )
 from replayflow.core.instance import CHILD_RETRY, MAP_RETRY, TASK_RETRY, TIMER, Alarm, Status
 from replayflow.core.outcome import AnyEpisode, Episode
-from replayflow.core.replay import Replay
 from replayflow.engine.activities import Activities, Run
 from replayflow.engine.alarms import Alarms
 from replayflow.engine.committer import Committer, Settle
@@ -50,7 +49,7 @@ from replayflow.engine.limits import Limits
 from replayflow.engine.live import Ended, Live
 from replayflow.engine.maps import Maps
 from replayflow.engine.patience import Backoff
-from replayflow.engine.revival import revive, unknown, without_orchestrator
+from replayflow.engine.revival import executor_of, fails_version, revive, unknown
 from replayflow.engine.steps import Parking, Step
 from replayflow.engine.suspects import is_poison
 from replayflow.engine.waiters import Waiters
@@ -65,7 +64,7 @@ from replayflow.errors import (
     PayloadError,
     ReplayflowError,
     StoreCorruptError,
-    UnknownNameError,
+    UserError,
 )
 from replayflow.store.base import ACCEPTED, Create, Delivery, Loaded, Outcome, Park, Post, Store
 
@@ -264,7 +263,9 @@ class Residents:
                 self._set_going(live)
         elif any(isinstance(event, admission.ENDS) for event in live.mailbox):
             self._end_without_code(live)
-        elif isinstance(problem, NonDeterminismError) and self._fails_on_mismatch:
+        elif (isinstance(problem, NonDeterminismError) and self._fails_on_mismatch) or fails_version(
+            problem, self._environment
+        ):
             self._unpark(live)
             self._give_up(live, problem)
         elif record.problem == str(problem).encode():
@@ -360,14 +361,10 @@ class Residents:
         if start and live.executor is None:
             started = start[0]
             assert isinstance(started, ExecutionStarted)  # noqa: S101 - every execution begins with it
-            definition = self._environment.orchestrators.get(started.name)
-            if definition is None:
-                other = without_orchestrator(started, self._environment)
-                if isinstance(other, UnknownNameError):
-                    return self._parking(live, str(other))
-                live.executor = other
-            else:
-                live.executor = Replay(definition, started, self._environment)
+            code = executor_of(started, self._environment)
+            if isinstance(code, UserError):
+                return self._parking(live, str(code))
+            live.executor = code
         executor = live.executor
         assert executor is not None  # noqa: S101 - only instances with one are ready
         watchdog = self.watchdog
@@ -679,7 +676,7 @@ class Residents:
 
     # ---- parking, and leaving the memory
 
-    def _give_up(self, live: Live, mismatch: NonDeterminismError) -> None:
+    def _give_up(self, live: Live, mismatch: UserError) -> None:
         """The instance fails with the mismatch, for those who would rather have that than an instance that waits for the right code."""
         done = episode.fail(
             live.instance, FailureDetails.of(mismatch), sequence=live.sequence, now=self._clock.now(), row=live.row
@@ -749,7 +746,9 @@ def _new_execution_id() -> str:
 
 def _ending(live: Live, row: RowState) -> Ending:
     started = live.instance.started
-    return Ending("" if started is None else started.name, row.status, row.output, row.failure)
+    if started is None:
+        return Ending("", row.status, row.output, row.failure)
+    return Ending(started.name, row.status, row.output, row.failure, started.version)
 
 
 def _unstorable(error: ReplayflowError) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 from replayflow.core.decisions import FAULTS
-from replayflow.core.definitions import Environment
+from replayflow.core.definitions import Environment, OrchestratorDefinition
 from replayflow.core.entity import Entity
 from replayflow.core.entity_ids import entity_name_of, is_entity_id
 from replayflow.core.events import ExecutionStarted, HistoryEvent
 from replayflow.core.replay import Replay
 from replayflow.engine.live import Ended, Live
-from replayflow.errors import NonDeterminismError, UnknownNameError, UserError
+from replayflow.errors import NonDeterminismError, UnknownNameError, UserError, VersionMismatchError
 from replayflow.registry import own_names
 
 
@@ -22,11 +23,13 @@ def revive(live: Live, pieces: Sequence[Sequence[HistoryEvent]], environment: En
         return None
     started = live.instance.started or live.start[0]
     assert isinstance(started, ExecutionStarted)  # noqa: S101 - every execution begins with it
-    definition = environment.orchestrators.get(started.name)
+    definition = environment.serving(started.name, started.version)
     if definition is None:
         if is_entity_id(started.instance_id):
             return _revive_entity(live, started, pieces, environment)
         return unknown("orchestrator", started.name, environment.orchestrators)
+    if isinstance(definition, VersionMismatchError):
+        return definition if pieces or not fails_version(definition, environment) else None  # its first episode fails
     for task in live.instance.tasks.values():
         if task.name not in environment.activities:
             return unknown("activity", task.name, environment.activities)
@@ -49,7 +52,7 @@ def revive(live: Live, pieces: Sequence[Sequence[HistoryEvent]], environment: En
 def _revive_entity(
     live: Live, started: ExecutionStarted, pieces: Sequence[Sequence[HistoryEvent]], environment: Environment
 ) -> UserError | None:
-    executor = without_orchestrator(started, environment)
+    executor = _entity_of(started, environment)
     if isinstance(executor, UnknownNameError):
         return executor
     if pieces:
@@ -59,7 +62,32 @@ def _revive_entity(
     return None
 
 
-def without_orchestrator(started: ExecutionStarted, environment: Environment) -> Entity | UnknownNameError:
+def executor_of(started: ExecutionStarted, environment: Environment) -> Replay | Entity | UserError:
+    """What runs an execution that is about to begin; or, returned and not raised, why nothing here does."""
+    definition = environment.serving(started.name, started.version)
+    if type(definition) is OrchestratorDefinition:
+        return Replay(definition, started, environment)
+    if isinstance(definition, VersionMismatchError):
+        return _refusing(definition, started, environment) if fails_version(definition, environment) else definition
+    return _entity_of(started, environment)
+
+
+def fails_version(problem: UserError, environment: Environment) -> bool:
+    """Whether that is a mismatch of versions with which an instance fails, rather than to wait for a worker of its version."""
+    versioning = environment.versioning
+    return isinstance(problem, VersionMismatchError) and versioning is not None and versioning.fails
+
+
+def _refusing(mismatch: VersionMismatchError, started: ExecutionStarted, environment: Environment) -> Replay:
+    """The execution of code that does nothing but fail with the mismatch."""
+
+    def refuse(_: Any) -> NoReturn:
+        raise mismatch
+
+    return Replay(OrchestratorDefinition(started.name, refuse, False, Any, Any), started, environment)
+
+
+def _entity_of(started: ExecutionStarted, environment: Environment) -> Entity | UnknownNameError:
     """What runs an execution whose name no orchestrator has: it is an entity's, or there is nothing."""
     if not is_entity_id(started.instance_id):
         return unknown("orchestrator", started.name, environment.orchestrators)

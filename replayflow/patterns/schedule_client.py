@@ -49,6 +49,7 @@ class ScheduleVerbs:
         grace: timedelta = timedelta(minutes=1),
         tags: Mapping[str, str] | None = None,
         paused: bool = False,
+        version: str | None = None,
         on_existing: OnExistingSchedule = "error",
     ) -> Schedule: ...
     @overload
@@ -70,6 +71,7 @@ class ScheduleVerbs:
         grace: timedelta = timedelta(minutes=1),
         tags: Mapping[str, str] | None = None,
         paused: bool = False,
+        version: str | None = None,
         on_existing: OnExistingSchedule = "error",
     ) -> Schedule: ...
 
@@ -91,6 +93,7 @@ class ScheduleVerbs:
         grace: timedelta = timedelta(minutes=1),
         tags: Mapping[str, str] | None = None,
         paused: bool = False,
+        version: str | None = None,
         on_existing: OnExistingSchedule = "error",
     ) -> Schedule:
         """The schedule is durable, and starts the orchestration `every` so often, or as `cron` says in the time `zone`; returns its handle.
@@ -102,10 +105,13 @@ class ScheduleVerbs:
         "terminate" the former and begin when it has ended. `misfire` says what to do with times that passed while nobody worked, or that are
         late by more than `grace`: "run_once" for all of them, "skip" them, or "catch_up" with the last `catch_up_max`.
 
+        Runs have the `version`, or else the newest at the time of each: a schedule for an older one is made with its function or its version.
+
         `on_existing` says what to do where there is a schedule of the name: "error", "return" it as it is, or "update" it to be as said here.
 
         Raises:
             UnknownNameError: this client's app has no such orchestrator.
+            VersionMismatchError: it has none that serves this version.
             EncodeError, PayloadTooLargeError: the input cannot travel as a payload.
             InvalidArgumentError: a name, a time, a cron expression or a choice that is none.
             ScheduleError: the cron library or the time zone is missing here.
@@ -117,7 +123,7 @@ class ScheduleVerbs:
             raise InvalidArgumentError(f"paused is {paused!r:.80}; it is True or False")
         now = to_datetime(self._clock.now())
         anchor = now if start_at is None else aware(start_at, "start_at")
-        called, version = self._name(orchestrator)
+        called, version = self._lasting_version(orchestrator, version)
         plan = checked(
             Plan(
                 called,

@@ -60,7 +60,7 @@ class Asks(Protocol):
     _codec: Codec
     _clock: Clock
 
-    def _name(self, orchestrator: Any) -> tuple[str, str | None]: ...
+    def _lasting_version(self, orchestrator: Any, version: str | None) -> tuple[str, str | None]: ...
     def get(self, instance_id: str) -> Any: ...
     def list(self, *, status: Iterable[Status | str], name: str) -> AsyncIterator[Any]: ...
     async def start(
@@ -200,6 +200,7 @@ class Schedule:
         catch_up_max: int = _AS_IT_IS,
         grace: timedelta = _AS_IT_IS,
         tags: Mapping[str, str] = _AS_IT_IS,
+        version: str | None = _AS_IT_IS,
     ) -> None:
         """What is given is as given, the rest as it was; runs that have begun are left alone. Where two updates give the same, the later one counts.
 
@@ -221,7 +222,10 @@ class Schedule:
             times["anchor"] = times["start_at"] = aware(times["start_at"], "start_at")
         rest = _given(overlap=overlap, misfire=misfire, catch_up_max=catch_up_max, grace=grace)
         if orchestrator is not _AS_IT_IS:
-            rest["orchestrator"], rest["version"] = client._name(orchestrator)
+            rest["orchestrator"], rest["version"] = client._lasting_version(orchestrator, None)
+        if version is not _AS_IT_IS:
+            called = rest.get("orchestrator", plan.orchestrator)
+            _, rest["version"] = client._lasting_version(called, version)
         if input is not _AS_IT_IS:
             rest["input"] = encoded(client, input, rest.get("orchestrator", plan.orchestrator))
         if tags is not _AS_IT_IS:

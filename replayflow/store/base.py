@@ -295,6 +295,15 @@ class Suspect(Struct, frozen=True):
     suspicion: Suspicion
 
 
+class Served(Struct, frozen=True):
+    """The code that a worker runs instances of a name and version with, by its digest; the default is the version of those started without one."""
+
+    name: str
+    version: str | None
+    digest: str
+    is_default: bool = False
+
+
 class Owner(Struct, frozen=True):
     """The worker that holds a hub."""
 
@@ -469,12 +478,20 @@ class Store(Protocol):
         """How large the hub is, and how much in it has finished."""
         ...
 
-    async def code(self) -> dict[str, str]:
-        """The digests of the orchestrators' code, by name, that were kept last."""
+    async def served(self) -> list[Served]:
+        """What was kept last of the code that workers serve."""
         ...
 
-    async def keep_code(self, digests: Mapping[str, str], epoch: int) -> None:
-        """The digests are kept, beside those of other names. Only the owner may.
+    async def open_versions(self) -> list[tuple[str, str | None]]:
+        """The names and versions that instances which have not finished bear, sorted. Their number is what it costs, not that of the instances."""
+        ...
+
+    async def count_open(self, name: str, version: str | None) -> int:
+        """How many instances of the name and version have not finished."""
+        ...
+
+    async def keep_served(self, served: Sequence[Served], epoch: int) -> None:
+        """This is kept in the place of what was kept of the same names. Only the owner may.
 
         Raises:
             LeaseLostError: the epoch is not the hub's; nothing was written.

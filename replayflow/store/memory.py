@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 
@@ -49,6 +49,7 @@ from replayflow.store.base import (
     Place,
     Post,
     Purge,
+    Served,
     Suspect,
     Trim,
     Waiting,
@@ -109,8 +110,8 @@ class MemoryStore:
         self._owner: Owner | None = None
         self._subscribers: list[Callable[[], None]] = []
         self._is_open = False
-        self._code: dict[str, str] = {}
         self._purged = 0
+        self._served: list[Served] = []
 
     async def open(self) -> None:
         self._is_open = True
@@ -160,11 +161,12 @@ class MemoryStore:
             asyncio.get_running_loop().call_soon(changed)
         return outcomes
 
-    async def keep_code(self, digests: Mapping[str, str], epoch: int) -> None:
+    async def keep_served(self, served: Sequence[Served], epoch: int) -> None:
         self._check_open()
         if epoch != self._epoch:
             raise LeaseLostError(f"the hub {self.url} has another owner by now: epoch {self._epoch}, not {epoch}")
-        self._code.update(digests)
+        names = {each.name for each in served}
+        self._served = [each for each in self._served if each.name not in names] + list(served)
 
     async def suspect(self, found: Mapping[str, Suspicion | None], epoch: int) -> None:  # noqa: ARG002 - the port's shape
         self._check_open()  # nobody is ever held here: this hub dies with its owner
@@ -175,9 +177,21 @@ class MemoryStore:
         self._check_open()
         return []
 
-    async def code(self) -> dict[str, str]:
+    async def served(self) -> list[Served]:
         self._check_open()
-        return dict(self._code)
+        return sorted(self._served, key=lambda each: (each.name, each.version or ""))
+
+    async def open_versions(self) -> list[tuple[str, str | None]]:
+        self._check_open()
+        found = {(record.name, record.version or "") for record in self._open()}
+        return [(name, version or None) for name, version in sorted(found)]
+
+    async def count_open(self, name: str, version: str | None) -> int:
+        self._check_open()
+        return sum(record.name == name and (record.version or None) == (version or None) for record in self._open())
+
+    def _open(self) -> Iterator[InstanceRecord]:
+        return (kept.record for kept in self._instances.values() if not kept.record.status.is_finished)
 
     async def load(self, instance_ids: Sequence[str]) -> list[Loaded]:
         self._check_open()

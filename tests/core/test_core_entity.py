@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from replayflow import App, EntityContext, EntityError, EntityInstanceId, Orchestration, OrchestrationContext, when_all
 from replayflow.core import entity, episode, events
 from replayflow.core.commit import Message, RowState, Start
-from replayflow.core.definitions import Environment
+from replayflow.core.definitions import Environment, Orchestrators
 from replayflow.core.entity import Entity, Line, Standing
 from replayflow.core.entity_actions import releases, signal
 from replayflow.core.events import (
@@ -354,7 +354,7 @@ def test_a_release_from_within_the_line_lets_nobody_pass() -> None:
 
 def test_a_long_line_is_not_carried_over_again_and_again() -> None:
     started = ExecutionStarted("@counter", None, "@counter@a", "x")
-    environment = Environment(CODEC, {}, {}, entities=app.entities)
+    environment = Environment(CODEC, {}, Orchestrators(), entities=app.entities)
     executor = Entity(app.entities["counter"], started, environment)
     executor.begin(BEGIN)
     executor.deliver(lock("s1"))

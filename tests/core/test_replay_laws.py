@@ -146,6 +146,8 @@ def body(ctx: OrchestrationContext, steps: list[Step], seen: list[Any]) -> Gener
                     yield from body(ctx, after, seen)
             case ("helper", below):
                 yield from body(ctx, below, seen)
+            case ("patch", name, new, old):
+                yield from body(ctx, new if ctx.patched(name) else old, seen)
             case _:
                 pass
 

@@ -83,6 +83,9 @@ def test_a_scan_would_be_seen(connection: sqlite3.Connection) -> None:
         ("ended", "SEARCH instance USING INDEX instance_ended (status=? AND completed_at>? AND completed_at<?)"),
         ("ended_by_status", "SEARCH instance USING COVERING INDEX instance_ended (status=? AND completed_at>?)"),
         ("pasts", "SEARCH execution USING COVERING INDEX execution_number (instance>?)"),
+        ("open_versions", "SEARCH instance USING INDEX instance_open (name>?)"),
+        ("open_versions", "SEARCH instance USING INDEX instance_open (name=? AND <expr>>?)"),
+        ("count_open", "SEARCH instance USING INDEX instance_open (name=? AND <expr>=?)"),
     ],
 )
 def test_what_a_statement_finds_its_rows_by(connection: sqlite3.Connection, name: str, found_by: str) -> None:

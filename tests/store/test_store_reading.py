@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from replayflow.core.commit import RowState
 from replayflow.core.instance import Status
 from replayflow.errors import HubOwnedError, InvalidArgumentError, LeaseLostError, StoreUnavailableError
 from replayflow.store import Store
-from replayflow.store.base import Create, InstanceFilter, Park, Wake
+from replayflow.store.base import Create, InstanceFilter, Park, Served, Wake
 from tests.store.builders import (
     EVERYTHING,
     OWNER,
@@ -360,14 +361,38 @@ async def test_an_epoch_that_was_acquired_is_good_until_the_next(store: Store) -
 
 async def test_the_code_that_was_kept_is_what_is_read_beside_other_names(store: Store) -> None:
     epoch = await store.acquire(OWNER)
-    assert await store.code() == {}
-    await store.keep_code({"a": "1", "b": "2"}, epoch)
-    await store.keep_code({"b": "3"}, epoch)
-    assert await store.code() == {"a": "1", "b": "3"}
+    assert await store.served() == []
+    await store.keep_served([Served("a", None, "1", True), Served("b", None, "2"), Served("b", "2", "2", True)], epoch)
+    await store.keep_served([Served("b", "3", "3", True)], epoch)
+    assert await store.served() == [Served("a", None, "1", True), Served("b", "3", "3", True)]
 
 
 async def test_code_is_not_kept_under_another_epoch(store: Store) -> None:
     epoch = await store.acquire(OWNER)
     with pytest.raises(LeaseLostError):
-        await store.keep_code({"a": "1"}, epoch - 1)
-    assert await store.code() == {}
+        await store.keep_served([Served("a", None, "1")], epoch - 1)
+    assert await store.served() == []
+
+
+async def test_names_and_versions_are_those_of_what_has_not_finished(store: Store) -> None:
+    assert await store.open_versions() == []
+    epoch = await store.acquire(OWNER)
+    for id, name, version in (
+        ("a", "order", None),
+        ("b", "order", "2"),
+        ("c", "order", "10"),
+        ("d", "order", "2"),
+        ("e", "bill", "2"),
+        ("f", "zeal", None),
+    ):
+        await accepted(store, Create(start(id, name=name, version=version)), epoch=epoch)
+    await accepted(store, commit("e", state=RowState(Status.COMPLETED, None, completed_at=9)), epoch=epoch)
+    await accepted(store, commit("f", state=RowState(Status.SUSPENDED, None)), epoch=epoch)
+    await accepted(store, Park("a", "x1", b"wrong"), epoch=epoch)
+    assert await store.open_versions() == [("order", None), ("order", "10"), ("order", "2"), ("zeal", None)]
+    wanted = [("order", None), ("order", "2"), ("bill", "2"), ("order", "9"), ("a\ud800", None)]
+    assert [await store.count_open(*pair) for pair in wanted] == [1, 2, 0, 0, 0]
+    following = start("b", "x2", name="order", version="3")
+    await accepted(store, commit("b", state=RowState(Status.RUNNING, None), next_start=following), epoch=epoch)
+    assert await store.count_open("order", "2") == 1
+    assert ("order", "3") in await store.open_versions()

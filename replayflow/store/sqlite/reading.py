@@ -15,6 +15,7 @@ from replayflow.store.base import (
     Footprint,
     InstanceRecord,
     Loaded,
+    Served,
     Waiting,
     Wake,
 )
@@ -135,6 +136,25 @@ def footprint(connection: sqlite3.Connection) -> Footprint:
         total_bytes,
         free_bytes,
     )
+
+
+def served(connection: sqlite3.Connection) -> list[Served]:
+    """What was kept of the code that workers serve."""
+    return [
+        Served(name, version or None, digest, bool(is_default))
+        for name, version, digest, is_default in rows(connection, "served")
+    ]
+
+
+def open_versions(connection: sqlite3.Connection) -> list[tuple[str, str | None]]:
+    """The names and versions of what is open."""
+    return [(name, version or None) for name, version in rows(connection, "open_versions")]
+
+
+def count_open(connection: sqlite3.Connection, name: str, version: str | None) -> int:
+    """How many of them there are."""
+    found = rows(connection, "count_open", (name, version or ""))
+    return int(found[0][0]) if found else 0
 
 
 def _pieces(connection: sqlite3.Connection, key: int, first: int, end: int) -> list[bytes]:

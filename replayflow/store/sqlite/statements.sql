@@ -141,12 +141,6 @@ UNION ALL
 SELECT wake_at, key, id FROM instance WHERE wake_at > ?1
 ORDER BY 1, 2 LIMIT ?3
 
--- name: code
-SELECT name, digest FROM code
-
--- name: keep_code
-INSERT INTO code (name, digest) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET digest = excluded.digest
-
 -- name: database_changes
 PRAGMA data_version
 
@@ -316,3 +310,33 @@ WHERE instance = (SELECT key FROM instance WHERE id = ?)
 
 -- name: forget_suspicion
 DELETE FROM suspect WHERE instance = (SELECT key FROM instance WHERE id = ?)
+
+-- Versions: what workers serve, and what is open. The pairs are found by jumps, a search of the index for each.
+
+-- name: served
+SELECT name, version, digest, is_default FROM served ORDER BY name, version
+
+-- name: forget_served
+DELETE FROM served WHERE name IN (SELECT value FROM json_each(?))
+
+-- name: keep_served
+INSERT INTO served (name, version, digest, is_default) VALUES (?, ?, ?, ?)
+
+-- name: open_versions
+WITH RECURSIVE
+    named (name) AS (
+        SELECT min(name) FROM instance WHERE completed_at IS NULL
+        UNION ALL
+        SELECT (SELECT min(name) FROM instance WHERE completed_at IS NULL AND instance.name > named.name)
+        FROM named WHERE named.name IS NOT NULL),
+    pair (name, version) AS (
+        SELECT name, (SELECT min(coalesce(version, '')) FROM instance WHERE completed_at IS NULL AND instance.name = named.name)
+        FROM named WHERE name IS NOT NULL
+        UNION ALL
+        SELECT name, (SELECT min(coalesce(version, '')) FROM instance
+                      WHERE completed_at IS NULL AND instance.name = pair.name AND coalesce(instance.version, '') > pair.version)
+        FROM pair WHERE pair.version IS NOT NULL)
+SELECT name, version FROM pair WHERE version IS NOT NULL ORDER BY name, version
+
+-- name: count_open
+SELECT count(*) FROM instance WHERE completed_at IS NULL AND name = ? AND coalesce(version, '') = ?

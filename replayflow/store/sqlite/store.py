@@ -6,6 +6,7 @@ Writes go through one thread, a transaction a group (`group.py`); reads through 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,7 @@ from replayflow.store.base import (
     Outcome,
     Owner,
     Page,
+    Served,
     Suspect,
     Waiting,
     Wake,
@@ -194,8 +196,13 @@ class SqliteStore:
             raise StoreUnavailableError(f"{self.path} is not open")
         return self._writer.subscribe(changed)
 
-    async def keep_code(self, digests: Mapping[str, str], epoch: int) -> None:
-        await self._write_as_owner(epoch, lambda c: c.executemany(SQL["keep_code"], list(digests.items())))
+    async def keep_served(self, served: Sequence[Served], epoch: int) -> None:
+        def write(connection: sqlite3.Connection) -> None:
+            connection.execute(SQL["forget_served"], (json.dumps([each.name for each in served]),))
+            rows = [(each.name, each.version or "", each.digest, each.is_default) for each in served]
+            connection.executemany(SQL["keep_served"], rows)
+
+        await self._write_as_owner(epoch, write)
 
     async def suspect(self, found: Mapping[str, Suspicion | None], epoch: int) -> None:
         await self._write_as_owner(epoch, lambda c: suspects.suspect(c, found))
@@ -211,8 +218,14 @@ class SqliteStore:
 
     # ---- reading
 
-    async def code(self) -> dict[str, str]:
-        return await self._read(lambda connection: dict(reading.rows(connection, "code")))
+    async def served(self) -> list[Served]:
+        return await self._read(reading.served)
+
+    async def open_versions(self) -> list[tuple[str, str | None]]:
+        return await self._read(reading.open_versions)
+
+    async def count_open(self, name: str, version: str | None) -> int:
+        return await self._read(lambda connection: reading.count_open(connection, name, version))
 
     async def suspects(self) -> list[Suspect]:
         return await self._read(suspects.held)
