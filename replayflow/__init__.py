@@ -1,6 +1,6 @@
 """Durable execution in one SQLite file: generator orchestrations that survive kill -9."""
 
-from replayflow.client import Client, Instance, InstancePage, InstanceState
+from replayflow.client import BulkOutcome, Client, Instance, InstancePage, InstanceState, Where
 from replayflow.codec import Codec
 from replayflow.core.context import ActivityContext, OrchestrationContext
 from replayflow.core.entity_context import EntityContext
@@ -63,7 +63,7 @@ from replayflow.core.map_result import MapFailure, MapResult
 from replayflow.core.saga import Saga
 from replayflow.core.sections import EntityLock
 from replayflow.core.tasks import Orchestration, Task, TimerTask, race, when_all, when_any
-from replayflow.engine import Limits
+from replayflow.engine import Limits, Retention
 from replayflow.entities import EntityState
 from replayflow.errors import (
     ActivityError,
@@ -86,6 +86,7 @@ from replayflow.errors import (
     NonRetryableError,
     NotAHubError,
     NotATaskError,
+    NoTransactionError,
     OrchestrationCanceled,
     OrchestrationCancelled,
     OrchestrationEnded,
@@ -123,6 +124,7 @@ __all__ = [
     "ActivityContext",
     "ActivityError",
     "App",
+    "BulkOutcome",
     "Client",
     "Codec",
     "CompensationError",
@@ -186,6 +188,7 @@ __all__ = [
     "MapStopped",
     "MemoryStore",
     "NewerSchemaError",
+    "NoTransactionError",
     "NonDeterminismError",
     "NonRetryableError",
     "NotAHubError",
@@ -205,6 +208,7 @@ __all__ = [
     "PayloadTooLargeError",
     "RegistrationError",
     "ReplayflowError",
+    "Retention",
     "RetryAfter",
     "RetryPolicy",
     "Saga",
@@ -241,6 +245,7 @@ __all__ = [
     "TimerTask",
     "UnknownNameError",
     "UserError",
+    "Where",
     "race",
     "run",
     "when_all",

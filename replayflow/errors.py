@@ -205,6 +205,15 @@ class InvalidStateError(StateError):
     code = "RF204"
 
 
+class NoTransactionError(StateError):
+    """What was to become part of a transaction found none: `replayflow.sqlite` commits nothing by itself.
+
+    Execute `BEGIN IMMEDIATE` on the connection, or write your own rows first, then start or signal, then commit.
+    """
+
+    code = "RF208"
+
+
 class OrchestrationEnded(StateError):
     """The base of what `result()` raises when an orchestration ended in any other way than by returning."""
 

@@ -19,7 +19,7 @@ from replayflow.clock import Clock, SystemClock
 from replayflow.codec import Codec
 from replayflow.core.context import OrchestrationContext
 from replayflow.core.tasks import Orchestration
-from replayflow.engine import Engine, Limits
+from replayflow.engine import Engine, Limits, Retention
 from replayflow.errors import HubOwnedError, InvalidArgumentError, UnknownNameError
 from replayflow.registry import App, app_of
 from replayflow.store import Store, store_at
@@ -40,6 +40,8 @@ class TaskHub:
     `when_owned` says what to do where another process's worker owns the hub: "error" raises `HubOwnedError`, "wait" waits until it is free,
     "client" goes without a worker (`hub.is_worker` tells).
 
+    With a `retention` finished instances go when they are old enough; without one all stay.
+
     Where the code no longer fits an instance's history, the instance is parked; with `$REPLAYFLOW_ON_MISMATCH` set to `fail` it fails instead.
     """
 
@@ -52,6 +54,7 @@ class TaskHub:
         limits: Limits | None = None,
         codec: Codec | None = None,
         clock: Clock | None = None,
+        retention: Retention | None = None,
     ) -> None:
         if when_owned not in ("error", "wait", "client"):
             raise InvalidArgumentError(f"when_owned is {when_owned!r}; it is 'error', 'wait' or 'client'")
@@ -61,6 +64,7 @@ class TaskHub:
         self._limits = limits or Limits()
         self._codec = codec or Codec()
         self._clock = clock or SystemClock()
+        self._retention = retention
         self._engine: Engine | None = None
         self._running: asyncio.Task[None] | None = None
         self._client: Client | None = None
@@ -90,6 +94,7 @@ class TaskHub:
                     self._limits,
                     self._clock,
                     fails_on_mismatch=_fails_on_mismatch(),
+                    retention=self._retention,
                 )
                 self._running = asyncio.create_task(self._engine.run(), name="replayflow engine")
         except BaseException:

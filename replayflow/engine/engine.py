@@ -20,6 +20,7 @@ from replayflow.engine.deployment import try_sleepers
 from replayflow.engine.limits import Limits
 from replayflow.engine.patience import PASSING, Backoff
 from replayflow.engine.residents import Residents
+from replayflow.engine.retention import Keeper, Retention
 from replayflow.engine.waiters import Waiters
 from replayflow.errors import ReplayflowError, StoreUnavailableError
 from replayflow.registry import App
@@ -42,6 +43,7 @@ class Engine:
         clock: Clock | None = None,
         random: Random | None = None,
         fails_on_mismatch: bool = False,
+        retention: Retention | None = None,
     ) -> None:
         self._store = store
         self._epoch = epoch
@@ -55,6 +57,7 @@ class Engine:
         self._is_over = False
         self._has_failed = asyncio.Event()
         self._committer = Committer(store, epoch, self._group_failed, self._backoff.succeeded)
+        self._keeper = None if retention is None else Keeper(store, self._committer, clock or SystemClock(), retention)
         self._residents = Residents(
             store,
             self._environment,
@@ -96,6 +99,8 @@ class Engine:
                         self._residents.intake.all_read,
                     )
                 )
+                if self._keeper is not None:
+                    services.create_task(self._keeper.run())
                 services.create_task(self._watch())
         except* Exception as group:
             error: BaseException = group

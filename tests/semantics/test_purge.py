@@ -165,7 +165,6 @@ async def test_a_child_may_go_before_its_parent_has_ended(place: Place) -> None:
     @app.orchestrator
     def child(ctx: OrchestrationContext, x: int) -> Any:
         return x
-        yield
 
     @app.orchestrator
     def parent(ctx: OrchestrationContext) -> Any:

@@ -25,7 +25,7 @@ def app_of_carts() -> App:
 
     @app.orchestrator
     def cart(ctx: OrchestrationContext, expected: int) -> Any:
-        items = []
+        items: list[Any] = []
         while len(items) < expected:
             items.append((yield ctx.wait_for_external_event("add")))
         return items

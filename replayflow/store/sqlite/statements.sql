@@ -223,3 +223,11 @@ SELECT coalesce(sum(instances), 0) FROM purged
 
 -- name: file_size
 SELECT page_count * page_size, freelist_count * page_size FROM pragma_page_count, pragma_page_size, pragma_freelist_count
+
+-- What writing in somebody else's transaction looks at first:
+
+-- name: main_file
+SELECT file FROM pragma_database_list WHERE name = 'main'
+
+-- name: hidden_tables
+SELECT name FROM sqlite_temp_schema WHERE name IN ('hub', 'instance', 'history', 'execution', 'inbox', 'dedupe')
