@@ -1,6 +1,6 @@
 """Durable execution in one SQLite file: generator orchestrations that survive kill -9."""
 
-from replayflow.client import BulkOutcome, Client, Instance, InstancePage, InstanceState, Where
+from replayflow.client import BulkOutcome, Client, Instance, InstancePage, InstanceState, Wanted
 from replayflow.codec import Codec
 from replayflow.core.context import ActivityContext, OrchestrationContext
 from replayflow.core.entity_context import EntityContext
@@ -245,7 +245,7 @@ __all__ = [
     "TimerTask",
     "UnknownNameError",
     "UserError",
-    "Where",
+    "Wanted",
     "race",
     "run",
     "when_all",

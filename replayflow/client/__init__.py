@@ -3,8 +3,8 @@
 from replayflow.client.arguments import instance_id_for
 from replayflow.client.bulk import BulkOutcome
 from replayflow.client.client import Client
-from replayflow.client.filters import Where
+from replayflow.client.finding import Wanted
 from replayflow.client.handle import Instance
 from replayflow.client.views import InstancePage, InstanceState
 
-__all__ = ["BulkOutcome", "Client", "Instance", "InstancePage", "InstanceState", "Where", "instance_id_for"]
+__all__ = ["BulkOutcome", "Client", "Instance", "InstancePage", "InstanceState", "Wanted", "instance_id_for"]

@@ -12,9 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
+from replayflow.archive.verbs import ArchiveVerbs
 from replayflow.client.access import Access, Door
 from replayflow.client.bulk import BulkVerbs
-from replayflow.client.filters import filter_of
+from replayflow.client.finding import filter_of
 from replayflow.client.handle import Instance
 from replayflow.client.signalling import SignalVerbs
 from replayflow.client.starting import creation
@@ -37,7 +38,7 @@ I = TypeVar("I")  # noqa: E741
 PAGE_SIZE = 200
 
 
-class Client(ScheduleVerbs, EntityVerbs, SignalVerbs, BulkVerbs):
+class Client(ScheduleVerbs, EntityVerbs, SignalVerbs, BulkVerbs, ArchiveVerbs):
     """Asks a hub for work. `async with Client("orders.db") as client`, from any process; or `hub.client`.
 
     With an `app` it refuses names that the app lacks and rebuilds results by its annotations; without one it takes any name.

@@ -1,4 +1,4 @@
-"""Which instances: the one filter of listing, of purging and of the verbs for many."""
+"""Finding instances: the one filter of listing, of purging and of the verbs for many."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import TypedDict
 
 from replayflow.client.arguments import aware, checked_tags, statuses
 from replayflow.core.instance import Status
-from replayflow.errors import InvalidArgumentError
 from replayflow.store.base import InstanceFilter
 
 
-class Where(TypedDict, total=False):
+class Wanted(TypedDict, total=False):
     """The filter's keywords: an instance fits that fits all that are given. Times are aware, from inclusive, to exclusive.
 
     Entities are left out unless they are asked for.
@@ -30,27 +29,22 @@ class Where(TypedDict, total=False):
     include_entities: bool
 
 
-def filter_of(where: Where) -> InstanceFilter:
+def filter_of(wanted: Wanted) -> InstanceFilter:
     """The filter as the store takes it.
 
     Raises:
-        InvalidArgumentError: a status or a time that is none, or a keyword that there is not.
+        InvalidArgumentError: a status, a time or a tag that is none.
     """
-    unknown = where.keys() - Where.__annotations__.keys()
-    if unknown:
-        raise InvalidArgumentError(
-            f"there is no filter {', '.join(sorted(map(repr, unknown)))}; there are {', '.join(Where.__annotations__)}"
-        )
     times = {
-        key: None if (time := where.get(key)) is None else aware(time, key)  # type: ignore[arg-type]
+        key: None if (time := wanted.get(key)) is None else aware(time, key)  # type: ignore[arg-type]
         for key in ("created_from", "created_to", "completed_from", "completed_to")
     }
     return InstanceFilter(
-        statuses=statuses(where.get("status")),
-        name=where.get("name"),
-        id_prefix=where.get("id_prefix") or None,
-        tags=tuple(sorted((checked_tags(where.get("tags")) or {}).items())),
-        is_parked=where.get("parked"),
-        is_entity=None if where.get("include_entities") else False,
+        statuses=statuses(wanted.get("status")),
+        name=wanted.get("name"),
+        id_prefix=wanted.get("id_prefix") or None,
+        tags=tuple(sorted((checked_tags(wanted.get("tags")) or {}).items())),
+        is_parked=wanted.get("parked"),
+        is_entity=None if wanted.get("include_entities") else False,
         **times,
     )
