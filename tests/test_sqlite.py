@@ -42,7 +42,6 @@ LIMIT = 15
 @app.orchestrator(name="ship")
 def ship_order(ctx: OrchestrationContext, order: int) -> Any:
     return order * 2
-    yield
 
 
 @app.orchestrator
@@ -192,7 +191,7 @@ def test_a_refusal_leaves_the_transaction_as_it_was(path: Path, connection: sqli
 def test_outside_of_a_transaction_nothing_is_written(path: Path) -> None:
     before = everything(path)
     for isolation_level in ("DEFERRED", "IMMEDIATE", None):
-        with closing(sqlite3.connect(path, isolation_level=isolation_level)) as connection:  # type: ignore[arg-type]
+        with closing(sqlite3.connect(path, isolation_level=isolation_level)) as connection:
             with pytest.raises(NoTransactionError, match="BEGIN IMMEDIATE"):
                 sqlite.start(connection, ship_order, 1)
             assert not connection.in_transaction
