@@ -18,6 +18,7 @@ from replayflow.client import BulkOutcome, Client, Wanted
 from replayflow.errors import InvalidArgumentError, InvalidStateError
 
 F = TypeVar("F", bound=Callable[..., Any])
+Tell = Callable[[BulkOutcome], tuple[str, dict[str, Any]]]
 Ask = Callable[[Client, dict[str, Any]], Awaitable[BulkOutcome]]
 
 
@@ -44,8 +45,19 @@ class Many:
             raise click.UsageError("Say who is meant: an ID, a filter such as --status or --name, or --all.")
         return id is None
 
-    def ask(self, verb: str, ask: Ask, store: str | None, as_json: bool) -> None:
+    def ask(
+        self,
+        verb: str,
+        ask: Ask,
+        store: str | None,
+        as_json: bool,
+        *,
+        phrase: str | None = None,
+        tell: Tell | None = None,
+    ) -> None:
         """All that fit are asked, once it is certain that they are meant, and it is said what became of it.
+
+        `phrase` is what a person is asked, where it is more than the verb; `tell` says what became of it, for people and for scripts.
 
         Raises:
             InvalidStateError: there are some, and every one has refused.
@@ -55,26 +67,17 @@ class Many:
             async with open_client(store) as client:
                 if not self.yes or self.dry_run:
                     counted = await ask(client, {**self.wanted, "dry_run": True})
-                    if self.dry_run or not counted.found or not self._confirm(verb, counted.found, as_json):
+                    if self.dry_run or not counted.found or not self._confirm(phrase or verb, counted.found, as_json):
                         return counted, False
                 return await ask(client, {**self.wanted}), True
 
         outcome, is_done = asyncio.run(run())
         if not is_done:
-            output.done(as_json, f"{outcome.found:,} instances fit", requested=None, found=outcome.found)
+            output.done(as_json, f"{outcome.found:,} instances fit; nothing was asked", found=outcome.found)
             return
-        if as_json:
-            output.document(
-                {
-                    "requested": verb,
-                    "found": outcome.found,
-                    "done": outcome.done,
-                    "refused": outcome.refused,
-                    "reasons": dict(outcome.reasons),
-                }
-            )
-        else:
-            click.echo(f"{verb} {outcome.found:,} instances: {outcome.done:,} accepted, {outcome.refused:,} refused")
+        text, fields = (tell or _tell)(outcome)
+        output.done(as_json, f"{phrase or verb} {text}" if tell is None else text, requested=verb, **fields)
+        if not as_json:
             for reason, times in outcome.reasons.most_common():
                 output.note(f"  {times:,} times: {reason}")
         if outcome.refused and not outcome.done:
@@ -86,6 +89,18 @@ class Many:
                 f"{count:,} instances fit. Pass --yes to {verb} them, or --dry-run to count them only."
             )
         return click.confirm(f"{verb} {count:,} instances?", err=True)
+
+
+def _tell(outcome: BulkOutcome) -> tuple[str, dict[str, Any]]:
+    return (
+        f"{outcome.found:,} instances: {outcome.done:,} accepted, {outcome.refused:,} refused",
+        {
+            "found": outcome.found,
+            "done": outcome.done,
+            "refused": outcome.refused,
+            "reasons": dict(outcome.reasons),
+        },
+    )
 
 
 def many_options(command: F) -> F:

@@ -39,7 +39,13 @@ def purge(id: str | None, recursive: bool, many: Many, store: str | None, as_jso
         return BulkOutcome(found=gone, done=gone)
 
     if many.is_meant(id):
-        many.ask("purge", every, store, as_json)
+        many.ask(
+            "purge",
+            every,
+            store,
+            as_json,
+            tell=lambda gone: (f"{gone.done:,} instances are gone", {"purged": gone.done}),
+        )
     elif id is not None:
         gone = asyncio.run(one(id))
         with_others = f" with {gone - 1:,} instances that it started" if gone > 1 else ""

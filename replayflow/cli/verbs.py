@@ -41,10 +41,11 @@ def raise_event(
     given = None if payload is None else json_text(payload, "--payload")
     if many.is_meant(ids[0] if ids else None):
         many.ask(
-            f"send '{name}' to",
+            "raise-event",
             lambda client, options: client.raise_event_to_all(name, given, dedupe_key=dedupe_key, **options),
             store,
             as_json,
+            phrase=f"send '{name}' to",
         )
         return
     _ask(store, ids[0], lambda instance: instance.raise_event(name, given, dedupe_key=dedupe_key))
