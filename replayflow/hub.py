@@ -58,6 +58,10 @@ class TaskHub:
     ) -> None:
         if when_owned not in ("error", "wait", "client"):
             raise InvalidArgumentError(f"when_owned is {when_owned!r}; it is 'error', 'wait' or 'client'")
+        if retention is not None and not isinstance(retention, Retention):
+            raise InvalidArgumentError(
+                f"retention is {retention!r:.80}; it is a Retention, such as Retention(completed=timedelta(days=7))"
+            )
         self._store = store_at(store)
         self._app = app or App()
         self._when_owned = when_owned

@@ -32,9 +32,9 @@ _logger = logging.getLogger("replayflow")
 class Retention:
     """How long finished instances stay, by how they ended; None for ever. `finished` is for those of the four that are not given.
 
-    An instance goes as a whole, each by its own age since its end: children do not wait for their parents. One that still owes the run of an activity
-    stays until it has had it. `executions` is how many past executions an instance keeps (of continue-as-new, of replacements); None for all,
-    but for schedules, which keep 100. The worker looks every so often (`every`).
+    An instance goes as a whole, by its own age since its end, but never before the instances that it started: of a tree the leaves go first. One that
+    still owes the run of an activity stays until it has had it. `executions` is how many past executions an instance keeps (of continue-as-new, of
+    replacements); None for all, but for schedules, which keep 100. The worker looks every so often (`every`).
     """
 
     finished: timedelta | None = None
@@ -102,7 +102,7 @@ class Keeper:
             outcomes = await self._write([Purge(one.instance_id, one.execution_id, now, "retention") for one in due])
             purged = sum(outcome.error is None for outcome in outcomes)
             gone += purged
-            if len(due) < PURGED_TOGETHER or not purged:
+            if not purged:  # else again, also after a small batch: the parents of those that went may follow
                 return gone
 
     async def _trim_all(self, keep: int) -> None:

@@ -14,12 +14,14 @@ from replayflow import (
     OrchestrationContext,
     Retention,
     SqliteStore,
+    Status,
     StoreFullError,
+    SubOrchestrationError,
     TaskHub,
 )
 from replayflow.engine import retention as retaining
 from replayflow.store import MemoryStore, Store
-from replayflow.store.base import Purge, Trim
+from replayflow.store.base import Finished, Purge, Trim
 from tests.engine.kit import NO_GRACE, TestClock, ToldStore, until, until_state
 from tests.semantics.kit import until as until_true
 
@@ -111,6 +113,30 @@ async def test_what_was_there_before_is_found_by_the_worker_that_has_a_retention
         await until_left(hub, set())
 
 
+async def test_of_a_tree_the_leaves_go_first_and_a_child_that_stays_keeps_its_parent(store: Store) -> None:
+    app = app_of_ends()
+
+    @app.orchestrator
+    def parent(ctx: OrchestrationContext) -> Any:
+        yield ctx.call_sub_orchestrator("ends", "COMPLETED")
+        try:
+            yield ctx.call_sub_orchestrator("ends", "FAILED")
+        except SubOrchestrationError:
+            return "all the same"
+
+    clock = TestClock()
+    kept = Retention(completed=DAY, failed=3 * DAY, every=SOON)
+    async with TaskHub(store, app, clock=clock, limits=NO_GRACE, retention=kept) as hub:
+        instance = await hub.client.start(parent, instance_id="p")
+        assert await instance.result(15) == "all the same"
+        clock.advance(2 * DAY)
+        await until_left(hub, {"p", "p:0002"})
+        clock.advance(2 * DAY)
+        await until_left(hub, set())
+        again = await hub.client.start(parent, instance_id="p")
+        assert await again.result(15) == "all the same"
+
+
 async def test_past_executions_are_kept_to_the_last(store: Store) -> None:
     kept = Retention(executions=3, every=SOON)
     async with TaskHub(store, app_of_ends(), limits=NO_GRACE, retention=kept) as hub:
@@ -132,9 +158,9 @@ async def test_without_a_retention_nothing_is_looked_for_and_with_nothing_due_no
     looks: list[str] = []
 
     class Watched(ToldStore):
-        async def ended(self, *arguments: Any) -> Any:
-            looks.append("ended")
-            return await super().ended(*arguments)
+        async def ended(self, status: Status, before: int, limit: int) -> list[Finished]:
+            looks.append(status)
+            return await super().ended(status, before, limit)
 
     told = Watched()
     async with TaskHub(told, app_of_ends(), limits=NO_GRACE) as hub:
@@ -181,3 +207,8 @@ async def test_a_store_that_refuses_for_a_while_is_purged_later() -> None:
 def test_a_retention_that_is_none_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgumentError, match=rf"Retention: {next(iter(wrong))} is"):
         Retention(**wrong)
+
+
+def test_a_hub_takes_no_other_retention() -> None:
+    with pytest.raises(InvalidArgumentError, match="retention is 7"):
+        TaskHub("memory://", retention=7)  # type: ignore[arg-type]

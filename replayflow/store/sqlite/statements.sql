@@ -216,7 +216,9 @@ WHERE parent_id = ? AND status NOT IN ('PENDING', 'RUNNING', 'SUSPENDED') AND or
 
 -- name: ended
 SELECT id, execution_id FROM instance
-WHERE status = ? AND completed_at < ? AND completed_at IS NOT NULL AND orphans IS NULL ORDER BY completed_at, key LIMIT ?
+WHERE status = ? AND completed_at < ? AND completed_at IS NOT NULL AND orphans IS NULL
+  AND NOT EXISTS (SELECT 1 FROM instance AS child WHERE child.parent_id = instance.id)
+ORDER BY completed_at, key LIMIT ?
 
 -- name: pasts
 SELECT instance, executions, (SELECT id FROM instance WHERE key = past.instance)
