@@ -131,6 +131,10 @@ async def campaign(path: Path, kills: int, batches: int, seed: int) -> dict[str,
             expected_beats = [beat.run_id(first_beat + number * BEAT) for number in range(len(beats))]
             assert beats == expected_beats, f"seed {seed}: {beats} are not {expected_beats}"
             figures["beats"] = len(beats)
+            while [state async for state in client.list(id_prefix="family-")]:
+                assert time.monotonic() < deadline, f"seed {seed}: a family does not go"
+                purged += await client.purge(id_prefix="family-")
+                await asyncio.sleep(0.02)
             while await client.terminate_all(status="TERMINATED", dry_run=True) != BulkOutcome():
                 assert time.monotonic() < deadline, f"seed {seed}: what was terminated does not go"
                 await asyncio.sleep(0.02)
