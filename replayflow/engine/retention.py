@@ -33,8 +33,8 @@ class Retention:
     """How long finished instances stay, by how they ended; None for ever. `finished` is for those of the four that are not given.
 
     An instance goes as a whole, by its own age since its end, but never before the instances that it started: of a tree the leaves go first. One that
-    still owes the run of an activity stays until it has had it. `executions` is how many past executions an instance keeps (of continue-as-new, of
-    replacements); None for all, but for schedules, which keep 100. The worker looks every so often (`every`).
+    still owes the run of an activity stays until it has had it. `executions` is how many past executions an instance keeps, those that another has
+    followed; None for all, but for schedules, which keep 100. The worker looks every so often (`every`).
     """
 
     finished: timedelta | None = None
