@@ -1,6 +1,6 @@
 """Durable execution in one SQLite file: generator orchestrations that survive kill -9."""
 
-from replayflow.client import Client, Instance, InstancePage, InstanceState
+from replayflow.client import BulkOutcome, Client, Instance, InstancePage, InstanceState, Wanted
 from replayflow.codec import Codec
 from replayflow.core.context import ActivityContext, OrchestrationContext
 from replayflow.core.entity_context import EntityContext
@@ -68,7 +68,7 @@ from replayflow.core.saga import Saga
 from replayflow.core.sections import EntityLock
 from replayflow.core.tasks import Orchestration, Task, TimerTask, race, when_all, when_any
 from replayflow.core.versions import VersionFailureStrategy, VersioningOptions, VersionMatchStrategy
-from replayflow.engine import Limits
+from replayflow.engine import Limits, Retention
 from replayflow.entities import EntityState
 from replayflow.errors import (
     ActivityCancelled,
@@ -92,6 +92,7 @@ from replayflow.errors import (
     NonRetryableError,
     NotAHubError,
     NotATaskError,
+    NoTransactionError,
     OrchestrationCanceled,
     OrchestrationCancelled,
     OrchestrationEnded,
@@ -132,6 +133,7 @@ __all__ = [
     "ActivityContext",
     "ActivityError",
     "App",
+    "BulkOutcome",
     "Client",
     "Codec",
     "CompensationError",
@@ -196,6 +198,7 @@ __all__ = [
     "MapStopped",
     "MemoryStore",
     "NewerSchemaError",
+    "NoTransactionError",
     "NonDeterminismError",
     "NonRetryableError",
     "NotAHubError",
@@ -218,6 +221,7 @@ __all__ = [
     "RecordError",
     "RegistrationError",
     "ReplayflowError",
+    "Retention",
     "RetryAfter",
     "RetryPolicy",
     "Saga",
@@ -259,6 +263,7 @@ __all__ = [
     "VersionMatchStrategy",
     "VersionMismatchError",
     "VersioningOptions",
+    "Wanted",
     "race",
     "run",
     "when_all",

@@ -224,10 +224,20 @@ class InstanceFinishedError(StateError):
 class InvalidStateError(StateError):
     """The verb does not fit the instance's present status, which the message names.
 
-    Only a suspended instance, or a parked one, can be resumed, only one that has not finished can be suspended or terminated.
+    Only a suspended instance, or a parked one, can be resumed, only one that has not finished can be suspended or terminated, and only one that
+    has finished, and whose last activities have all had their run, can be purged.
     """
 
     code = "RF204"
+
+
+class NoTransactionError(StateError):
+    """What was to become part of a transaction found none: `replayflow.sqlite` commits nothing by itself.
+
+    Execute `BEGIN IMMEDIATE` on the connection, or write your own rows first, then start or signal, then commit.
+    """
+
+    code = "RF208"
 
 
 class OrchestrationEnded(StateError):

@@ -20,7 +20,7 @@ from replayflow.codec import Codec
 from replayflow.core.context import OrchestrationContext
 from replayflow.core.tasks import Orchestration
 from replayflow.core.versions import VersioningOptions
-from replayflow.engine import Engine, Limits
+from replayflow.engine import Engine, Limits, Retention
 from replayflow.errors import HubOwnedError, InvalidArgumentError, UnknownNameError
 from replayflow.registry import App, app_of
 from replayflow.store import Store, store_at
@@ -43,6 +43,8 @@ class TaskHub:
 
     An instance runs the code of its version; `versioning` says which versions this worker takes, and what becomes of the others.
 
+    With a `retention` finished instances go when they are old enough; without one all stay.
+
     Where the code no longer fits an instance's history, the instance is parked; with `$REPLAYFLOW_ON_MISMATCH` set to `fail` it fails instead.
     """
 
@@ -56,9 +58,14 @@ class TaskHub:
         codec: Codec | None = None,
         clock: Clock | None = None,
         versioning: VersioningOptions | None = None,
+        retention: Retention | None = None,
     ) -> None:
         if when_owned not in ("error", "wait", "client"):
             raise InvalidArgumentError(f"when_owned is {when_owned!r}; it is 'error', 'wait' or 'client'")
+        if retention is not None and not isinstance(retention, Retention):
+            raise InvalidArgumentError(
+                f"retention is {retention!r:.80}; it is a Retention, such as Retention(completed=timedelta(days=7))"
+            )
         self._store = store_at(store)
         self._app = app or App()
         self._when_owned = when_owned
@@ -66,6 +73,7 @@ class TaskHub:
         self._codec = codec or Codec()
         self._clock = clock or SystemClock()
         self._versioning = versioning
+        self._retention = retention
         self._engine: Engine | None = None
         self._running: asyncio.Task[None] | None = None
         self._client: Client | None = None
@@ -96,6 +104,7 @@ class TaskHub:
                     self._clock,
                     fails_on_mismatch=_fails_on_mismatch(),
                     versioning=self._versioning,
+                    retention=self._retention,
                 )
                 self._running = asyncio.create_task(self._engine.run(), name="replayflow engine")
         except BaseException:

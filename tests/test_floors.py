@@ -16,7 +16,7 @@ FLOORS = [
     {"store", "registry", "patterns"},
     {"entities", "archive"},
     {"engine", "client"},
-    {"hub", "observe"},
+    {"hub", "sqlite", "observe"},
     {"http", "grpc", "testing"},
     {"cli"},
 ]

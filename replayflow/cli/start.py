@@ -9,10 +9,11 @@ import click
 
 from replayflow.cli import output
 from replayflow.cli.access import open_client
-from replayflow.cli.options import given_input, input_options, start_at, store_options, tag_option
+from replayflow.cli.options import given_input, input_options, json_text, start_at, store_options, tag_option
 from replayflow.cli.target import load_app
 from replayflow.cli.values import check_input
 from replayflow.client import Instance
+from replayflow.errors import InvalidArgumentError
 from replayflow.store.base import OnExisting
 
 _CHOICES = ("error", "return", "replace_finished", "terminate_and_replace")
@@ -34,6 +35,13 @@ _CHOICES = ("error", "return", "replace_finished", "terminate_and_replace")
     show_default=True,
     help="What to do where the id is taken.",
 )
+@click.option(
+    "--signal",
+    metavar="EVENT",
+    help="Send the instance with the --id this event, and start it only where there is none: one transaction, whoever else does the same.",
+)
+@click.option("--payload", metavar="JSON", help="What the event of --signal carries.")
+@click.option("--dedupe-key", metavar="KEY", help="The same event of --signal with the same key is taken once.")
 @store_options
 def start(
     name: str,
@@ -45,6 +53,9 @@ def start(
     at: str | None,
     tags: dict[str, str],
     on_existing: str,
+    signal: str | None,
+    payload: str | None,
+    dedupe_key: str | None,
     store: str | None,
     as_json: bool,
 ) -> None:
@@ -54,6 +65,14 @@ def start(
     """
     given = given_input(input, input_file)
     moment = start_at(at)
+    carried = None if payload is None else json_text(payload, "--payload")
+    choice = cast("OnExisting", on_existing.replace("-", "_"))
+    if signal is None and (payload is not None or dedupe_key is not None):
+        raise InvalidArgumentError("--payload and --dedupe-key are those of an event: name it with --signal")
+    if signal is not None and (instance_id is None or at is not None):
+        raise InvalidArgumentError(
+            "--signal is for the instance with an --id, and not with --at: it begins with the event"
+        )
     app = None if target is None else load_app(target)
     if app is not None:
         definition = app.orchestrator_named(name)
@@ -61,6 +80,18 @@ def start(
 
     async def begin() -> Instance[Any]:
         async with open_client(store, app, creates=True) as client:
+            if signal is not None and instance_id is not None:
+                return await client.signal_with_start(
+                    name,
+                    given,
+                    signal,
+                    carried,
+                    instance_id=instance_id,
+                    version=version,
+                    tags=tags,
+                    on_existing=cast("Any", choice),
+                    dedupe_key=dedupe_key,
+                )
             return await client.start(
                 name,
                 given,
@@ -68,7 +99,7 @@ def start(
                 version=version,
                 start_at=moment,
                 tags=tags,
-                on_existing=cast("OnExisting", on_existing.replace("-", "_")),
+                on_existing=choice,
             )
 
     id = asyncio.run(begin()).id

@@ -1,4 +1,4 @@
-"""The commands that ask something of an instance: events, suspend, resume, cancel, terminate.
+"""The commands that ask something of an instance, or of many: events, suspend, resume, cancel, terminate.
 
 A request is durable when the command ends; a worker sees to it, now or when it starts.
 """
@@ -6,13 +6,14 @@ A request is durable when the command ends; a worker sees to it, now or when it 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import click
 
 from replayflow.cli import output
 from replayflow.cli.access import open_client
+from replayflow.cli.many import Many, many_options
 from replayflow.cli.options import json_text, store_options
 from replayflow.client import Instance
 
@@ -20,59 +21,105 @@ _reason_option = click.option("--reason", default="", help="Why; it is kept in t
 
 
 @click.command("raise-event")
-@click.argument("id")
-@click.argument("name")
+@click.argument("words", metavar="[ID] NAME", nargs=-1)
 @click.option("--payload", metavar="JSON", help="What the event carries.")
 @click.option("--dedupe-key", metavar="KEY", help="The same event with the same key is taken once.")
+@many_options
 @store_options
 def raise_event(
-    id: str, name: str, payload: str | None, dedupe_key: str | None, store: str | None, as_json: bool
+    words: Sequence[str],
+    payload: str | None,
+    dedupe_key: str | None,
+    many: Many,
+    store: str | None,
+    as_json: bool,
 ) -> None:
-    """Send an event to an instance."""
+    """Send an event to an instance, or to all that fit."""
+    *ids, name = words or [""]
+    if not words or len(ids) > 1:
+        raise click.UsageError("raise-event takes an ID and the event's NAME, or a NAME and a filter")
     given = None if payload is None else json_text(payload, "--payload")
-    _ask(store, id, lambda instance: instance.raise_event(name, given, dedupe_key=dedupe_key))
-    output.done(as_json, f"event '{name}' was sent to '{id}'", id=id, event=name)
+    if many.is_meant(ids[0] if ids else None):
+        many.ask(
+            "raise-event",
+            lambda client, options: client.raise_event_to_all(name, given, dedupe_key=dedupe_key, **options),
+            store,
+            as_json,
+            phrase=f"send '{name}' to",
+        )
+        return
+    _ask(store, ids[0], lambda instance: instance.raise_event(name, given, dedupe_key=dedupe_key))
+    output.done(as_json, f"event '{name}' was sent to '{ids[0]}'", id=ids[0], event=name)
 
 
 @click.command()
-@click.argument("id")
+@click.argument("id", required=False)
 @_reason_option
+@many_options
 @store_options
-def suspend(id: str, reason: str, store: str | None, as_json: bool) -> None:
-    """Let an instance run no further until it is resumed."""
-    _ask(store, id, lambda instance: instance.suspend(reason))
-    _accepted(as_json, id, "suspend")
+def suspend(id: str | None, reason: str, many: Many, store: str | None, as_json: bool) -> None:
+    """Let an instance, or all that fit, run no further until resumed."""
+    if many.is_meant(id):
+        many.ask("suspend", lambda client, options: client.suspend_all(reason=reason, **options), store, as_json)
+    else:
+        _request("suspend", store, id, as_json, lambda instance: instance.suspend(reason))
 
 
 @click.command()
-@click.argument("id")
+@click.argument("id", required=False)
 @_reason_option
+@many_options
 @store_options
-def resume(id: str, reason: str, store: str | None, as_json: bool) -> None:
-    """Let a suspended instance go on, or try a parked one again."""
-    _ask(store, id, lambda instance: instance.resume(reason))
-    _accepted(as_json, id, "resume")
+def resume(id: str | None, reason: str, many: Many, store: str | None, as_json: bool) -> None:
+    """Let a suspended instance go on, or try a parked one again; or all that fit.
+
+    Of those that fit the suspended ones go on; with --parked, the parked ones are tried again.
+    """
+    if many.is_meant(id):
+        many.ask("resume", lambda client, options: client.resume_all(reason=reason, **options), store, as_json)
+    else:
+        _request("resume", store, id, as_json, lambda instance: instance.resume(reason))
 
 
 @click.command()
-@click.argument("id")
+@click.argument("id", required=False)
 @_reason_option
+@many_options
 @store_options
-def cancel(id: str, reason: str, store: str | None, as_json: bool) -> None:
-    """Ask an instance to end, and let it undo what it did."""
-    _ask(store, id, lambda instance: instance.cancel(reason))
-    _accepted(as_json, id, "cancel")
+def cancel(id: str | None, reason: str, many: Many, store: str | None, as_json: bool) -> None:
+    """Ask an instance, or all that fit, to end, and let it undo what it did."""
+    if many.is_meant(id):
+        many.ask("cancel", lambda client, options: client.cancel_all(reason=reason, **options), store, as_json)
+    else:
+        _request("cancel", store, id, as_json, lambda instance: instance.cancel(reason))
 
 
 @click.command()
-@click.argument("id")
+@click.argument("id", required=False)
 @_reason_option
 @click.option("--no-recursive", is_flag=True, help="Leave the instances that it started running.")
+@many_options
 @store_options
-def terminate(id: str, reason: str, no_recursive: bool, store: str | None, as_json: bool) -> None:
-    """End an instance at once, and the instances that it started."""
-    _ask(store, id, lambda instance: instance.terminate(reason, recursive=not no_recursive))
-    _accepted(as_json, id, "terminate")
+def terminate(id: str | None, reason: str, no_recursive: bool, many: Many, store: str | None, as_json: bool) -> None:
+    """End an instance, or all that fit, at once, and the instances that it started."""
+    recursive = not no_recursive
+    if many.is_meant(id):
+        many.ask(
+            "terminate",
+            lambda client, options: client.terminate_all(reason=reason, recursive=recursive, **options),
+            store,
+            as_json,
+        )
+    else:
+        _request("terminate", store, id, as_json, lambda instance: instance.terminate(reason, recursive=recursive))
+
+
+def _request(
+    verb: str, store: str | None, id: str | None, as_json: bool, request: Callable[[Instance[Any]], Awaitable[None]]
+) -> None:
+    assert id is not None  # noqa: S101 - many are meant otherwise
+    _ask(store, id, request)
+    output.done(as_json, f"{verb} '{id}': accepted; the hub's worker does it", id=id, requested=verb)
 
 
 def _ask(store: str | None, id: str, request: Callable[[Instance[Any]], Awaitable[None]]) -> None:
@@ -81,7 +128,3 @@ def _ask(store: str | None, id: str, request: Callable[[Instance[Any]], Awaitabl
             await request(client.get(id))
 
     asyncio.run(ask())
-
-
-def _accepted(as_json: bool, id: str, verb: str) -> None:
-    output.done(as_json, f"{verb} '{id}': accepted; the hub's worker does it", id=id, requested=verb)

@@ -6,23 +6,25 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, Literal
 
 import click
 
 from replayflow.cli import output
 from replayflow.cli.failures import Interrupted
-from replayflow.cli.options import grace_option, store_options
+from replayflow.cli.options import grace_option, span, store_options
 from replayflow.cli.signals import run_until_signal
 from replayflow.cli.target import load_app
-from replayflow.engine import Limits
-from replayflow.errors import HubOwnedError
+from replayflow.engine import Limits, Retention
+from replayflow.errors import HubOwnedError, InvalidArgumentError
 from replayflow.hub import TaskHub
 from replayflow.registry import App, own_names
 from replayflow.store import store_at
 
+_RETAINED = ("finished", "completed", "failed", "terminated", "canceled", "executions")
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -35,10 +37,23 @@ _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     show_default=True,
     help="What to do where another worker owns the store: give up, or take over when it ends.",
 )
+@click.option(
+    "--retain",
+    metavar="WHAT=AGE",
+    multiple=True,
+    callback=lambda _context, _option, texts: _retention(texts),
+    help="How long finished instances stay: finished=30d, or by their end, completed=7d, failed, terminated, canceled; executions=3 keeps as many "
+    "past executions of each. Many times for several.  [default: all for ever]",
+)
 @grace_option
 @store_options
 def worker(
-    target: str, when_owned: Literal["error", "wait"], grace: timedelta, store: str | None, as_json: bool
+    target: str,
+    when_owned: Literal["error", "wait"],
+    retain: Retention | None,
+    grace: timedelta,
+    store: str | None,
+    as_json: bool,
 ) -> None:
     """Run what is started on a store, until Ctrl-C or SIGTERM.
 
@@ -58,25 +73,46 @@ def worker(
 
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            run_until_signal(_serve(app, store, when_owned, Limits(grace=grace), announce), lambda: _stopping(grace))
+            hub = partial(TaskHub, store, app, limits=Limits(grace=grace), retention=retain)
+            run_until_signal(_serve(hub, when_owned, announce), lambda: _stopping(grace))
     except Interrupted:
         output.note("stopped")
 
 
 async def _serve(
-    app: App, store: str | None, when_owned: Literal["error", "wait"], limits: Limits, announce: Callable[[], None]
+    make: Callable[..., TaskHub], when_owned: Literal["error", "wait"], announce: Callable[[], None]
 ) -> None:
     try:
-        async with TaskHub(store, app, limits=limits) as hub:
+        async with make() as hub:
             announce()
             await hub.serve()
     except HubOwnedError as owned:
         if when_owned == "error":
             raise
         output.note(f"waiting: {str(owned).partition(':')[0]}")
-        async with TaskHub(store, app, limits=limits, when_owned="wait") as hub:
+        async with make(when_owned="wait") as hub:
             announce()
             await hub.serve()
+
+
+def _retention(texts: Sequence[str]) -> Retention | None:
+    """The retention that the texts give; None without any.
+
+    Raises:
+        InvalidArgumentError: one of them is none.
+    """
+    given: dict[str, Any] = {}
+    for text in texts:
+        what, _, age = text.partition("=")
+        try:
+            if what not in _RETAINED:
+                raise ValueError(what)
+            given[what] = int(age) if what == "executions" else span(age)
+        except (ValueError, OverflowError):
+            raise InvalidArgumentError(
+                f"--retain is {text!r:.80}; write {', '.join(f'{each}=7d' for each in _RETAINED[:-1])} (s, m, h or d), or executions=3"
+            ) from None
+    return Retention(**given) if given else None
 
 
 def _served(app: App, store: str | None) -> dict[str, Any]:

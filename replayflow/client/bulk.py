@@ -16,13 +16,13 @@ from msgspec.structs import replace
 
 from replayflow.client.access import Access
 from replayflow.client.arguments import event_of
-from replayflow.client.filters import Where, filter_of
+from replayflow.client.finding import Wanted, filter_of
 from replayflow.client.handle import Instance
 from replayflow.client.purging import finished_batches, purge_every
 from replayflow.clock import Clock
 from replayflow.codec import Codec
 from replayflow.core.instance import Status
-from replayflow.errors import StateError, UserError
+from replayflow.errors import InvalidArgumentError, StateError, UserError
 from replayflow.store.base import InstanceFilter
 
 ASKED_TOGETHER = 500
@@ -66,7 +66,7 @@ class _Asker(Protocol):
 
 
 async def ask_every(
-    client: _Asker, verb: Verb, where: Where, statuses: frozenset[Status], *, dry_run: bool = False
+    client: _Asker, verb: Verb, where: Wanted, statuses: frozenset[Status], *, dry_run: bool = False
 ) -> BulkOutcome:
     """Every instance that fits, and was there when this was called, has been asked; none that refuses keeps the others from it.
 
@@ -75,7 +75,7 @@ async def ask_every(
     Raises:
         StoreError: the store failed; those who had been asked until then have been.
     """
-    wanted = filter_of(where)
+    wanted = _filter(where)
     if wanted.statuses is None:
         wanted = replace(wanted, statuses=statuses)
     outcome = BulkOutcome()
@@ -84,6 +84,20 @@ async def ask_every(
         if not dry_run:
             await asyncio.gather(*(_ask(client.get(id), verb, outcome) for id in ids))
     return outcome
+
+
+def _filter(where: Wanted) -> InstanceFilter:
+    """The filter; a keyword that is misspelt must not mean everybody.
+
+    Raises:
+        InvalidArgumentError: a status, a time, a tag or a keyword that is none.
+    """
+    unknown = where.keys() - Wanted.__annotations__.keys()
+    if unknown:
+        raise InvalidArgumentError(
+            f"there is no filter {', '.join(sorted(map(repr, unknown)))}; there are {', '.join(Wanted.__annotations__)}"
+        )
+    return filter_of(where)
 
 
 async def _pages(client: _Asker, wanted: InstanceFilter) -> AsyncIterator[Sequence[str]]:
@@ -115,20 +129,20 @@ class BulkVerbs:
     """
 
     async def suspend_all(
-        self: _Asker, *, reason: str = "", dry_run: bool = False, **where: Unpack[Where]
+        self: _Asker, *, reason: str = "", dry_run: bool = False, **where: Unpack[Wanted]
     ) -> BulkOutcome:
         """Every instance that fits is suspended; see `Instance.suspend`."""
         return await ask_every(self, lambda instance: instance.suspend(reason), where, _UNSUSPENDED, dry_run=dry_run)
 
     async def resume_all(
-        self: _Asker, *, reason: str = "", dry_run: bool = False, **where: Unpack[Where]
+        self: _Asker, *, reason: str = "", dry_run: bool = False, **where: Unpack[Wanted]
     ) -> BulkOutcome:
         """Every suspended instance that fits goes on, and with `parked=True` those are tried again that are parked; see `Instance.resume`."""
         statuses = OPEN if where.get("parked") else _SUSPENDED
         return await ask_every(self, lambda instance: instance.resume(reason), where, statuses, dry_run=dry_run)
 
     async def terminate_all(
-        self: _Asker, *, reason: str = "", recursive: bool = True, dry_run: bool = False, **where: Unpack[Where]
+        self: _Asker, *, reason: str = "", recursive: bool = True, dry_run: bool = False, **where: Unpack[Wanted]
     ) -> BulkOutcome:
         """Every instance that fits is asked to end at once; see `Instance.terminate`."""
         return await ask_every(
@@ -136,7 +150,7 @@ class BulkVerbs:
         )
 
     async def cancel_all(
-        self: _Asker, *, reason: str = "", dry_run: bool = False, **where: Unpack[Where]
+        self: _Asker, *, reason: str = "", dry_run: bool = False, **where: Unpack[Wanted]
     ) -> BulkOutcome:
         """Every instance that fits is asked to end when it has undone what it did; see `Instance.cancel`."""
         return await ask_every(self, lambda instance: instance.cancel(reason), where, OPEN, dry_run=dry_run)
@@ -148,7 +162,7 @@ class BulkVerbs:
         *,
         dedupe_key: str | None = None,
         dry_run: bool = False,
-        **where: Unpack[Where],
+        **where: Unpack[Wanted],
     ) -> BulkOutcome:
         """The event is sent to every instance that fits; see `Instance.raise_event`.
 
@@ -164,7 +178,7 @@ class BulkVerbs:
             dry_run=dry_run,
         )
 
-    async def purge(self: _Asker, *, recursive: bool = True, dry_run: bool = False, **where: Unpack[Where]) -> int:
+    async def purge(self: _Asker, *, recursive: bool = True, dry_run: bool = False, **where: Unpack[Wanted]) -> int:
         """Every finished instance that fits is gone, with its history, and with `recursive` the finished ones that it started; returns how many went.
 
         What has not finished, or still owes the run of an activity, is passed over. In batches: after a crash, or in the middle, some have gone
@@ -173,7 +187,7 @@ class BulkVerbs:
         Raises:
             InvalidArgumentError: a status or a time that is none.
         """
-        wanted, now = filter_of(where), self._clock.now()
+        wanted, now = _filter(where), self._clock.now()
         if dry_run:
             return sum([len(batch) async for batch in finished_batches(self._access, wanted, now)])
         return await purge_every(self._access, wanted, now, recursive=recursive)

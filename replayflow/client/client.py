@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar, overload
 from replayflow.archive.verbs import ArchiveVerbs
 from replayflow.client.access import Access, Door
 from replayflow.client.bulk import BulkVerbs
-from replayflow.client.filters import filter_of
+from replayflow.client.finding import filter_of
 from replayflow.client.handle import Instance
 from replayflow.client.signalling import SignalVerbs
 from replayflow.client.starting import creation

@@ -2,5 +2,6 @@
 
 from replayflow.engine.engine import Engine
 from replayflow.engine.limits import Limits
+from replayflow.engine.retention import Retention
 
-__all__ = ["Engine", "Limits"]
+__all__ = ["Engine", "Limits", "Retention"]

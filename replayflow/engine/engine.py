@@ -21,6 +21,7 @@ from replayflow.engine.deployment import meet_what_is_open
 from replayflow.engine.limits import Limits
 from replayflow.engine.patience import PASSING, Backoff
 from replayflow.engine.residents import Residents
+from replayflow.engine.retention import Keeper, Retention
 from replayflow.engine.suspects import Suspects
 from replayflow.engine.waiters import Waiters
 from replayflow.errors import ReplayflowError, StoreUnavailableError
@@ -45,6 +46,7 @@ class Engine:
         random: Random | None = None,
         fails_on_mismatch: bool = False,
         versioning: VersioningOptions | None = None,
+        retention: Retention | None = None,
     ) -> None:
         self._store = store
         self._epoch = epoch
@@ -60,6 +62,7 @@ class Engine:
         self._is_over = False
         self._has_failed = asyncio.Event()
         self._committer = Committer(store, epoch, self._group_failed, self._backoff.succeeded)
+        self._keeper = None if retention is None else Keeper(store, self._committer, clock or SystemClock(), retention)
         self._residents = Residents(
             store,
             self._environment,
@@ -113,6 +116,8 @@ class Engine:
                         self._residents.intake.all_read,
                     )
                 )
+                if self._keeper is not None:
+                    services.create_task(self._keeper.run())
                 services.create_task(self._watch())
         except* Exception as group:
             error: BaseException = group

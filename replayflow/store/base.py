@@ -467,7 +467,8 @@ class Store(Protocol):
         ...
 
     async def ended(self, status: Status, before: int, limit: int) -> list[Finished]:
-        """The instances that finished before that time with that status and owe nothing, those that finished first before the others."""
+        """The instances that finished before that time with that status and owe nothing, those that finished first before the others. Of a tree
+        the leaves come first: one that has started another that is still there is left out."""
         ...
 
     async def long_pasts(self, keep: int, after: int, limit: int) -> tuple[list[str], int | None]:

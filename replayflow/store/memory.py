@@ -305,11 +305,13 @@ class MemoryStore:
 
     async def ended(self, status: Status, before: int, limit: int) -> list[Finished]:
         self._check_open()
+        parents = {kept.record.parent_id for kept in self._instances.values()}
         found = sorted(
             (kept.record.completed_at, kept.key, kept)
             for kept in self._instances.values()
             if kept.record.status is status
             and kept.is_purgeable
+            and kept.record.instance_id not in parents
             and kept.record.completed_at is not None
             and kept.record.completed_at < before
         )

@@ -13,6 +13,7 @@ from replayflow import (
     Limits,
     Orchestration,
     OrchestrationContext,
+    Retention,
     RetryPolicy,
     Saga,
     TaskHub,
@@ -81,6 +82,12 @@ def child(ctx: OrchestrationContext, x: int) -> Orchestration[int]:
 
 
 @app.orchestrator
+def family(ctx: OrchestrationContext, size: int) -> Orchestration[int]:
+    results = yield from when_all([ctx.call_sub_orchestrator(child, i) for i in range(size)])
+    return sum(results)
+
+
+@app.orchestrator
 def batch(ctx: OrchestrationContext, width: int) -> Orchestration[dict[str, int | str]]:
     results = yield from when_all([ctx.call_activity(double, i) for i in range(width)])
     children = yield from when_all([ctx.call_sub_orchestrator(child, i) for i in range(3)])
@@ -145,7 +152,9 @@ def guarded(ctx: OrchestrationContext, parts: int) -> Orchestration[str]:
 
 async def main(path: str) -> None:
     entity.SNAPSHOT_AFTER_PIECES = 10
-    async with TaskHub(path, app, when_owned="wait", limits=Limits(grace=timedelta(seconds=1))) as hub:
+    limits = Limits(grace=timedelta(seconds=1))
+    kept = Retention(terminated=timedelta(0), executions=2, every=timedelta(milliseconds=20))
+    async with TaskHub(path, app, when_owned="wait", limits=limits, retention=kept) as hub:
         sys.stdout.write("serving\n")
         sys.stdout.flush()
         await hub.serve()

@@ -9,7 +9,8 @@
 4. A schedule that catches up has a run for each of its times, and none a second one.
 5. Of entities every operation counts once, in whatever way it was asked for; a section that reads, computes and writes has them to itself; no lock is
    left, also of orchestrations that were terminated at any moment.
-6. The file passes SQLite's own check.
+6. What was terminated goes, by the worker's retention, and what clients purge goes, with its children: as a whole, whenever the worker dies.
+7. The file passes SQLite's own check.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from contextlib import closing, suppress
 from datetime import timedelta
 from pathlib import Path
 
-from replayflow import Client, InstanceFinishedError, InvalidStateError, Schedule
+from replayflow import BulkOutcome, Client, InstanceFinishedError, InstanceNotFoundError, InvalidStateError, Schedule
 from replayflow.core import events
 
 WIDTH = 60
@@ -36,6 +37,11 @@ MAP_WIDTH = 400
 MAPPED = {"single": MAP_WIDTH * (MAP_WIDTH - 1), "children": 4 * sum(range(6)), "batches": 2 * sum(range(120))}
 SAGA_PARTS = 12
 BEAT = timedelta(milliseconds=150)
+STRAYS = """
+    SELECT (SELECT count(*) FROM history WHERE instance NOT IN (SELECT key FROM instance))
+         + (SELECT count(*) FROM execution WHERE instance NOT IN (SELECT key FROM instance))
+         + (SELECT count(*) FROM dedupe WHERE instance NOT IN (SELECT key FROM instance))
+"""
 COUNTERS = tuple(f"@counter@{key}" for key in "abcd")
 
 
@@ -75,6 +81,7 @@ async def campaign(path: Path, kills: int, batches: int, seed: int) -> dict[str,
     raised: dict[str, int] = {}
     counting: dict[str, list[str]] = {}
     signals: Counter[str] = Counter()
+    purged = 0
     try:
         async with Client(path) as client:
             beat = await client.create_schedule(
@@ -87,6 +94,7 @@ async def campaign(path: Path, kills: int, batches: int, seed: int) -> dict[str,
             for _ in range(kills):
                 await asyncio.sleep(chance.uniform(0.02, 1.0))
                 worker.restart()
+                purged += await _purge(client, purged)
                 sagas.append(await _start_saga(client, len(sagas)))
                 await _count(client, chance, counting, signals)
                 started.append(await _start(client, len(started)))  # with nobody there to serve it, perhaps
@@ -123,17 +131,38 @@ async def campaign(path: Path, kills: int, batches: int, seed: int) -> dict[str,
             expected_beats = [beat.run_id(first_beat + number * BEAT) for number in range(len(beats))]
             assert beats == expected_beats, f"seed {seed}: {beats} are not {expected_beats}"
             figures["beats"] = len(beats)
+            while [state async for state in client.list(id_prefix="family-")]:
+                assert time.monotonic() < deadline, f"seed {seed}: a family does not go"
+                purged += await client.purge(id_prefix="family-")
+                await asyncio.sleep(0.02)
+            while await client.terminate_all(status="TERMINATED", dry_run=True) != BulkOutcome():
+                assert time.monotonic() < deadline, f"seed {seed}: what was terminated does not go"
+                await asyncio.sleep(0.02)
     finally:
         worker.kill()
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",), f"seed {seed}: the file is damaged"
         assert connection.execute("SELECT count(*) FROM inbox").fetchone() == (0,), f"seed {seed}: messages are left"
-    return figures | {"kills": kills, "instances": len(started), "sagas": len(sagas), "maps": len(maps)}
+        assert connection.execute(STRAYS).fetchone() == (0,), f"seed {seed}: something is left of what was purged"
+    return figures | {
+        "purged": purged,
+        "kills": kills,
+        "instances": len(started),
+        "sagas": len(sagas),
+        "maps": len(maps),
+    }
 
 
 async def _start(client: Client, number: int) -> str:
     instance = await client.start("batch", WIDTH, instance_id=f"batch-{number}")
     return instance.id
+
+
+async def _purge(client: Client, number: int) -> int:
+    """What has finished of the families that were started for it is gone; another one is started."""
+    gone = await client.purge(id_prefix="family-")
+    await client.start("family", 4, instance_id=f"family-{number}-{time.monotonic_ns()}")
+    return gone
 
 
 async def _start_map(client: Client, number: int) -> str:
@@ -157,7 +186,8 @@ async def _stop(client: Client, schedule: Schedule, deadline: float) -> list[str
     for id in runs:
         assert await client.get(id).result(timeout=max(1, deadline - time.monotonic())) == 12
     await schedule.delete()
-    await client.get(schedule.instance_id).wait(max(1, deadline - time.monotonic()))
+    with suppress(InstanceNotFoundError):  # it is terminated, and goes with the others that were
+        await client.get(schedule.instance_id).wait(max(1, deadline - time.monotonic()))
     return runs
 
 
@@ -204,8 +234,8 @@ async def audit(client: Client, raised: dict[str, int]) -> dict[str, int]:
         if state.id.startswith("schedule:"):
             assert state.status == "TERMINATED", f"{state.id} is {state.status}: {state.problem or state.failure}"
             continue
-        if state.name == "count":
-            continue  # their audit is that of the counters
+        if state.name in ("count", "family"):
+            continue  # their audit is that of the counters, and that nothing is left of them
         assert state.status == "COMPLETED", f"{state.id} is {state.status}: {state.problem or state.failure}"
         undone: list[object] = []
         asked: Counter[int] = Counter()

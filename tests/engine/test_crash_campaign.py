@@ -13,4 +13,5 @@ async def test_nothing_is_lost_and_nothing_doubled_by_kills_at_any_moment(tmp_pa
     figures = await campaign(tmp_path / "crash.db", kills=5, batches=8, seed=seed)
     assert figures["instances"] == 13
     assert figures["activities"] >= 13 * 67
+    assert figures["purged"] > 0
     assert figures["calls"] == figures["maps"] * (400 + 6 + 18)

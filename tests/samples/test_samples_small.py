@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 from inspect import iscoroutinefunction
 from pathlib import Path
@@ -14,12 +15,23 @@ from typing import Any
 import pytest
 
 from replayflow import Client, Instance, Status, TaskHub, TaskScheduled
-from samples import aggregator, approval, batch, hello_sequence, monitor, nightly_report, order_saga, sub_orchestrations
+from samples import (
+    aggregator,
+    approval,
+    batch,
+    hello_sequence,
+    monitor,
+    nightly_report,
+    order_row,
+    order_saga,
+    sub_orchestrations,
+)
 
 CHECKOUT = Path(__file__).parent.parent.parent
 LAST_LINE = {
     "hello_sequence": "Hello London!",
     "order_saga": "order-2: not shipped, no carrier goes to Atlantis",
+    "order_row": "order-2: too expensive, 0 workflows",
     "approval": "a yacht: no answer in time",
     "aggregator": "oslo: 70 readings, at most 2.0 degrees",
     "monitor": "the print job was done at look 8",
@@ -245,3 +257,11 @@ async def test_the_aggregator_counts_every_reading_once_and_keeps_records(store:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while await hub.client.read_entity("@records@all") != {"bergen": 29.0, "tromso": 4.5}:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
+
+
+def test_an_order_is_a_row_and_a_workflow_or_neither(tmp_path: Path) -> None:
+    shop = str(tmp_path / "shop.db")
+    asyncio.run(order_row.main(shop))
+    with closing(sqlite3.connect(shop)) as connection:
+        assert connection.execute("SELECT number, parcel IS NOT NULL FROM orders").fetchall() == [("order-1", 1)]
+        assert connection.execute("SELECT id FROM instance").fetchall() == [("order-1",)]

@@ -95,6 +95,27 @@ async def test_an_event_for_all_is_taken_once_by_each(place: Place) -> None:
         assert (outcome.done, outcome.refused) == (0, 3)
 
 
+async def test_parked_instances_are_tried_again_where_they_are_meant(place: Place) -> None:
+    app = app_of_many()
+
+    @app.orchestrator
+    def asks(ctx: OrchestrationContext) -> Any:
+        yield ctx.call_activity("that nobody has")
+
+    async with place.hub(app) as hub:
+        for number in range(3):
+            await hub.client.start(asks, instance_id=f"parked-{number}")
+        await start_many(hub, 2)
+
+        async def are_parked() -> bool:
+            return len([state async for state in hub.client.list(parked=True)]) == 3
+
+        await until(are_parked)
+        assert (await hub.client.resume_all()).found == 0
+        outcome = await hub.client.resume_all(parked=True)
+        assert (outcome.found, outcome.done) == (3, 3)
+
+
 async def test_what_cannot_be_sent_to_one_is_sent_to_nobody(place: Place) -> None:
     async with place.hub(app_of_many()) as hub:
         await start_many(hub, 1)

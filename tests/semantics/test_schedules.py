@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from replayflow import (
     TaskHub,
     UnknownNameError,
 )
+from replayflow.core import episode
 from replayflow.engine import alarms
 from replayflow.patterns.timing import Timing
 from tests.engine.kit import TestClock
@@ -369,3 +371,21 @@ async def test_the_names_that_an_error_lists_are_the_programs_own(place: Place) 
     async with place.hub(app_of_reports()) as hub:
         with pytest.raises(UnknownNameError, match=r"it has: long, report$"):
             await hub.client.start("missing")
+
+
+def has_run_since(before: ScheduleState, state: ScheduleState) -> bool:
+    return state.runs > before.runs
+
+
+async def test_a_schedule_keeps_its_last_executions_without_any_retention(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(episode, "OWN_EXECUTIONS_KEPT", 3)
+    store = place.store()
+    async with TaskHub(store, app_of_reports(), limits=Limits(grace=timedelta(0))) as hub:
+        schedule = await hub.client.create_schedule("s", "report", "x", every=HOUR, overlap="allow")
+        for _ in range(5):
+            before = await schedule.status()
+            await schedule.trigger()
+            await until_shown(schedule, partial(has_run_since, before))
+        assert len(await store.executions("schedule:s")) == 1 + 3

@@ -81,6 +81,7 @@ def test_a_scan_would_be_seen(connection: sqlite3.Connection) -> None:
         ("forget_executions", "SEARCH execution USING COVERING INDEX execution_number (instance=? AND number<?)"),
         ("children", "SEARCH instance USING INDEX instance_parent (parent_id=?)"),
         ("ended", "SEARCH instance USING INDEX instance_ended (status=? AND completed_at>? AND completed_at<?)"),
+        ("ended", "SEARCH child USING COVERING INDEX instance_parent (parent_id=?)"),
         ("ended_by_status", "SEARCH instance USING COVERING INDEX instance_ended (status=? AND completed_at>?)"),
         ("pasts", "SEARCH execution USING COVERING INDEX execution_number (instance>?)"),
         ("open_versions", "SEARCH instance USING INDEX instance_open (name>?)"),

@@ -253,6 +253,14 @@ async def test_those_that_finished_first_come_first(store: Store) -> None:
     assert await all_ids(store, InstanceFilter(completed_to=10)) == ["d"]
 
 
+async def test_who_has_a_child_there_does_not_go_before_it(store: Store) -> None:
+    await accepted(store, create("p"), create("q"))
+    await accepted(store, commit("p", starts=[start("c", parent="p")]), ended("p", sequence=2), ended("q"), ended("c"))
+    assert [one.instance_id for one in await store.ended(Status.COMPLETED, 10, 10)] == ["q", "c"]
+    await accepted(store, Purge("c"))
+    assert [one.instance_id for one in await store.ended(Status.COMPLETED, 10, 10)] == ["p", "q"]
+
+
 # ---- pasts
 
 

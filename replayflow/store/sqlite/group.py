@@ -107,12 +107,13 @@ def write_group(
         if not isinstance(error, _UNSTORABLE):
             raise
         # Nothing was written. SQLite does not say whose value it was: again, so that only the operation that has it is refused.
-        return in_transaction(connection, lambda connection: _one_by_one(connection, operations, epoch, url))
+        return in_transaction(connection, lambda connection: write_one_by_one(connection, operations, epoch, url))
 
 
-def _one_by_one(
+def write_one_by_one(
     connection: sqlite3.Connection, operations: Sequence[Operation], epoch: int | None, url: str
 ) -> list[Outcome]:
+    """The operations in the transaction that the connection is in, each behind a savepoint; an outcome for each."""
     outcomes: list[Outcome] = []
     for operation in operations:
         connection.execute("SAVEPOINT operation")

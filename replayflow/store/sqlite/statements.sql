@@ -265,7 +265,9 @@ WHERE parent_id = ? AND status NOT IN ('PENDING', 'RUNNING', 'SUSPENDED') AND or
 
 -- name: ended
 SELECT id, execution_id FROM instance
-WHERE status = ? AND completed_at < ? AND completed_at IS NOT NULL AND orphans IS NULL ORDER BY completed_at, key LIMIT ?
+WHERE status = ? AND completed_at < ? AND completed_at IS NOT NULL AND orphans IS NULL
+  AND NOT EXISTS (SELECT 1 FROM instance AS child WHERE child.parent_id = instance.id)
+ORDER BY completed_at, key LIMIT ?
 
 -- name: pasts
 SELECT instance, executions, (SELECT id FROM instance WHERE key = past.instance)
@@ -340,3 +342,11 @@ SELECT name, version FROM pair WHERE version IS NOT NULL ORDER BY name, version
 
 -- name: count_open
 SELECT count(*) FROM instance WHERE completed_at IS NULL AND name = ? AND coalesce(version, '') = ?
+
+-- What writing in somebody else's transaction looks at first:
+
+-- name: main_file
+SELECT file FROM pragma_database_list WHERE name = 'main'
+
+-- name: hidden_tables
+SELECT name FROM sqlite_temp_schema WHERE name IN ('hub', 'instance', 'history', 'execution', 'inbox', 'dedupe')
