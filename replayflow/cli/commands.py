@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from replayflow.cli import entity, explain, group, inspect, run, schedule, start, verbs, worker
+from replayflow.cli import check, entity, explain, group, inspect, run, schedule, start, verbs, worker
 
 main = group.Commands("replayflow", help=group.HELP, epilog=group.epilog(), context_settings=group.SETTINGS)
 group.add_version(main)
@@ -21,6 +21,7 @@ for command in (
     verbs.terminate,
     schedule.schedule,
     entity.entity,
+    check.check,
     explain.explain,
 ):
     main.add_command(command)

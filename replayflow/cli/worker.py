@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from enum import StrEnum
 from typing import Any, Literal
 
 import click
@@ -17,6 +18,7 @@ from replayflow.cli.failures import Interrupted
 from replayflow.cli.options import grace_option, store_options
 from replayflow.cli.signals import run_until_signal
 from replayflow.cli.target import load_app
+from replayflow.core.versions import VersionFailureStrategy, VersioningOptions, VersionMatchStrategy
 from replayflow.engine import Limits
 from replayflow.errors import HubOwnedError
 from replayflow.hub import TaskHub
@@ -24,6 +26,10 @@ from replayflow.registry import App, own_names
 from replayflow.store import store_at
 
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def _choice(strategies: type[StrEnum]) -> click.Choice[str]:
+    return click.Choice([str(strategy).replace("_", "-") for strategy in strategies])
 
 
 @click.command()
@@ -35,16 +41,41 @@ _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     show_default=True,
     help="What to do where another worker owns the store: give up, or take over when it ends.",
 )
+@click.option("--version", metavar="VERSION", help="The version of this worker, for --match.")
+@click.option(
+    "--match",
+    type=_choice(VersionMatchStrategy),
+    default="none",
+    show_default=True,
+    help="Which instances it takes: of any version, of its own alone, of its own and older ones.",
+)
+@click.option(
+    "--on-mismatch",
+    type=_choice(VersionFailureStrategy),
+    default="reject",
+    show_default=True,
+    help="What becomes of the others: they wait for another worker, or fail.",
+)
+@click.option("--default-version", metavar="VERSION", help="For children started without one.  [default: the newest]")
 @grace_option
 @store_options
 def worker(
-    target: str, when_owned: Literal["error", "wait"], grace: timedelta, store: str | None, as_json: bool
+    target: str,
+    when_owned: Literal["error", "wait"],
+    version: str | None,
+    match: str,
+    on_mismatch: str,
+    default_version: str | None,
+    grace: timedelta,
+    store: str | None,
+    as_json: bool,
 ) -> None:
     """Run what is started on a store, until Ctrl-C or SIGTERM.
 
     The first Ctrl-C lets running activities end, the second ends at once; nothing is lost either way. With --json a
     document on stdout says what is served, once it is. What the code prints goes to stderr.
     """
+    versioning = VersioningOptions(version, default_version, match.replace("-", "_"), on_mismatch)
     app = load_app(target)
     _log_to_stderr()
     stdout = sys.stdout
@@ -56,25 +87,31 @@ def worker(
         else:
             _tell(target, served)
 
+    serving = _serve(app, store, when_owned, Limits(grace=grace), versioning, announce)
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            run_until_signal(_serve(app, store, when_owned, Limits(grace=grace), announce), lambda: _stopping(grace))
+            run_until_signal(serving, lambda: _stopping(grace))
     except Interrupted:
         output.note("stopped")
 
 
 async def _serve(
-    app: App, store: str | None, when_owned: Literal["error", "wait"], limits: Limits, announce: Callable[[], None]
+    app: App,
+    store: str | None,
+    when_owned: Literal["error", "wait"],
+    limits: Limits,
+    versioning: VersioningOptions,
+    announce: Callable[[], None],
 ) -> None:
     try:
-        async with TaskHub(store, app, limits=limits) as hub:
+        async with TaskHub(store, app, limits=limits, versioning=versioning) as hub:
             announce()
             await hub.serve()
     except HubOwnedError as owned:
         if when_owned == "error":
             raise
         output.note(f"waiting: {str(owned).partition(':')[0]}")
-        async with TaskHub(store, app, limits=limits, when_owned="wait") as hub:
+        async with TaskHub(store, app, limits=limits, versioning=versioning, when_owned="wait") as hub:
             announce()
             await hub.serve()
 
