@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from replayflow.cli import check, entity, explain, group, inspect, run, schedule, start, verbs, worker
+from replayflow.cli import check, entity, explain, group, inspect, lint, run, schedule, start, verbs, worker
 
 main = group.Commands("replayflow", help=group.HELP, epilog=group.epilog(), context_settings=group.SETTINGS)
 group.add_version(main)
@@ -22,6 +22,7 @@ for command in (
     schedule.schedule,
     entity.entity,
     check.check,
+    lint.lint,
     explain.explain,
 ):
     main.add_command(command)
