@@ -186,9 +186,13 @@ class Module:
     def _look_into(self, code: Code) -> None:
         """What is in the function, and what its names are. Activities inside it are not its code, nor orchestrators, which are looked at alone."""
         waiting: list[ast.AST] = [code.function]
+        recorded = {node.id for node in _recorded(code.function, code.contexts) if isinstance(node, ast.Name)}
         while waiting:
             node = waiting.pop()
+            passed_over = _recorded_by(node, code.contexts)
             for child in ast.iter_child_nodes(node):
+                if child is passed_over or (isinstance(child, FUNCTIONS) and child.name in recorded):
+                    continue  # what `ctx.record` calls may do what it likes: its result is recorded
                 if isinstance(child, FUNCTIONS) and self._decoration(child) is not None:
                     code.locals.add(child.name)
                     continue
@@ -238,6 +242,20 @@ def is_asked(node: ast.AST, contexts: set[str], *names: str) -> bool:
         and isinstance(node.func.value, ast.Name)
         and node.func.value.id in contexts
     )
+
+
+def _recorded(function: ast.AST, contexts: set[str]) -> Iterator[ast.AST]:
+    """What the function has recorded: the first arguments of `ctx.record(...)`."""
+    for node in ast.walk(function):
+        found = _recorded_by(node, contexts)
+        if found is not None:
+            yield found
+
+
+def _recorded_by(node: ast.AST, contexts: set[str]) -> ast.AST | None:
+    if isinstance(node, ast.Call) and node.args and is_asked(node, contexts, "record"):
+        return node.args[0]
+    return None
 
 
 def _parameter(function: Function, place: int) -> str | None:

@@ -15,7 +15,7 @@ class Rule:
     instead: str
 
 
-_ACTIVITY = "call an activity, whose result is recorded"
+_ACTIVITY = "call an activity, or ctx.record(...) for what is small and quick"
 
 RULES: dict[str, Rule] = {
     rule.code: rule
@@ -31,7 +31,7 @@ RULES: dict[str, Rule] = {
             "RFL02",
             "chance",
             "it comes out otherwise at every replay, or in every process",
-            "use ctx.random, which is seeded per execution",
+            "use ctx.random, which is seeded per execution, or ctx.record(...)",
         ),
         Rule("RFL03", "random UUID", "it is another at every replay", "use ctx.new_uuid()"),
         Rule("RFL04", "input or output", "it happens again at every replay, and may answer otherwise", _ACTIVITY),
@@ -39,7 +39,7 @@ RULES: dict[str, Rule] = {
             "RFL05",
             "environment",
             "it may be another on the machine, or the day, of the replay",
-            "pass it as input, or call an activity",
+            "pass it as input, call an activity, or ctx.record(...)",
         ),
         Rule("RFL06", "sleep", "it holds up the worker, and is forgotten in a crash", "yield ctx.create_timer(...)"),
         Rule(

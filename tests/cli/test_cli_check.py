@@ -89,3 +89,20 @@ def test_a_worker_takes_its_versions(folder: Path) -> None:
         accepted("raise-event", "old", "approved", "--json")
         until(lambda: accepted("show", "old", "--json")["status"] == "FAILED")
     assert "give version=" in refused(2, "worker", "flows.py:app", "--match", "current-or-older")
+
+
+def test_replay_goes_through_the_code_of_the_instance_s_version(folder: Path) -> None:
+    begun()
+    accepted("start", "approval", "--id", "old", "--version", "1", "--json")
+    with worker():
+        until(lambda: accepted("show", "old", "--json")["status"] == "RUNNING")
+    (folder / "both.py").write_text(
+        FLOWS.replace("@app.orchestrator\ndef approval", '@app.orchestrator(version="1")\ndef approval')
+        + '\n@app.orchestrator(name="approval", version="2")\ndef other(ctx):\n    yield ctx.call_activity(held, "x")\n',
+        "utf-8",
+    )
+    assert accepted("replay", "old", "both.py:app", "--json")["fits"]
+    (folder / "new.py").write_text(
+        (folder / "both.py").read_text("utf-8").replace('version="1"', 'version="3"'), "utf-8"
+    )
+    assert "RF135" in refused(2, "replay", "old", "new.py:app")

@@ -117,6 +117,21 @@ def test_a_function_inside_an_orchestrator_is_looked_at_once() -> None:
     assert lines(text) == [4]
 
 
+def test_what_is_recorded_may_do_what_it_likes() -> None:
+    text = """\
+    @app.orchestrator
+    def main(ctx):
+        def look(x):
+            return time.time()
+        a = ctx.record(look, 1)
+        b = ctx.record(lambda: time.time())
+        c = ctx.record(time.time)
+        d = ctx.record(max, time.time())
+        yield
+    """
+    assert lines(text) == [8]
+
+
 # ---- comments ------------------------------------------------------------------------------------------------
 
 
