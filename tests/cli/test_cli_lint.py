@@ -56,6 +56,11 @@ def test_the_rules_are_listed() -> None:
     assert [rule["code"] for rule in accepted("lint", "--rules", "--json")["rules"]][:2] == ["RFL00", "RFL01"]
 
 
+def test_a_rule_is_explained_by_its_code() -> None:
+    assert "RFL01 wall clock" in invoke("explain", "rfl01").stdout
+    assert accepted("explain", "RFL12", "--json")["title"] == "forgotten yield"
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [((), "name files or folders"), (("nowhere.py",), "there is no file and no folder nowhere.py")],
