@@ -152,10 +152,8 @@ def _tell(verdicts: Sequence[Verdict], groups: Sequence[_Group], *, shows_all: b
     for group in groups:
         _tell_group(group)
     misfits = sum(group.misfits for group in groups)
-    if not misfits:
-        click.echo(f"\nthe code fits all {len(verdicts):,} open instances")
-    else:
-        click.echo(f"\nthe code does not fit {misfits:,} of {len(verdicts):,} open instances")
+    instances = f"{len(verdicts):,} open instance{'s' if len(verdicts) > 1 else ''}"
+    click.echo(f"\nthe code fits {instances}" if not misfits else f"\nthe code does not fit {misfits:,} of {instances}")
 
 
 def _tell_group(group: _Group) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 
 from replayflow.codec import Codec
@@ -74,24 +74,19 @@ async def check_open(
     add_built_ins(app)
     environment = Environment(codec, app.activities, app.orchestrators, entities=app.entities)
     left = limit
-    async for loaded in _read(store, InstanceFilter(statuses=_OPEN, name=name), version):
-        batch = loaded if left is None else loaded[:left]
-        with _listening() as heard:
-            verdicts = []
-            for one in batch:
-                heard.clear()
-                verdict = _verdict(one, environment) if isinstance(one, Loaded) else _unreadable(*one)
-                verdicts.append(replace(verdict, warnings=tuple(heard)))
-        yield verdicts
-        if left is not None:
-            left -= len(batch)
-            if left <= 0:
-                return
+    async with aclosing(_read(store, InstanceFilter(statuses=_OPEN, name=name), version)) as batches:
+        async for loaded in batches:
+            batch = loaded if left is None else loaded[:left]
+            yield _verdicts(batch, environment)
+            if left is not None:
+                left -= len(batch)
+                if left <= 0:
+                    return
 
 
 async def _read(
     store: Store, wanted: InstanceFilter, version: str | None
-) -> AsyncIterator[list[Loaded | tuple[InstanceRecord, StoreCorruptError]]]:
+) -> AsyncGenerator[list[Loaded | tuple[InstanceRecord, StoreCorruptError]], None]:
     """What is open, with its history. While one batch is replayed the next is read."""
     cursor: str | None = None
     reading: asyncio.Task[list[Loaded | tuple[InstanceRecord, StoreCorruptError]]] | None = None
@@ -109,17 +104,31 @@ async def _read(
     finally:
         if reading is not None:
             reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
 
 async def _load(
     store: Store, records: Sequence[InstanceRecord]
 ) -> list[Loaded | tuple[InstanceRecord, StoreCorruptError]]:
     try:
-        return [*await store.load([each.instance_id for each in records])]
+        found = await store.load([each.instance_id for each in records])
+        return [one for one in found if not one.record.status.is_finished]  # since its page was read
     except StoreCorruptError as error:
         if len(records) == 1:
             return [(records[0], error)]
         return [one for each in records for one in await _load(store, [each])]
+
+
+def _verdicts(
+    batch: Sequence[Loaded | tuple[InstanceRecord, StoreCorruptError]], environment: Environment
+) -> list[Verdict]:
+    verdicts: list[Verdict] = []
+    with _listening() as heard:
+        for one in batch:
+            heard.clear()
+            verdict = _verdict(one, environment) if isinstance(one, Loaded) else _unreadable(*one)
+            verdicts.append(replace(verdict, warnings=tuple(heard)))
+    return verdicts
 
 
 def _verdict(loaded: Loaded, environment: Environment) -> Verdict:

@@ -26,7 +26,7 @@ def test_code_that_fits_is_said_to_and_exits_with_0(folder: Path) -> None:
     assert result.exit_code == 0, result.output
     assert result.stdout.split("\n")[0].split() == ["name", "version", "open", "fit", "do", "not", "fit", "parked"]
     assert result.stdout.split("\n")[1].split() == ["approval", "2", "2", "0", "0"]
-    assert result.stdout.endswith("the code fits all 2 open instances\n")
+    assert result.stdout.endswith("\nthe code fits 2 open instances\n")
     assert "a fits\nb fits" in invoke("check", "flows.py:app", "--all").stdout
 
 
