@@ -18,6 +18,7 @@ FLOORS = [
     {"engine", "client"},
     {"hub", "sqlite", "observe"},
     {"http", "grpc", "testing"},
+    {"lint"},
     {"cli"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS, 1) for room in rooms}

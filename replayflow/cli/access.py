@@ -28,6 +28,23 @@ async def open_client(url: str | None, app: App | None = None, *, creates: bool 
         yield client
 
 
+@asynccontextmanager
+async def open_store(url: str | None) -> AsyncIterator[Store]:
+    """The store itself, which is there already, for what reads more than a client shows.
+
+    Raises:
+        StoreMissingError: it does not exist; nothing was made.
+        StoreError: it cannot be opened.
+    """
+    store = shared_store(url)
+    _check_presence(store)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
 def shared_store(url: str | None) -> Store:
     """The store at the address, if other processes can reach it, too."""
     store = store_at(url)

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from replayflow.cli import archive, entity, explain, group, inspect, purge, replay, run, schedule, start, verbs, worker
+from replayflow.cli import (
+    archive,
+    check,
+    entity,
+    explain,
+    group,
+    inspect,
+    lint,
+    purge,
+    replay,
+    run,
+    schedule,
+    start,
+    verbs,
+    worker,
+)
 
 main = group.Commands("replayflow", help=group.HELP, epilog=group.epilog(), context_settings=group.SETTINGS)
 group.add_version(main)
@@ -25,6 +40,8 @@ for command in (
     archive.import_,
     schedule.schedule,
     entity.entity,
+    check.check,
+    lint.lint,
     explain.explain,
 ):
     main.add_command(command)

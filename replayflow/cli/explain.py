@@ -1,7 +1,8 @@
-"""explain: what an error code means, from the docstring of its class."""
+"""explain: what an error code means, from the docstring of its class; and what a rule of `lint` is about, from its table."""
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 
 import click
@@ -10,6 +11,7 @@ from replayflow import errors
 from replayflow.cli import output
 from replayflow.cli.options import json_option
 from replayflow.errors import InvalidArgumentError
+from replayflow.lint import RULES, Rule
 
 
 @click.command()
@@ -17,9 +19,11 @@ from replayflow.errors import InvalidArgumentError
 @json_option
 def explain(code: str | None, as_json: bool) -> None:
     """Explain an error code; without one, list them all."""
-    if code is not None:
-        found = _found(code)
-        _one(found, as_json)
+    rule = None if code is None else RULES.get(code.upper())
+    if rule is not None:
+        _rule(rule, as_json)
+    elif code is not None:
+        _one(_found(code), as_json)
     elif as_json:
         output.document({"errors": [_document(error) for error in errors.every()]})
     else:
@@ -40,6 +44,13 @@ def _one(error: type[BaseException], as_json: bool) -> None:
         output.document(_document(error))
         return
     click.echo(f"{click.style(_code(error), bold=True)} {error.__name__}\n\n{_text(error)}")
+
+
+def _rule(rule: Rule, as_json: bool) -> None:
+    if as_json:
+        output.document(dataclasses.asdict(rule))
+    else:
+        click.echo(f"{click.style(rule.code, bold=True)} {rule.title}\n\n{rule.why}; {rule.instead}")
 
 
 def _document(error: type[BaseException]) -> dict[str, str]:

@@ -27,7 +27,7 @@ from replayflow.cli.options import store_options
 from replayflow.cli.target import load_app
 from replayflow.clock import to_datetime
 from replayflow.codec import Codec
-from replayflow.core.definitions import Environment, OrchestratorDefinition
+from replayflow.core.definitions import Environment, OrchestratorDefinition, version_mismatch
 from replayflow.core.entity_ids import is_entity_id
 from replayflow.core.events import HistoryEvent, OrchestratorStarted, describe
 from replayflow.core.stepping import ReplayedEpisode, replayed
@@ -155,11 +155,14 @@ def _definition(app: App, execution: ArchivedExecution) -> OrchestratorDefinitio
         raise InvalidArgumentError(
             f"'{execution.started.instance_id}' is an entity, which has no code that waits; `replayflow history` shows its operations"
         )
-    definition = app.orchestrators.get(name)
-    if definition is None:
+    if name not in app.orchestrators:
         raise UnknownNameError(
             f"the app has no orchestrator '{name}'; it has {', '.join(own_names(app.orchestrators)) or 'none'}"
         )
+    version = execution.started.version
+    definition = app.orchestrators.serving(name, version)
+    if definition is None:
+        raise version_mismatch(app.orchestrators, name, version)
     return definition
 
 

@@ -104,8 +104,14 @@ class _Run:
         async with TaskHub(self._store, self._app, limits=limits, codec=InputCodec()) as hub:
             if not await self._exists(hub.client.get(self._id)):
                 check_input(self._definition, self._given)
+            definition = self._definition
+            is_newest = self._app.orchestrators[definition.name] is definition
             instance = await hub.client.start(
-                self._definition.fn, self._given, instance_id=self._id, on_existing="return"
+                definition.name if is_newest else definition.fn,
+                self._given,
+                instance_id=self._id,
+                version=definition.version,
+                on_existing="return",
             )
             self.has_started = True
             self._line = ProgressLine() if sys.stderr.isatty() and not self._as_json else None

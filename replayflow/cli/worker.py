@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from enum import StrEnum
 from functools import partial
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from replayflow.cli.failures import Interrupted
 from replayflow.cli.options import grace_option, span, store_options
 from replayflow.cli.signals import run_until_signal
 from replayflow.cli.target import load_app
+from replayflow.core.versions import VersionFailureStrategy, VersioningOptions, VersionMatchStrategy
 from replayflow.engine import Limits, Retention
 from replayflow.errors import HubOwnedError, InvalidArgumentError
 from replayflow.hub import TaskHub
@@ -26,6 +28,10 @@ from replayflow.store import store_at
 
 _RETAINED = ("finished", "completed", "failed", "terminated", "canceled", "executions")
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def _choice(strategies: type[StrEnum]) -> click.Choice[str]:
+    return click.Choice([str(strategy).replace("_", "-") for strategy in strategies])
 
 
 @click.command()
@@ -45,12 +51,32 @@ _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     help="How long finished instances stay: finished=30d, or by their end, completed=7d, failed, terminated, canceled; executions=3 keeps as many "
     "past executions of each. Many times for several.  [default: all for ever]",
 )
+@click.option("--version", metavar="VERSION", help="The version of this worker, for --match.")
+@click.option(
+    "--match",
+    type=_choice(VersionMatchStrategy),
+    default="none",
+    show_default=True,
+    help="Which instances it takes: of any version, of its own alone, of its own and older ones.",
+)
+@click.option(
+    "--on-mismatch",
+    type=_choice(VersionFailureStrategy),
+    default="reject",
+    show_default=True,
+    help="What becomes of the others: they wait for another worker, or fail.",
+)
+@click.option("--default-version", metavar="VERSION", help="For children started without one.  [default: the newest]")
 @grace_option
 @store_options
 def worker(
     target: str,
     when_owned: Literal["error", "wait"],
     retain: Retention | None,
+    version: str | None,
+    match: str,
+    on_mismatch: str,
+    default_version: str | None,
     grace: timedelta,
     store: str | None,
     as_json: bool,
@@ -60,6 +86,7 @@ def worker(
     The first Ctrl-C lets running activities end, the second ends at once; nothing is lost either way. With --json a
     document on stdout says what is served, once it is. What the code prints goes to stderr.
     """
+    versioning = VersioningOptions(version, default_version, match.replace("-", "_"), on_mismatch)
     app = load_app(target)
     _log_to_stderr()
     stdout = sys.stdout
@@ -73,7 +100,7 @@ def worker(
 
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            hub = partial(TaskHub, store, app, limits=Limits(grace=grace), retention=retain)
+            hub = partial(TaskHub, store, app, limits=Limits(grace=grace), retention=retain, versioning=versioning)
             run_until_signal(_serve(hub, when_owned, announce), lambda: _stopping(grace))
     except Interrupted:
         output.note("stopped")

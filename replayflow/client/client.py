@@ -285,9 +285,11 @@ class Client(ScheduleVerbs, EntityVerbs, SignalVerbs, BulkVerbs, ArchiveVerbs):
         if isinstance(orchestrator, str) and orchestrator.startswith(OWN_PREFIX):
             return orchestrator, None  # every worker has it
         if self._app is not None:
-            name = self._app.orchestrator_named(orchestrator).name
+            definition = self._app.orchestrator_named(orchestrator)
+            if self._default_version is None:
+                return definition.name, definition.version
             fn = None if isinstance(orchestrator, str) else orchestrator
-            return name, self._app.orchestrators.default_version(name, self._default_version, fn)
+            return definition.name, self._app.orchestrators.default_version(definition.name, self._default_version, fn)
         if isinstance(orchestrator, str):
             if not orchestrator:
                 raise InvalidArgumentError("an orchestrator's name cannot be empty")

@@ -76,7 +76,7 @@ class Views:
         event.items = calls if event.batch_size is None else [item for batch in calls for item in batch]
         event.cursor = self.shown(event.cursor, Any)
 
-    def result_type(self, name: str, version: str | None) -> Any:
+    def result_type(self, name: str, version: str | None = None) -> Any:
         """What the result of the orchestrator, in that version, is rebuilt as."""
         definition = None if self._app is None else self._app.orchestrators.serving(name, version)
         return Any if definition is None else definition.result_type

@@ -81,7 +81,8 @@ class Orchestrators(dict[str, OrchestratorDefinition]):
     def of_function(self, fn: Callable[..., Any]) -> OrchestratorDefinition | None:
         """The newest definition that is made of the function."""
         # By equality: a bound method is another object each time that it is looked up.
-        return next((definition for definition in self.every() if definition.fn == fn), None)
+        newest = next((definition for definition in self.values() if definition.fn == fn), None)
+        return newest or next((definition for definition in self.every() if definition.fn == fn), None)
 
     def serving(self, name: str, version: str | None) -> OrchestratorDefinition | None:
         """The code of instances of that name and version: of their own version, else without one; for those without one, else the oldest."""

@@ -189,11 +189,12 @@ def test_a_mismatch_says_both_versions_and_what_the_worker_takes() -> None:
 
 def test_options_that_make_no_sense_are_refused() -> None:
     assert VersioningOptions(failure_strategy="FAIL").failure_strategy is VersionFailureStrategy.FAIL
-    for wrong, message in (
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"match_strategy": "newest"}, "match_strategy is 'newest'; it is one of 'none', 'strict', 'current_or_older'"),
         ({"failure_strategy": "explode"}, "failure_strategy is 'explode'; it is one of 'reject', 'fail'"),
         ({"match_strategy": "current_or_older"}, "give version="),
         ({"version": 2}, "a version is text"),
-    ):
+    ]
+    for wrong, message in cases:
         with pytest.raises(InvalidArgumentError, match=message):
-            VersioningOptions(**wrong)  # type: ignore[arg-type]
+            VersioningOptions(**wrong)

@@ -20,7 +20,8 @@ WAITING: Step = ("yield", ("event", "never", None))
 def patched(program: list[Step], new: list[Step], data: st.DataObject) -> list[Step]:
     """The program with a patch at some place: the old branch is a stretch of what was there."""
     inner = [n for n, step in enumerate(program) if step[0] in ("loop", "try", "helper")]
-    if inner and data.draw(st.booleans(), "within"):
+    goes_in: bool = data.draw(st.booleans(), "within")
+    if inner and goes_in:
         n = data.draw(st.sampled_from(inner), "block")
         *head, below = program[n]
         return [*program[:n], (*head, patched(below, new, data)), *program[n + 1 :]]
@@ -69,11 +70,11 @@ def test_an_instance_that_goes_on_under_patched_code_has_a_history_that_replays(
             now.instance.apply_all(piece)
         if now.instance.is_finished:
             return
-        for _ in range(4):
+        rounds = 0
+        while rounds < 4 and not now.instance.status.is_finished:
+            rounds += 1
             open = [done(id, 1) for id in now.instance.tasks] + [raised("alpha", 1), raised("beta", 2)]
             now.run(*data.draw(st.lists(st.sampled_from(open), min_size=1, max_size=3), "inbox"), later=SECOND)
-            if now.instance.is_finished:
-                break
         assert len(marks(now)) <= 1
         now.replayed()
 

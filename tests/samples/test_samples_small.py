@@ -21,6 +21,7 @@ from samples import (
     batch,
     hello_sequence,
     monitor,
+    new_code,
     nightly_report,
     order_row,
     order_saga,
@@ -36,6 +37,7 @@ LAST_LINE = {
     "aggregator": "oslo: 70 readings, at most 2.0 degrees",
     "monitor": "the print job was done at look 8",
     "nightly_report": "the shop in Porto: 119 orders",
+    "new_code": "autumn: a lamp, paid for, shipped",
 }
 PATIENCE_SECONDS = 30
 
@@ -98,6 +100,17 @@ async def test_hello_greets_in_order(store: str) -> None:
     async with TaskHub(store, hello_sequence.app) as hub:
         instance = await hub.client.start(hello_sequence.hello_sequence)
         assert await instance.result(PATIENCE_SECONDS) == ["Hello Tokyo!", "Hello Seattle!", "Hello London!"]
+
+
+async def test_each_order_keeps_to_the_code_that_it_began_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await new_code.main(str(tmp_path / "orders.db"))
+    assert capsys.readouterr().out.splitlines()[3:] == [
+        "spring: a book, shipped",
+        "summer: a vase in gift paper, shipped",
+        "autumn: a lamp, paid for, shipped",
+    ]
 
 
 def a_folder(path: Path) -> Path:
