@@ -11,6 +11,7 @@ for command in (
     worker.worker,
     start.start,
     inspect.list_,
+    inspect.count,
     inspect.show,
     inspect.history,
     inspect.result,

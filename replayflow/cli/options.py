@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shlex
 import sys
 from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
 from replayflow.cli.values import JsonText
+from replayflow.client.finding import Wanted
+from replayflow.core.instance import Status
 from replayflow.errors import InvalidArgumentError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -68,6 +71,96 @@ def tag_option(what: str) -> Callable[[F], F]:
     return click.option(
         "--tag", "tags", metavar="KEY=VALUE", multiple=True, callback=lambda _c, _o, texts: tags(texts), help=what
     )
+
+
+_STATUSES = [str(status) for status in Status if status is not Status.CONTINUED_AS_NEW]
+_WHEN = "An ISO time with its zone, or -SECONDS from now; -3h, -2d."
+
+
+def filter_options(command: F) -> F:
+    """The options that say which instances, as `wanted`: what `Client.list` takes."""
+
+    @functools.wraps(command)
+    def with_filter(*args: Any, **given: Any) -> Any:
+        wanted: Wanted = {
+            "status": given.pop("statuses") or None,
+            "name": given.pop("name"),
+            "id_prefix": given.pop("prefix"),
+            "tags": given.pop("tags"),
+            "parent": given.pop("parent"),
+            "parked": given.pop("parked") or None,
+            "include_entities": given.pop("entities"),
+            "created_from": given.pop("created_from"),
+            "created_to": given.pop("created_to"),
+            "completed_from": given.pop("completed_from"),
+            "completed_to": given.pop("completed_to"),
+        }
+        return command(*args, wanted=wanted, **given)
+
+    return _all(
+        cast("F", with_filter),
+        click.option(
+            "--status",
+            "statuses",
+            multiple=True,
+            type=click.Choice(_STATUSES, case_sensitive=False),
+            help="Many times for any of them.",
+        ),
+        click.option("--name", help="The orchestrator's name."),
+        click.option("--prefix", help="What the id begins with."),
+        tag_option("A tag that it has; many times for all of them."),
+        click.option("--parent", metavar="ID", help="The instance whose sub-orchestrations they are."),
+        click.option(
+            "--parked",
+            is_flag=True,
+            help="Only those set aside with a problem: code that does not fit, a compensation that failed for good.",
+        ),
+        click.option("--entities", is_flag=True, help="Entities, too."),
+        *(
+            click.option(f"--{what}-{end}", metavar="TIME", callback=_past_moment, help=f"{text} {_WHEN}")
+            for what, end, text in (
+                ("created", "from", "Created then or later."),
+                ("created", "to", "Created before then."),
+                ("completed", "from", "Ended then or later."),
+                ("completed", "to", "Ended before then."),
+            )
+        ),
+    )
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def _past_moment(_context: click.Context, option: click.Parameter, text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    name = f"--{option.name}".replace("_", "-")
+    try:
+        if text.startswith("-"):
+            return datetime.now(UTC) - span(text[1:])
+        moment = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        raise InvalidArgumentError(
+            f"{name} is {text!r:.80}; write an ISO time with its zone, 2030-01-31T08:00:00+01:00, or a time ago: {name} -90, {name} -3h"
+        ) from None
+    if moment.tzinfo is None:
+        raise InvalidArgumentError(
+            f"{name} is {text!r}, which has no time zone: write {text}Z for UTC, or {text}+01:00"
+        )
+    return moment
+
+
+def span(text: str) -> timedelta:
+    """The length of time that a text gives: seconds, or a number with its unit: `90`, `15m`, `3h`, `2d`.
+
+    Raises:
+        ValueError: it gives none.
+    """
+    unit = _UNITS.get(text[-1:], 0)
+    number = float(text[:-1] if unit else text)
+    if not 0 <= number < float("inf"):
+        raise ValueError(text)
+    return timedelta(seconds=number * (unit or 1))
 
 
 def given_input(text: str | None, file: str | None) -> JsonText | None:

@@ -4,5 +4,7 @@ from replayflow.client.arguments import instance_id_for
 from replayflow.client.client import Client
 from replayflow.client.handle import Instance
 from replayflow.client.views import InstancePage, InstanceState
+from replayflow.client.waits import Wait
+from replayflow.core.waits import WaitKind
 
-__all__ = ["Client", "Instance", "InstancePage", "InstanceState", "instance_id_for"]
+__all__ = ["Client", "Instance", "InstancePage", "InstanceState", "Wait", "WaitKind", "instance_id_for"]

@@ -7,16 +7,17 @@ any crash (I6); what it refuses, it refuses before anything is written (I11).
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from replayflow.client.access import Access, Door, message_of
-from replayflow.client.arguments import aware, checked_tags, moment, new_instance_id, statuses
+from replayflow.client.arguments import checked_tags, moment, new_instance_id
+from replayflow.client.finding import FindingVerbs
 from replayflow.client.handle import Instance
-from replayflow.client.views import InstancePage, InstanceState, Views
+from replayflow.client.views import Views
 from replayflow.clock import Clock, SystemClock
 from replayflow.codec import Codec
 from replayflow.core import events
@@ -24,7 +25,6 @@ from replayflow.core.commit import Start
 from replayflow.core.context import OrchestrationContext
 from replayflow.core.events import ExecutionReplaced, ExecutionStarted
 from replayflow.core.ids import check_instance_id, check_version
-from replayflow.core.instance import Status
 from replayflow.core.signatures import OWN_PREFIX
 from replayflow.core.tasks import Orchestration
 from replayflow.entities import EntityVerbs
@@ -32,14 +32,13 @@ from replayflow.errors import InvalidArgumentError
 from replayflow.patterns.schedule_client import ScheduleVerbs
 from replayflow.registry import App
 from replayflow.store import Store, store_at
-from replayflow.store.base import Create, InstanceFilter, OnExisting, Outcome, Post
+from replayflow.store.base import Create, OnExisting, Outcome, Post
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741
-PAGE_SIZE = 200
 
 
-class Client(ScheduleVerbs, EntityVerbs):
+class Client(FindingVerbs, ScheduleVerbs, EntityVerbs):
     """Asks a hub for work. `async with Client("orders.db") as client`, from any process; or `hub.client`.
 
     With an `app` it refuses names that the app lacks and rebuilds results by its annotations; without one it takes any name.
@@ -58,7 +57,7 @@ class Client(ScheduleVerbs, EntityVerbs):
         self._app = app
         self._codec = codec or Codec()
         self._clock = clock or SystemClock()
-        self._access = Access(self._store, door)
+        self._access = Access(self._store, door, self._clock)
         self._views = Views(self._codec, app)
 
     async def __aenter__(self) -> Self:
@@ -172,81 +171,6 @@ class Client(ScheduleVerbs, EntityVerbs):
     def get(self, instance_id: str) -> Instance[Any]:
         """The handle of an instance. Whether there is one shows when the handle is used."""
         return self._handle(instance_id, Any)
-
-    # ---- listing
-
-    async def list(
-        self,
-        *,
-        status: Status | str | Iterable[Status | str] | None = None,
-        name: str | None = None,
-        id_prefix: str | None = None,
-        tags: Mapping[str, str] | None = None,
-        created_from: datetime | None = None,
-        created_to: datetime | None = None,
-        parked: bool | None = None,
-        include_entities: bool = False,
-    ) -> AsyncIterator[InstanceState]:
-        """All instances that fit, in the order of their creation, read page by page. Entities are left out unless they are asked for.
-
-        Raises:
-            InvalidArgumentError: a status or a time that is none.
-        """
-        cursor: str | None = None
-        while True:
-            page = await self.list_page(
-                status=status,
-                name=name,
-                id_prefix=id_prefix,
-                tags=tags,
-                created_from=created_from,
-                created_to=created_to,
-                parked=parked,
-                include_entities=include_entities,
-                limit=PAGE_SIZE,
-                cursor=cursor,
-            )
-            for state in page.states:
-                yield state
-            cursor = page.cursor
-            if cursor is None:
-                return
-
-    async def list_page(
-        self,
-        *,
-        status: Status | str | Iterable[Status | str] | None = None,
-        name: str | None = None,
-        id_prefix: str | None = None,
-        tags: Mapping[str, str] | None = None,
-        created_from: datetime | None = None,
-        created_to: datetime | None = None,
-        parked: bool | None = None,
-        include_entities: bool = False,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> InstancePage:
-        """At most `limit` of the instances that fit, and where to read on.
-
-        Raises:
-            InvalidArgumentError: a status, a time, a limit or a cursor that is none.
-        """
-        if limit < 1:
-            raise InvalidArgumentError(f"limit is {limit}; a page has at least one place")
-        if cursor is not None and not cursor.isdecimal():
-            raise InvalidArgumentError(f"cursor is {cursor!r:.80}; pass what the page before gave as its `cursor`")
-        wanted = InstanceFilter(
-            statuses=statuses(status),
-            name=name,
-            id_prefix=id_prefix or None,
-            tags=tuple(sorted((checked_tags(tags) or {}).items())),
-            created_from=None if created_from is None else aware(created_from, "created_from"),
-            created_to=None if created_to is None else aware(created_to, "created_to"),
-            is_parked=parked,
-            is_entity=None if include_entities else False,
-        )
-        page = await self._store.page(wanted, limit, cursor)
-        return InstancePage([self._views.state(record) for record in page.records], page.cursor)
 
     # ---- what this and the verbs of schedules and entities rest on
 

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from replayflow.client.access import Access
 from replayflow.client.arguments import seconds
 from replayflow.client.views import InstanceState, Views
+from replayflow.client.waits import Wait
 from replayflow.codec import Codec
 from replayflow.core import admission, events, rows
 from replayflow.core.commit import Ending
@@ -165,6 +166,15 @@ class Instance(Generic[T]):
         async for event in self._access.history(self.id, None):
             states.take(event)
         return states.now()
+
+    async def waits(self) -> list[Wait]:
+        """What the instance waits for, and since when: first what is not of its own making (no worker, a problem, a suspension, messages that it has
+        not taken in), then its tasks in the order in which they were asked for; nothing when it has finished.
+
+        Which events it listens for is known to its code alone: a client with an app runs that over the history, as every replay does, in a thread.
+        Reads the instance's history.
+        """
+        return await self._access.waits(self.id, self._codec, self._views.app)
 
     async def _open(self, verb: str) -> InstanceRecord:
         record = await self._access.record(self.id)

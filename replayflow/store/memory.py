@@ -203,9 +203,7 @@ class MemoryStore:
     async def waiting(self, instance_id: str | None, limit: int = 1_000) -> list[Waiting]:
         self._check_open()
         found = [
-            Waiting(
-                number, id, delivery.event, kept.arrived.get(number), delivery.is_control, kept.takes_messages
-            )
+            Waiting(number, id, delivery.event, kept.arrived.get(number), delivery.is_control, kept.takes_messages)
             for id, kept in self._instances.items()
             if instance_id in (None, id)
             for number, delivery in kept.inbox.items()
@@ -491,7 +489,9 @@ def _show(record: InstanceRecord, state: RowState) -> None:
 
 def _place(kept: _Kept, order: Order) -> Place:
     record = kept.record
-    at = {"id": record.instance_id, "created": record.created_at, "completed": record.completed_at}[order]
+    at: int | str | None = record.instance_id
+    if order != "id":
+        at = record.created_at if order == "created" else record.completed_at
     assert at is not None  # noqa: S101 - what fits a filter by the end has ended
     return Place(at, kept.key)
 

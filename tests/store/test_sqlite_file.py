@@ -205,7 +205,9 @@ def flipped(data: bytearray) -> bytes:
 def schema_pages(data: bytearray) -> list[int]:
     """The pages below the first one, which is an inner page of the schema's tree (https://sqlite.org/fileformat2.html, 1.6)."""
     assert data[100] == 5
-    cells = [int.from_bytes(data[112 + 2 * n : 114 + 2 * n], "big") for n in range(int.from_bytes(data[103:105], "big"))]
+    cells = [
+        int.from_bytes(data[112 + 2 * n : 114 + 2 * n], "big") for n in range(int.from_bytes(data[103:105], "big"))
+    ]
     return [int.from_bytes(data[place : place + 4], "big") for place in [*cells, 108]]
 
 

@@ -174,7 +174,7 @@ def _is_before(at: Any, other: Any) -> bool:
 
 def _walks(wanted: InstanceFilter) -> list[Walk]:
     """All indexes that serve the filter; at least one of them in its order."""
-    kinds = [{"is_entity": value} for value in _entity_values(wanted)]
+    kinds: list[dict[str, object]] = [{"is_entity": value} for value in _entity_values(wanted)]
     order = wanted.order
     walks: list[Walk] = []
     if order == "completed":
@@ -192,7 +192,11 @@ def _walks(wanted: InstanceFilter) -> list[Walk]:
         walks.append(Walk("created", "in_status", several))
     if wanted.name is not None:
         walks.append(Walk("created", "named", [{**kind, "name": wanted.name} for kind in kinds]))
-    if not any(walk.order == order for walk in walks) or wanted.created_from is not None or wanted.created_to is not None:
+    if (
+        not any(walk.order == order for walk in walks)
+        or wanted.created_from is not None
+        or wanted.created_to is not None
+    ):
         walks.append(Walk("created", "created", [*kinds]))
     return walks
 
@@ -202,9 +206,7 @@ def _bounds(order: Order, wanted: InstanceFilter) -> tuple[Any, Any]:
     if order == "id":
         return _id_bounds(wanted)
     first, last = (
-        (wanted.created_from, wanted.created_to)
-        if order == "created"
-        else (wanted.completed_from, wanted.completed_to)
+        (wanted.created_from, wanted.created_to) if order == "created" else (wanted.completed_from, wanted.completed_to)
     )
     return _FIRST if first is None else first, _BEHIND_ALL if last is None else last
 

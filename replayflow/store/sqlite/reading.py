@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from replayflow.core.ids import is_unicode
 from replayflow.core.instance import Status
-from replayflow.store.base import Delivery, InstanceRecord, Loaded, Wake, Waiting
+from replayflow.store.base import Delivery, InstanceRecord, Loaded, Waiting, Wake
 from replayflow.store.sqlite.statements import SQL
 
 T = TypeVar("T")
@@ -86,12 +86,10 @@ def arrived(connection: sqlite3.Connection, after: int, limit: int) -> list[Deli
 
 def waiting(connection: sqlite3.Connection, instance_id: str | None, limit: int) -> list[Waiting]:
     """The messages in one inbox, or in any, the oldest first."""
-    if instance_id is None:
-        found = rows(connection, "waiting_since", (0, limit))
-    else:
-        found = rows(connection, "waiting_for", (instance_id, limit))
+    statement, whose = ("waiting_since", 0) if instance_id is None else ("waiting_for", instance_id)
     return [
-        Waiting(number, id, event, at, bool(is_control), bool(takes)) for number, id, event, at, is_control, takes in found
+        Waiting(number, id, event, at, bool(is_control), bool(takes))
+        for number, id, event, at, is_control, takes in rows(connection, statement, (whose, limit))
     ]
 
 

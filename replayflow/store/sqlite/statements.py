@@ -1,7 +1,7 @@
 """The SQL of the store, by name: `statements.sql` beside this file is the one place where it is written.
 
-A `walk` is a statement for each way through an index, `NAME forward` and `NAME back`: from the place `(:at, :key)`, which is left out, to the position
-`:end` (forward, left out) or `:start` (back). A `part` is the text that stands for its name in braces.
+A `walk` becomes a statement for each way through an index, `NAME forward` and `NAME back`: from the place `(:at, :key)`, which is left out, to
+the position `:end` (forward, left out) or `:start` (back). A `part` is the text that stands for its name in braces.
 
 A statement whose name has a row behind it, `(?, nullif(?, ''))`, takes many rows of that form. SQLite hands the interpreter's lock to and fro with
 every statement, and whoever wants it back waits beside a busy event loop: a thousand rows go in by ten statements of many rows each.
@@ -66,12 +66,15 @@ def _both_ways(walk: str) -> tuple[str, str]:
     found = _PLACE.match(walk)
     assert found is not None  # noqa: S101 - every walk begins with its place
     at, key = found.groups()
-    return (
+    forward = (
         f"{walk} AND {at} = :at AND {key} > :key AND +{at} < :end\n"
-        f"UNION ALL\n{walk} AND {at} > :at AND {at} < :end\nORDER BY 1, 2 LIMIT :limit",
-        f"{walk} AND {at} = :at AND {key} < :key AND +{at} >= :start\n"
-        f"UNION ALL\n{walk} AND {at} < :at AND {at} >= :start\nORDER BY 1 DESC, 2 DESC LIMIT :limit",
+        f"UNION ALL\n{walk} AND {at} > :at AND {at} < :end\nORDER BY 1, 2 LIMIT :limit"
     )
+    back = (
+        f"{walk} AND {at} = :at AND {key} < :key AND +{at} >= :start\n"
+        f"UNION ALL\n{walk} AND {at} < :at AND {at} >= :start\nORDER BY 1 DESC, 2 DESC LIMIT :limit"
+    )
+    return forward, back
 
 
 SQL, ROWS = _read()
