@@ -1,6 +1,6 @@
 """Durable execution in one SQLite file: generator orchestrations that survive kill -9."""
 
-from replayflow.client import Client, Instance, InstancePage, InstanceState
+from replayflow.client import Client, Instance, InstancePage, InstanceState, InstanceTree, Lineage, Wait, WaitKind
 from replayflow.codec import Codec
 from replayflow.core.context import ActivityContext, OrchestrationContext
 from replayflow.core.entity_context import EntityContext
@@ -169,10 +169,12 @@ __all__ = [
     "InstancePage",
     "InstanceStarted",
     "InstanceState",
+    "InstanceTree",
     "InvalidArgumentError",
     "InvalidStateError",
     "LeaseLostError",
     "Limits",
+    "Lineage",
     "MapDrained",
     "MapError",
     "MapFailure",
@@ -241,6 +243,8 @@ __all__ = [
     "TimerTask",
     "UnknownNameError",
     "UserError",
+    "Wait",
+    "WaitKind",
     "race",
     "run",
     "when_all",

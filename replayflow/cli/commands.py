@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from replayflow.cli import entity, explain, group, inspect, run, schedule, start, verbs, worker
+from replayflow.cli import doctor, entity, explain, group, inspect, run, schedule, start, tree, verbs, worker
 
 main = group.Commands("replayflow", help=group.HELP, epilog=group.epilog(), context_settings=group.SETTINGS)
 group.add_version(main)
@@ -13,6 +13,7 @@ for command in (
     inspect.list_,
     inspect.count,
     inspect.show,
+    tree.tree,
     inspect.history,
     inspect.result,
     verbs.raise_event,
@@ -22,6 +23,7 @@ for command in (
     verbs.terminate,
     schedule.schedule,
     entity.entity,
+    doctor.doctor,
     explain.explain,
 ):
     main.add_command(command)

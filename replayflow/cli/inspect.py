@@ -16,11 +16,12 @@ import click
 if TYPE_CHECKING:
     from rich.text import Text
 
-from replayflow.cli import failures, output, values
+from replayflow.cli import failures, output, values, waiting
 from replayflow.cli.access import open_client
 from replayflow.cli.options import filter_options, store_options
+from replayflow.cli.target import load_app
 from replayflow.cli.timeline import about, task_of
-from replayflow.client import Instance, InstancePage, InstanceState
+from replayflow.client import Instance, InstancePage, InstanceState, Wait
 from replayflow.client.finding import Wanted
 from replayflow.core.events import HistoryEvent
 from replayflow.core.map_progress import MapState
@@ -118,20 +119,24 @@ def count(wanted: Wanted, by: Grouping | None, store: str | None, as_json: bool)
 
 @click.command()
 @click.argument("id")
+@click.option("--app", "target", metavar="MODULE:APP", help="Its code, which knows what events it waits for.")
 @store_options
-def show(id: str, store: str | None, as_json: bool) -> None:
-    """Show all that is known of an instance."""
+def show(id: str, target: str | None, store: str | None, as_json: bool) -> None:
+    """Show all that is known of an instance, and what it waits for."""
+    app = None if target is None else load_app(target)
 
-    async def read() -> tuple[InstanceState, list[MapState]]:
-        async with open_client(store) as client:
+    async def read() -> tuple[InstanceState, list[MapState], list[Wait]]:
+        async with open_client(store, app) as client:
             instance = client.get(id)
-            return await instance.status(), await instance.maps()
+            return await instance.status(), await instance.maps(), await instance.waits()
 
-    state, maps = asyncio.run(read())
+    state, maps, waits = asyncio.run(read())
     if as_json:
-        output.document(values.state(state) | {"maps": [dataclasses.asdict(one) for one in maps]})
+        shown = {"maps": [dataclasses.asdict(one) for one in maps], "waits": waiting.documents(waits)}
+        output.document(values.state(state) | shown)
         return
-    output.pairs(output.console(), [(label, text) for label, text in [*_lines(state), *_map_lines(maps)] if text])
+    rows = [*_lines(state), *_map_lines(maps), *waiting.lines(waits, id, store, app is not None)]
+    output.pairs(output.console(), [(label, text) for label, text in rows if text])
     if state.failure is not None:
         click.echo("failure")
         click.echo("\n".join(f"  {line}" for line in failures.failure_lines(state.failure)))

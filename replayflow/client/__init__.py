@@ -3,8 +3,19 @@
 from replayflow.client.arguments import instance_id_for
 from replayflow.client.client import Client
 from replayflow.client.handle import Instance
+from replayflow.client.tree import InstanceTree, Lineage
 from replayflow.client.views import InstancePage, InstanceState
 from replayflow.client.waits import Wait
 from replayflow.core.waits import WaitKind
 
-__all__ = ["Client", "Instance", "InstancePage", "InstanceState", "Wait", "WaitKind", "instance_id_for"]
+__all__ = [
+    "Client",
+    "Instance",
+    "InstancePage",
+    "InstanceState",
+    "InstanceTree",
+    "Lineage",
+    "Wait",
+    "WaitKind",
+    "instance_id_for",
+]

@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar, overload
 
 from replayflow.client.access import Access, Door, message_of
 from replayflow.client.arguments import checked_tags, moment, new_instance_id
+from replayflow.client.doctor import DoctorVerbs
 from replayflow.client.finding import FindingVerbs
 from replayflow.client.handle import Instance
 from replayflow.client.views import Views
@@ -38,7 +39,7 @@ T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741
 
 
-class Client(FindingVerbs, ScheduleVerbs, EntityVerbs):
+class Client(FindingVerbs, DoctorVerbs, ScheduleVerbs, EntityVerbs):
     """Asks a hub for work. `async with Client("orders.db") as client`, from any process; or `hub.client`.
 
     With an `app` it refuses names that the app lacks and rebuilds results by its annotations; without one it takes any name.

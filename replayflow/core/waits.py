@@ -25,6 +25,9 @@ from replayflow.core.events import (
     ExecutionSuspended,
     HistoryEvent,
     SubOrchestrationRetried,
+    TimerCanceled,
+    TimerCreated,
+    TimerFired,
 )
 from replayflow.core.instance import Instance
 from replayflow.core.replay import Replay
@@ -81,6 +84,7 @@ class Waits:
         self.suspended_since: int | None = None
         self._since: dict[int, int] = {}
         self._retried_at: dict[int, int] = {}
+        self._timers: dict[int, TimerCreated] = {}
         self._calls: dict[int, EntityOperationCalled] = {}
         self._locks: dict[tuple[str, str], tuple[EntityLockRequested, int]] = {}
 
@@ -97,6 +101,10 @@ class Waits:
                     self.suspended_since = None
                 case SubOrchestrationRetried():
                     self._retried_at[event.task_scheduled_id] = self.instance.now
+                case TimerCreated():
+                    self._timers[event.event_id] = event
+                case TimerFired() | TimerCanceled():
+                    self._timers.pop(event.timer_id, None)
                 case EntityOperationCalled() if event.target_instance_id is not None:
                     self._calls[event.event_id] = event
                 case EntityOperationCompleted() | EntityOperationFailed() if event.request_id.isdecimal():
@@ -137,7 +145,7 @@ class Waits:
                 WaitKind.CHILD, created.name, id, retry_at, attempt, now, created.site, child.instance_id
             )
         for id, at in instance.timers.items():
-            yield Open(WaitKind.TIMER, "", self._since.get(id, instance.now), at, id)
+            yield Open(WaitKind.TIMER, "", self._since.get(id, instance.now), at, id, site=self._timers[id].site)
         for id, open in instance.maps.items():
             tally = open.tally
             known = (tally.done, tally.failed, tally.calls.items)
