@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from replayflow.cli import doctor, entity, explain, group, inspect, run, schedule, start, tree, verbs, worker
+from replayflow.cli import (
+    archive,
+    doctor,
+    entity,
+    explain,
+    group,
+    inspect,
+    replay,
+    run,
+    schedule,
+    start,
+    tree,
+    verbs,
+    worker,
+)
 
 main = group.Commands("replayflow", help=group.HELP, epilog=group.epilog(), context_settings=group.SETTINGS)
 group.add_version(main)
@@ -21,6 +35,9 @@ for command in (
     verbs.resume,
     verbs.cancel,
     verbs.terminate,
+    replay.replay,
+    archive.export,
+    archive.import_,
     schedule.schedule,
     entity.entity,
     doctor.doctor,
