@@ -43,8 +43,8 @@ _WIDE_COLUMNS = 100
 def list_(wanted: Wanted, newest: bool, limit: int, cursor: str | None, store: str | None, as_json: bool) -> None:
     """List instances, the oldest first.
 
-    In the order of their creation; with --completed-from or --completed-to of their completion, else with --prefix of
-    their ids.
+    In the order of their creation; with --completed-from or --completed-to of their completion; with nothing but --prefix
+    of their ids.
     """
 
     async def read() -> InstancePage:

@@ -86,8 +86,8 @@ class FindingVerbs:
     ) -> AsyncIterator[InstanceState]:
         """All instances that fit, read page by page, the oldest first.
 
-        They come in the order of their creation; where a window of completion is given, of their completion; else where an `id_prefix` is, of their
-        ids. With `newest_first` it is turned round. One that is replaced meanwhile may be met twice.
+        They come in the order of their creation; where a window of completion is given, of their completion; where an `id_prefix` is all that is
+        given, of their ids. With `newest_first` it is turned round. One that is replaced meanwhile may be met twice.
 
         Raises:
             InvalidArgumentError: a status, a time, a tag or a text that is none.
