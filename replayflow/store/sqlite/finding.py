@@ -1,8 +1,8 @@
 """Finding instances: pages and counts of those that fit a filter, by indexes.
 
 1. Nothing is sorted but what is few: a *walk* gives the places of candidates in order, by an index. Where several indexes serve the filter, each is
-   asked for its first few, then for its first many, and the one that has less than that is walked, whatever its order. If all have more than many,
-   one in the right order is.
+   asked how many it has, up to a bound: one that has few is walked alone, whatever its order. Else those in the right order are walked together:
+   what lies between two places of one of them is passed over in the others.
 2. What a walk gives is held against the whole filter (`fitting`): a walk may give too many, and never too few.
 """
 
@@ -115,17 +115,17 @@ class _Search:
         if len(walks) == 1:
             yield from self._walked(walks[0], after, at_once)
             return
-        for enough in (FEW, MANY):
-            sizes = [self._size(walk, after if walk.order == order else None, enough) for walk in walks]
-            if min(sizes) < enough:
-                best = walks[sizes.index(min(sizes))]
-                if best.order == order:
-                    yield from self._walked(best, after, FEW)
-                else:
-                    yield from _chunks(self._in_order(self._some(best, None, enough), order, after))
+        own = [walk for walk in walks if walk.order == order]
+        others = [walk for walk in walks if walk.order != order]
+        size, few = min(((self._size(walk, after, FEW), walk) for walk in own), key=itemgetter(0))
+        if size < FEW:
+            yield from self._walked(few, after, FEW)
+            return
+        for other in others:
+            if self._size(other, None, MANY) < MANY:
+                yield from _chunks(self._in_order(self._some(other, None, MANY), order, after))
                 return
-        best = next(walk for walk in walks if walk.order == order)
-        yield from self._walked(best, after, FEW)
+        yield from self._together(own, after)
 
     def fitting(self, places: list[Place], limit: int) -> list[tuple[Place, Any]]:
         """Of the candidates those that fit, in the same order, at most so many."""
@@ -147,6 +147,26 @@ class _Search:
             if len(places) < at_once:
                 return
             after, at_once = places[-1], FEW
+
+    def _together(self, walks: list[Walk], after: Place | None) -> Iterator[list[Place]]:
+        """The places that all the walks have, which have one order. What lies between two places of one of them is passed over in the others."""
+        while True:
+            found = [self._some(walk, after, FEW) for walk in walks]
+            if not all(found):
+                return
+            latest = (min if self._latest_first else max)(places[0] for places in found)
+            if any(self._is_behind(latest, places[-1]) for places in found):
+                after = Place(latest.at, latest.key + (1 if self._latest_first else -1))
+                continue
+            shared = set(found[0]).intersection(*found[1:])
+            yield [place for place in found[0] if place in shared]
+            ends = [places[-1] for places in found if len(places) == FEW]
+            if not ends:
+                return
+            after = (max if self._latest_first else min)(ends)
+
+    def _is_behind(self, place: Place, other: Place) -> bool:
+        return place < other if self._latest_first else place > other
 
     def _size(self, walk: Walk, after: Place | None, limit: int) -> int:
         """How many places the walk has, if they are no more than the limit."""
