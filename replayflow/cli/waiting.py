@@ -52,8 +52,10 @@ def _what(wait: Wait, id: str, store: str | None, has_app: bool) -> str:
         case WaitKind.WORKER:
             option = "" if store is None else f" --store {shlex.quote(store)}"
             return f"a worker: none serves this hub; start one with: replayflow worker MODULE:APP{option}"
-        case WaitKind.REPAIR:
-            return f"repair: {wait.detail}"
+        case WaitKind.REPAIR if wait.since is None:
+            return f"other code than this: {wait.detail}"
+        case WaitKind.REPAIR:  # its problem has a line of its own
+            return f"its problem to be mended; then a worker's start tries it again, or: replayflow resume {shlex.quote(id)}"
         case WaitKind.RESUME:
             return f"replayflow resume {shlex.quote(id)}: it is suspended"
         case WaitKind.MESSAGE:

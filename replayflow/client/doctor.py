@@ -143,8 +143,9 @@ class DoctorVerbs:
 async def _worker(store: Store, is_served: bool, now: datetime, limits: Patience) -> list[Finding]:
     due = [wake for wake in await store.wakes(None, LOOKED_AT_MAX) if to_datetime(wake.at) <= now]
     if not is_served:
-        waiting = len({*(wake.instance_id for wake in due), *(one.instance_id for one in await store.waiting(None))})
-        unfinished = sum((await store.count(InstanceFilter(_UNFINISHED))).values())
+        messages = [one for one in await store.waiting(None) if one.event is not None and one.takes_messages]
+        waiting = len({wake.instance_id for wake in due} | {message.instance_id for message in messages})
+        unfinished = sum((await store.count(InstanceFilter(_UNFINISHED, is_entity=False))).values())
         if not unfinished:
             return []
         has_work = (
@@ -209,7 +210,10 @@ async def _standing(store: Store, now: datetime, limits: Patience) -> list[Findi
     candidates = [
         record.instance_id
         async for record in _each(store, filter_of(wanted))
-        if record.problem is None and not record.wake_at and to_datetime(record.updated_at) <= quiet_since
+        if not record.name.startswith(OWN_PREFIX)  # a schedule that is paused says so itself
+        and record.problem is None
+        and not record.wake_at
+        and to_datetime(record.updated_at) <= quiet_since
     ]
     for start in range(0, len(candidates), _TOGETHER):
         for loaded in await store.load(candidates[start : start + _TOGETHER]):

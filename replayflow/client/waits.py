@@ -29,6 +29,7 @@ from replayflow.core.instance import Status
 from replayflow.core.replay import Replay
 from replayflow.core.waits import Listening, Open, WaitKind, Waits
 from replayflow.errors import NonDeterminismError
+from replayflow.patterns.schedule import DEFINITION, SCHEDULE
 from replayflow.registry import App
 from replayflow.store import Store
 from replayflow.store.base import InstanceRecord, Loaded, Waiting
@@ -80,6 +81,8 @@ async def waits(
         return one.record, []
     own = await asyncio.to_thread(_own, one, codec, app, now)
     found = [wait async for wait in _with_others(store, own)]
+    if own.problem is not None and (one.record.problem or b"").decode() != own.problem:
+        found.insert(0, Wait(WaitKind.REPAIR, "", None, detail=own.problem))
     around = await _around(store, codec, one.record, own.suspended_since)
     return one.record, [*around, *found]
 
@@ -103,6 +106,8 @@ def _own(loaded: Loaded, codec: Codec, app: App | None, now: int) -> _Own:
         fold.take(piece)
     opens = fold.now(now)
     definition = None if app is None else app.orchestrators.get(record.name)
+    if record.name == SCHEDULE:
+        app, definition = app or App(), DEFINITION
     if app is not None and definition is not None and pieces:
         try:
             return _Own(_heard(pieces, app, definition, codec, opens), fold.suspended_since)
@@ -111,7 +116,7 @@ def _own(loaded: Loaded, codec: Codec, app: App | None, now: int) -> _Own:
     problem = None
     if app is not None and definition is None and not is_entity_id(record.instance_id):
         problem = f"this app has no orchestrator '{record.name}'"
-    elif pieces and not opens and not is_entity_id(record.instance_id):
+    if pieces and not opens and not is_entity_id(record.instance_id):
         # Nothing is open, and it has not ended: it stands at an event, and history does not know which.
         opens = [Open(WaitKind.EVENT, "", record.updated_at)]
     return _Own(opens, fold.suspended_since, problem)
@@ -169,8 +174,6 @@ async def _with_others(store: Store, own: _Own) -> AsyncIterator[Wait]:
             detail,
             open.site,
         )
-    if own.problem is not None:
-        yield Wait(WaitKind.REPAIR, "", None, detail=own.problem)
 
 
 def _how(open: Open, target: Loaded | None) -> str:

@@ -118,17 +118,16 @@ def fits(record: InstanceRecord, wanted: InstanceFilter) -> bool:
 
 
 def expected(everyone: list[InstanceRecord], wanted: InstanceFilter, latest_first: bool) -> list[str]:
-    """`everyone` comes in the order in which the ids were first created."""
-    if wanted.completed_from is not None or wanted.completed_to is not None:
-        key: Callable[[InstanceRecord], Any] = lambda record: record.completed_at  # noqa: E731
-    elif (wanted.id_prefix or wanted.is_entity) and wanted == InstanceFilter(
-        id_prefix=wanted.id_prefix, is_entity=wanted.is_entity
-    ):
-        key = lambda record: record.instance_id  # noqa: E731
-    else:
-        key = lambda record: record.created_at  # noqa: E731
-    # Among equals the first created comes first, and last where the latest come first.
-    found = sorted((record for record in everyone if fits(record, wanted)), key=key)
+    """`everyone` comes in the order in which the ids were first created, which counts among equals."""
+    ids_alone = InstanceFilter(id_prefix=wanted.id_prefix, is_entity=wanted.is_entity)
+
+    def position(record: InstanceRecord) -> Any:
+        if wanted.completed_from is not None or wanted.completed_to is not None:
+            return record.completed_at
+        return record.instance_id if wanted == ids_alone and by_id else record.created_at
+
+    by_id = bool(wanted.id_prefix or wanted.is_entity)
+    found = sorted((record for record in everyone if fits(record, wanted)), key=position)
     return [record.instance_id for record in (reversed(found) if latest_first else found)]
 
 
