@@ -24,6 +24,6 @@ from benchmarks.questions import (
 _MODULES = (
     *(chain, fan, maps, latency, load, long),
     *(recover, dormant, events, children, entities, threads, payload),
-    *(idle, memory, disk, finding),
+    *(idle, memory, finding, disk),
 )
 QUESTIONS: dict[str, Question] = {module.QUESTION.name: module.QUESTION for module in _MODULES}
