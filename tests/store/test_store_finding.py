@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from replayflow.core.instance import Status
 from replayflow.errors import InvalidArgumentError
 from replayflow.store import MemoryStore, SqliteStore, Store
 from replayflow.store.base import Create, Grouping, InstanceFilter, InstanceRecord, Operation, Page, Park
-from replayflow.store.sqlite import finding
+from replayflow.store.sqlite import finding, schema
 from tests.store.builders import OWNER, accepted, all_ids, commit, create, post, shown, start
 
 # ---- a law for every filter
@@ -314,3 +316,40 @@ async def test_a_thorough_look_finds_what_is_damaged(sqlite: SqliteStore) -> Non
     await sqlite.open()
     assert (await sqlite.condition()).faults == ()
     assert (await sqlite.condition(is_thorough=True)).faults
+
+
+# ---- hubs of earlier versions
+
+
+async def test_what_is_in_a_hub_of_an_earlier_format_is_found_by_all_that_it_has(path: Path) -> None:
+    every = schema.migrations()
+    with closing(sqlite3.connect(path, isolation_level=None)) as old:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(schema, "migrations", lambda: every[:2])
+            schema.migrate(old, path)
+        old.executemany(
+            "INSERT INTO instance (key, id, execution_id, name, status, start, start_number, created_at, completed_at, problem, parent_id, tags) "
+            "VALUES (?, ?, 'x1', 'order', ?, x'00', 0, ?, ?, ?, ?, ?)",
+            [
+                (1, "a", "COMPLETED", 10, 20, None, None, '{"k": "v", "ü": "\\""}'),
+                (2, "b", "RUNNING", 11, None, b"problem", "a", None),
+                (3, "@e@c", "RUNNING", 12, None, None, None, None),
+            ],
+        )
+        old.execute("INSERT INTO inbox (number, instance, event, is_control) VALUES (1, 2, x'00', 0)")
+        old.execute("UPDATE hub SET next_key = 4, next_number = 2")
+    store = SqliteStore(path)
+    await store.open()
+    for wanted, ids in [
+        (InstanceFilter(tags=(("k", "v"), ("ü", '"'))), ["a"]),
+        (InstanceFilter(is_parked=True), ["b"]),
+        (InstanceFilter(parent_id="a"), ["b"]),
+        (InstanceFilter(completed_to=21), ["a"]),
+        (InstanceFilter(is_entity=True), ["@e@c"]),
+        (InstanceFilter(is_entity=False), ["a", "b"]),
+        (InstanceFilter(statuses=frozenset({Status.RUNNING})), ["b", "@e@c"]),
+        (InstanceFilter(created_from=11), ["b", "@e@c"]),
+    ]:
+        assert await all_ids(store, wanted) == ids
+    assert [message.since for message in await store.waiting("b")] == [None]
+    await store.close()
