@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from benchmarks.question import Bar, Figure, Figures, Question
-from replayflow import SqliteStore, Status
+from replayflow import Codec, SqliteStore, Status
 from replayflow.core import events
 from replayflow.core.commit import Commit, RowState, Start
 from replayflow.core.events import ExecutionStarted, OrchestratorStarted
@@ -45,7 +45,7 @@ async def measure(n: int, folder: Path) -> Figures:
 
 def _instances(n: int) -> Iterator[Operation]:
     """Instances as a hub has them after a while: the old ones have ended, of the newest some are at work, a few are out of the ordinary."""
-    event = events.encode([ExecutionStarted("order", b"\x00" * 100, "", "")])
+    event = events.encode([ExecutionStarted("order", Codec().encode("x" * 100), "", "")])
     for i in range(n):
         is_rare = i % _RARE == 0
         start = Start(

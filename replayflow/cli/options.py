@@ -144,8 +144,9 @@ def _past_moment(_context: click.Context, option: click.Parameter, text: str | N
             f"{name} is {text!r:.80}; write an ISO time with its zone, 2030-01-31T08:00:00+01:00, or a time ago: {name} -90, {name} -3h"
         ) from None
     if moment.tzinfo is None:
+        whole = moment.isoformat()
         raise InvalidArgumentError(
-            f"{name} is {text!r}, which has no time zone: write {text}Z for UTC, or {text}+01:00"
+            f"{name} is {text!r}, which has no time zone: write {whole}Z for UTC, or {whole}+01:00"
         )
     return moment
 

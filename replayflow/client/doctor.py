@@ -149,7 +149,9 @@ async def _worker(store: Store, is_served: bool, now: datetime, limits: Patience
         if not unfinished:
             return []
         has_work = (
-            f"{_many(waiting, LOOKED_AT_MAX)} could go on now" if waiting else "none of them has anything to do yet"
+            f"{_many(waiting, len(due) < LOOKED_AT_MAX)} could go on now"
+            if waiting
+            else "none of them has anything to do yet"
         )
         text = (
             f"no worker serves this hub: of {_instances(unfinished)} that {_have(unfinished)} not finished, {has_work}"
@@ -161,20 +163,21 @@ async def _worker(store: Store, is_served: bool, now: datetime, limits: Patience
     if not late:
         return []
     first = to_datetime(due[0].at) if due[0].at else min(to_datetime(wake.at) for wake in due if wake.at)
-    text = f"{_instances(len(late), LOOKED_AT_MAX)} should have been woken, the first at {first:%Y-%m-%d %H:%M:%S} UTC"
+    text = f"{_instances(len(late), len(due) < LOOKED_AT_MAX)} should have been woken, the first at {first:%Y-%m-%d %H:%M:%S} UTC"
     advice = "the worker has too much to do, or an orchestrator blocks it: look at its log, and restart it"
     return [Finding("late", True, text, advice, len(late), tuple(late[:_EXAMPLES]))]
 
 
 async def _parked(store: Store) -> list[Finding]:
     groups: dict[tuple[str, str], list[InstanceRecord]] = defaultdict(list)
-    async for record in _each(store, InstanceFilter(is_parked=True)):
+    parked, is_all = await _first_of(store, InstanceFilter(is_parked=True))
+    for record in parked:
         groups[record.name, _generalized(record)].append(record)
     return [
         Finding(
             "parked",
             True,
-            f"{_instances(len(records), LOOKED_AT_MAX)} of '{name}' {_are(len(records))} parked: {_problem(records[0])}",
+            f"{_instances(len(records), is_all)} of '{name}' {_are(len(records))} parked: {_problem(records[0])}",
             f"mend the code, or what it needs, and restart the worker, which tries all of them again; or one by one: "
             f"replayflow resume {_id(records[0].instance_id)}{_store(store)}",
             len(records),
@@ -207,9 +210,10 @@ async def _standing(store: Store, now: datetime, limits: Patience) -> list[Findi
     activities: dict[str, list[InstanceRecord]] = defaultdict(list)
     quiet_since = now - min(limits.event, limits.activity)
     wanted: Wanted = {"status": Status.RUNNING, "created_to": quiet_since}
+    running, is_all = await _first_of(store, filter_of(wanted))
     candidates = [
         record.instance_id
-        async for record in _each(store, filter_of(wanted))
+        for record in running
         if not record.name.startswith(OWN_PREFIX)  # a schedule that is paused says so itself
         and record.problem is None
         and not record.wake_at
@@ -227,25 +231,27 @@ async def _standing(store: Store, now: datetime, limits: Patience) -> list[Findi
             for one in opens:
                 if one.kind is WaitKind.ACTIVITY and to_datetime(one.since) <= now - limits.activity:
                     activities[one.name].append(record)
-    return [*_of_groups(store, events_since, _waiting_text), *_of_groups(store, activities, _activity_text)]
+    listening = _of_groups(store, events_since, is_all, _waiting_text)
+    return [*listening, *_of_groups(store, activities, is_all, _activity_text)]
 
 
 def _of_groups(
     store: Store,
     groups: dict[str, list[InstanceRecord]],
-    words: Callable[[str, int, datetime], tuple[Topic, str, str]],
+    is_all: bool,
+    words: Callable[[str, str, datetime], tuple[Topic, str, str]],
 ) -> list[Finding]:
     found: list[Finding] = []
     for name, records in groups.items():
         first = min(records, key=lambda record: record.updated_at)
-        topic, text, advice = words(name, len(records), to_datetime(first.updated_at))
+        topic, text, advice = words(name, _instances(len(records), is_all), to_datetime(first.updated_at))
         command = advice.format(id=_id(first.instance_id), store=_store(store))
         found.append(Finding(topic, True, text, command, len(records), _examples(records)))
     return found
 
 
-def _waiting_text(name: str, count: int, first: datetime) -> tuple[Topic, str, str]:
-    text = f"{_instances(count, LOOKED_AT_MAX)} of '{name}' {_wait(count)} for an event, without a time limit, the first since {first:%Y-%m-%d}"
+def _waiting_text(name: str, several: str, first: datetime) -> tuple[Topic, str, str]:
+    text = f"an event is waited for, without a time limit, by {several} of '{name}', the first since {first:%Y-%m-%d}"
     return (
         "event",
         text,
@@ -253,14 +259,16 @@ def _waiting_text(name: str, count: int, first: datetime) -> tuple[Topic, str, s
     )
 
 
-def _activity_text(name: str, count: int, first: datetime) -> tuple[Topic, str, str]:
-    text = f"activity '{name}' is under way in {_instances(count, LOOKED_AT_MAX)}, the first since {first:%Y-%m-%d %H:%M:%S} UTC"
+def _activity_text(name: str, several: str, first: datetime) -> tuple[Topic, str, str]:
+    text = f"activity '{name}' is under way in {several}, the first since {first:%Y-%m-%d %H:%M:%S} UTC"
     return "activity", text, "is it at work, or stuck? replayflow show {id}{store}; a timeout would end it by itself"
 
 
 async def _messages(store: Store, now: datetime, limits: Patience) -> list[Finding]:
     old: dict[bool, list[tuple[str, str]]] = {True: [], False: []}
-    for message in await store.waiting(None, LOOKED_AT_MAX):
+    messages = await store.waiting(None, LOOKED_AT_MAX)
+    is_all = len(messages) < LOOKED_AT_MAX
+    for message in messages:
         if message.event is None or message.since is None:
             continue  # that an instance begins shows in its status
         if to_datetime(message.since) <= now - limits.message:
@@ -269,26 +277,23 @@ async def _messages(store: Store, now: datetime, limits: Patience) -> list[Findi
     found: list[Finding] = []
     if untaken := old[True]:
         id, name = untaken[0]
-        text = f"{_many(len(untaken), LOOKED_AT_MAX)} {_messages_wait(len(untaken))} that nobody takes in, the first {name} for '{id}'"
+        text = f"{_many(len(untaken), is_all)} {_messages_wait(len(untaken))} that nobody takes in, the first {name} for '{id}'"
         advice = f"is the worker at work? replayflow show {_id(id)}{_store(store)}"
         found.append(Finding("message", True, text, advice, len(untaken), _first(id for id, _ in untaken)))
     if held := old[False]:
         id, name = held[0]
-        text = f"{_many(len(held), LOOKED_AT_MAX)} {_messages_wait(len(held))} until their receivers go on, the first {name} for '{id}'"
+        text = f"{_many(len(held), is_all)} {_messages_wait(len(held))} until their receivers go on, the first {name} for '{id}'"
         advice = f"they are suspended or parked: replayflow resume {_id(id)}{_store(store)}"
         found.append(Finding("message", False, text, advice, len(held), _first(id for id, _ in held)))
     return found
 
 
 async def _suspended(store: Store, now: datetime, limits: Patience) -> list[Finding]:
-    records = [
-        record
-        async for record in _each(store, InstanceFilter(frozenset({Status.SUSPENDED})))
-        if to_datetime(record.updated_at) <= now - limits.suspended
-    ]
+    suspended, is_all = await _first_of(store, InstanceFilter(frozenset({Status.SUSPENDED})))
+    records = [record for record in suspended if to_datetime(record.updated_at) <= now - limits.suspended]
     if not records:
         return []
-    text = f"{_instances(len(records), LOOKED_AT_MAX)} {_have(len(records))} been suspended for long"
+    text = f"{_instances(len(records), is_all)} {_have(len(records))} been suspended for long"
     advice = f"replayflow resume {_id(records[0].instance_id)}{_store(store)}; all: replayflow list --status SUSPENDED{_store(store)}"
     return [Finding("suspended", False, text, advice, len(records), _examples(records))]
 
@@ -339,16 +344,17 @@ def _of_the_store(condition: Condition, counts: dict[str, int]) -> list[Finding]
 # ---- reading and words -----------------------------------------------------------------------------------------
 
 
-async def _each(store: Store, wanted: InstanceFilter) -> AsyncIterator[InstanceRecord]:
-    """The first of the instances that fit, the oldest first."""
+async def _first_of(store: Store, wanted: InstanceFilter) -> tuple[list[InstanceRecord], bool]:
+    """The first of the instances that fit, the oldest first, and whether these are all."""
+    found: list[InstanceRecord] = []
     cursor: str | None = None
-    for _ in range(LOOKED_AT_MAX // _TOGETHER):
+    while len(found) < LOOKED_AT_MAX:
         page = await store.page(wanted, _TOGETHER, cursor)
-        for record in page.records:
-            yield record
+        found += page.records
         cursor = page.cursor
         if cursor is None:
-            return
+            return found, True
+    return found, False
 
 
 def _generalized(record: InstanceRecord) -> str:
@@ -360,12 +366,12 @@ def _problem(record: InstanceRecord) -> str:
     return "" if record.problem is None else record.problem.decode()
 
 
-def _many(count: int, limit: int | None = None) -> str:
-    return f"{count:,} or more" if limit is not None and count >= limit else f"{count:,}"
+def _many(count: int, is_all: bool = True) -> str:
+    return f"{count:,}" if is_all else f"{count:,} or more"
 
 
-def _instances(count: int, limit: int | None = None) -> str:
-    return f"{_many(count, limit)} {'instance' if count == 1 else 'instances'}"
+def _instances(count: int, is_all: bool = True) -> str:
+    return f"{_many(count, is_all)} {'instance' if count == 1 and is_all else 'instances'}"
 
 
 def _have(count: int) -> str:
@@ -374,10 +380,6 @@ def _have(count: int) -> str:
 
 def _are(count: int) -> str:
     return "is" if count == 1 else "are"
-
-
-def _wait(count: int) -> str:
-    return "waits" if count == 1 else "wait"
 
 
 def _messages_wait(count: int) -> str:
