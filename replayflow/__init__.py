@@ -1,6 +1,18 @@
 """Durable execution in one SQLite file: generator orchestrations that survive kill -9."""
 
-from replayflow.client import Client, Instance, InstancePage, InstanceState, InstanceTree, Lineage, Wait, WaitKind
+from replayflow.client import (
+    Client,
+    Examination,
+    Finding,
+    Instance,
+    InstancePage,
+    InstanceState,
+    InstanceTree,
+    Lineage,
+    Patience,
+    Wait,
+    WaitKind,
+)
 from replayflow.codec import Codec
 from replayflow.core.context import ActivityContext, OrchestrationContext
 from replayflow.core.entity_context import EntityContext
@@ -150,6 +162,7 @@ __all__ = [
     "EntityUnlockSent",
     "EventRaised",
     "EventSent",
+    "Examination",
     "ExecutionCancelRequested",
     "ExecutionCompleted",
     "ExecutionReplaced",
@@ -158,6 +171,7 @@ __all__ = [
     "ExecutionSuspended",
     "ExecutionTerminated",
     "FailureDetails",
+    "Finding",
     "GenericEvent",
     "HistoryEvent",
     "HubOwnedError",
@@ -203,6 +217,7 @@ __all__ = [
     "OrchestratorCompleted",
     "OrchestratorError",
     "OrchestratorStarted",
+    "Patience",
     "PayloadError",
     "PayloadTooLargeError",
     "RegistrationError",

@@ -2,6 +2,7 @@
 
 from replayflow.client.arguments import instance_id_for
 from replayflow.client.client import Client
+from replayflow.client.doctor import Examination, Finding, Patience
 from replayflow.client.handle import Instance
 from replayflow.client.tree import InstanceTree, Lineage
 from replayflow.client.views import InstancePage, InstanceState
@@ -10,11 +11,14 @@ from replayflow.core.waits import WaitKind
 
 __all__ = [
     "Client",
+    "Examination",
+    "Finding",
     "Instance",
     "InstancePage",
     "InstanceState",
     "InstanceTree",
     "Lineage",
+    "Patience",
     "Wait",
     "WaitKind",
     "instance_id_for",

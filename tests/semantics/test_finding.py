@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from replayflow import Client, Instance, InstanceNotFoundError, InvalidArgumentError, Wait, WaitKind
-from replayflow.client.doctor import Patience
+from replayflow import Client, Instance, InstanceNotFoundError, InvalidArgumentError, Patience, Wait, WaitKind
+from replayflow.client import doctor
 from replayflow.client.finding import Wanted
+from replayflow.store.base import Condition
 from tests import menagerie
 from tests.semantics.kit import Place
 
@@ -245,3 +246,33 @@ async def test_parked_instances_are_grouped_by_what_ails_them(place: Place) -> N
         [parked] = [finding for finding in (await client.examine()).findings if finding.topic == "parked"]
         assert (parked.count, len(parked.examples)) == (5, 3)
         assert parked.text.startswith("5 instances of 'changes' are parked: ")
+
+
+@pytest.mark.parametrize(
+    ("condition", "counts", "topic", "is_problem"),
+    [
+        (Condition(log=2**28), {}, "log", True),
+        (Condition(size=2**34), {}, "size", False),
+        (Condition(), {"COMPLETED": 999_999, "FAILED": 1}, "size", False),
+        (Condition(faults=("page 7 is never used",)), {}, "damage", True),
+        (Condition(mode=0o646), {}, "permissions", True),
+        (Condition(mode=0o644), {}, "permissions", False),
+    ],
+)
+def test_what_the_store_itself_shows_is_a_finding(
+    condition: Condition, counts: dict[str, int], topic: str, is_problem: bool
+) -> None:
+    [finding] = doctor._of_the_store(condition, counts)
+    assert (finding.topic, finding.is_problem) == (topic, is_problem)
+
+
+def test_a_store_that_is_well_shows_nothing() -> None:
+    assert doctor._of_the_store(Condition(2**20, 0, 2**20, 3, 0o600), {"COMPLETED": 5, "RUNNING": 10**7}) == []
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 bytes"), (1_023, "1,023 bytes"), (1_536, "1.5 KB"), (2**28, "256 MB"), (2**50, "1,024 TB")],
+)
+def test_sizes_are_told_in_their_largest_unit(count: int, text: str) -> None:
+    assert doctor.size_text(count) == text
