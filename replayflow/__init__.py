@@ -1,6 +1,20 @@
 """Durable execution in one SQLite file: generator orchestrations that survive kill -9."""
 
-from replayflow.client import BulkOutcome, Client, Instance, InstancePage, InstanceState, Wanted
+from replayflow.client import (
+    BulkOutcome,
+    Client,
+    Examination,
+    Finding,
+    Instance,
+    InstancePage,
+    InstanceState,
+    InstanceTree,
+    Lineage,
+    Patience,
+    Wait,
+    WaitKind,
+    Wanted,
+)
 from replayflow.codec import Codec
 from replayflow.core.context import ActivityContext, OrchestrationContext
 from replayflow.core.entity_context import EntityContext
@@ -161,6 +175,7 @@ __all__ = [
     "EntityUnlockSent",
     "EventRaised",
     "EventSent",
+    "Examination",
     "ExecutionCancelRequested",
     "ExecutionCompleted",
     "ExecutionReplaced",
@@ -169,6 +184,7 @@ __all__ = [
     "ExecutionSuspended",
     "ExecutionTerminated",
     "FailureDetails",
+    "Finding",
     "GenericEvent",
     "HeartbeatRecorded",
     "HistoryEvent",
@@ -181,10 +197,12 @@ __all__ = [
     "InstancePage",
     "InstanceStarted",
     "InstanceState",
+    "InstanceTree",
     "InvalidArgumentError",
     "InvalidStateError",
     "LeaseLostError",
     "Limits",
+    "Lineage",
     "MapDrained",
     "MapError",
     "MapFailure",
@@ -215,6 +233,7 @@ __all__ = [
     "OrchestratorError",
     "OrchestratorStarted",
     "PatchMarked",
+    "Patience",
     "PayloadError",
     "PayloadTooLargeError",
     "Rate",
@@ -263,6 +282,8 @@ __all__ = [
     "VersionMatchStrategy",
     "VersionMismatchError",
     "VersioningOptions",
+    "Wait",
+    "WaitKind",
     "Wanted",
     "race",
     "run",

@@ -122,7 +122,7 @@ class EntityVerbs:
     async def list_entities(
         self: _Asker, *, name: str | None = None, key_prefix: str | None = None, include_empty: bool = False
     ) -> AsyncIterator[EntityState]:
-        """All entities that fit and have a state, in the order in which they began, read page by page.
+        """All entities that fit and have a state, in the order of their ids, read page by page.
 
         With `include_empty` also those that have none: deleted ones, and those that were only locked or called in vain so far.
 

@@ -9,6 +9,7 @@ from benchmarks.questions import (
     entities,
     events,
     fan,
+    finding,
     idle,
     latency,
     load,
@@ -23,6 +24,6 @@ from benchmarks.questions import (
 _MODULES = (
     *(chain, fan, maps, latency, load, long),
     *(recover, dormant, events, children, entities, threads, payload),
-    *(idle, memory, disk),
+    *(idle, memory, finding, disk),
 )
 QUESTIONS: dict[str, Question] = {module.QUESTION.name: module.QUESTION for module in _MODULES}

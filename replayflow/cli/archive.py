@@ -15,36 +15,22 @@ import click
 from replayflow.archive.verbs import read_export
 from replayflow.cli import output
 from replayflow.cli.access import open_client
-from replayflow.cli.inspect import STATUSES
-from replayflow.cli.options import store_options, tag_option
+from replayflow.cli.options import filter_options, store_options
 from replayflow.client import Client
+from replayflow.client.finding import Wanted
 from replayflow.errors import InvalidArgumentError
 
 
 @click.command("export")
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @click.option("--execution", metavar="ID", help="One execution of the instance alone.  [default: all of them]")
-@click.option(
-    "--status",
-    "statuses",
-    multiple=True,
-    type=click.Choice(STATUSES, case_sensitive=False),
-    help="Many times for any of them.",
-)
-@click.option("--name", help="The orchestrator's name.")
-@click.option("--prefix", help="What the id begins with.")
-@tag_option("A tag that it has; many times for all of them.")
-@click.option("--parked", is_flag=True, help="Only those set aside with a problem.")
+@filter_options
 @click.option("--output", "-o", "file", metavar="FILE", help="Where to write.  [default: stdout]")
 @store_options
 def export(
     ids: Sequence[str],
     execution: str | None,
-    statuses: Sequence[str],
-    name: str | None,
-    prefix: str | None,
-    tags: dict[str, str],
-    parked: bool,
+    wanted: Wanted,
     file: str | None,
     store: str | None,
     as_json: bool,
@@ -54,21 +40,15 @@ def export(
     By id, by filter, or the whole hub. A file is there whole or not at all. `replayflow import` makes a hub of it again, and `replayflow replay`
     steps through it. It has all inputs and results in the clear: keep it as you keep the hub.
     """
-    is_filtered = bool(statuses or name or prefix or tags or parked)
+    is_filtered = any(wanted.values())
+    wanted["include_entities"] = True
     if ids and is_filtered:
         raise InvalidArgumentError("ids and a filter are both given; one of them says what to export")
     if execution is not None and len(ids) != 1:
         raise InvalidArgumentError("--execution is of one instance; name it by its id")
 
     async def lines(client: Client) -> AsyncIterator[str]:
-        found = client.list(
-            status=statuses or None,
-            name=name,
-            id_prefix=prefix,
-            tags=tags,
-            parked=parked or None,
-            include_entities=True,
-        )
+        found = client.list(**wanted)
         async for line in client.export(ids or (found if is_filtered else None), execution_id=execution):
             yield line
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from replayflow.cli import (
     archive,
     check,
+    doctor,
     entity,
     explain,
     group,
@@ -15,6 +16,7 @@ from replayflow.cli import (
     run,
     schedule,
     start,
+    tree,
     verbs,
     worker,
 )
@@ -26,7 +28,9 @@ for command in (
     worker.worker,
     start.start,
     inspect.list_,
+    inspect.count,
     inspect.show,
+    tree.tree,
     inspect.history,
     inspect.result,
     verbs.raise_event,
@@ -42,6 +46,7 @@ for command in (
     entity.entity,
     check.check,
     lint.lint,
+    doctor.doctor,
     explain.explain,
 ):
     main.add_command(command)

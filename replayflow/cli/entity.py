@@ -43,7 +43,7 @@ def entity() -> None:
 def list_(
     name: str | None, prefix: str | None, include_empty: bool, limit: int, store: str | None, as_json: bool
 ) -> None:
-    """List entities, in the order in which they began."""
+    """List entities, in the order of their ids."""
 
     async def read() -> list[EntityState]:
         async with open_client(store) as client:

@@ -21,7 +21,7 @@ from replayflow.errors import FailureDetails, OrchestrationFailed
 
 EXIT_CODES = {
     0: "done; for run and result: the orchestration completed",
-    1: "the orchestration failed, or was terminated or cancelled; check, lint: something is not as it has to be",
+    1: "the orchestration failed, or was terminated or cancelled; check, lint, doctor: something is not as it has to be",
     2: "wrong usage or bad input",
     3: "the store refused: owned by another worker, damaged, newer, full, ...",
     4: "not found: the instance, or the store's file",

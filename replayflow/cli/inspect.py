@@ -1,11 +1,12 @@
-"""The commands that look: list, show, history, result. They change nothing, and create nothing."""
+"""The commands that look: list, count, show, history, result. They change nothing, and create nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -15,17 +16,18 @@ import click
 if TYPE_CHECKING:
     from rich.text import Text
 
-from replayflow.cli import failures, output, values
+from replayflow.cli import failures, output, values, waiting
 from replayflow.cli.access import open_client
-from replayflow.cli.options import store_options, tag_option
+from replayflow.cli.options import filter_options, store_options
+from replayflow.cli.target import load_app
 from replayflow.cli.timeline import about, task_of
-from replayflow.client import Instance, InstancePage, InstanceState
+from replayflow.client import Instance, InstancePage, InstanceState, Wait
+from replayflow.client.finding import Wanted
 from replayflow.core.events import HistoryEvent
-from replayflow.core.instance import Status
 from replayflow.core.map_progress import MapState
 from replayflow.errors import InvalidStateError
+from replayflow.store.base import Grouping
 
-STATUSES = [str(status) for status in Status if status is not Status.CONTINUED_AS_NEW]
 _WIDE_COLUMNS = 100
 
 
@@ -33,51 +35,21 @@ _WIDE_COLUMNS = 100
 
 
 @click.command("list")
-@click.option(
-    "--status",
-    "statuses",
-    multiple=True,
-    type=click.Choice(STATUSES, case_sensitive=False),
-    help="Many times for any of them.",
-)
-@click.option("--name", help="The orchestrator's name.")
-@click.option("--prefix", help="What the id begins with.")
-@tag_option("A tag that it has; many times for all of them.")
-@click.option(
-    "--parked",
-    is_flag=True,
-    help="Only those set aside with a problem: code that does not fit, a compensation that failed for good, what kills its worker.",
-)
-@click.option("--entities", is_flag=True, help="Entities, too.")
+@filter_options
+@click.option("--newest", is_flag=True, help="The newest first.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="How many at most.")
 @click.option("--cursor", help="Where to read on: what the page before ended with.")
 @store_options
-def list_(
-    statuses: Sequence[str],
-    name: str | None,
-    prefix: str | None,
-    tags: dict[str, str],
-    parked: bool,
-    entities: bool,
-    limit: int,
-    cursor: str | None,
-    store: str | None,
-    as_json: bool,
-) -> None:
-    """List instances, in the order of their creation."""
+def list_(wanted: Wanted, newest: bool, limit: int, cursor: str | None, store: str | None, as_json: bool) -> None:
+    """List instances, the oldest first.
+
+    In the order of their creation; with --completed-from or --completed-to of their completion; with nothing but --prefix
+    of their ids.
+    """
 
     async def read() -> InstancePage:
         async with open_client(store) as client:
-            return await client.list_page(
-                status=statuses or None,
-                name=name,
-                id_prefix=prefix,
-                tags=tags,
-                parked=parked or None,
-                include_entities=entities,
-                limit=limit,
-                cursor=cursor,
-            )
+            return await client.list_page(newest_first=newest, limit=limit, cursor=cursor, **wanted)
 
     page = asyncio.run(read())
     if as_json:
@@ -109,7 +81,7 @@ def _draw(page: InstancePage) -> None:
         if state.problem is not None:
             output.note(f"{state.id} is parked: {state.problem}")
     if page.cursor is not None:
-        output.note(f"there are more: --cursor {page.cursor}")
+        output.note(f"there are more: --cursor {shlex.quote(page.cursor)}")
 
 
 def _time(state: InstanceState, now: datetime) -> str:
@@ -117,25 +89,54 @@ def _time(state: InstanceState, now: datetime) -> str:
     return f"took {length}" if state.status.is_finished else f"for {length}"
 
 
+# ---- count -----------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@filter_options
+@click.option("--by", type=click.Choice(["status", "name"]), help="A count for each.  [default: one for all]")
+@store_options
+def count(wanted: Wanted, by: Grouping | None, store: str | None, as_json: bool) -> None:
+    """Count instances."""
+
+    async def read() -> dict[str, int]:
+        async with open_client(store) as client:
+            return await client.count(by=by, **wanted)
+
+    counted = asyncio.run(read())
+    total = sum(counted.values())
+    if as_json:
+        output.document({"total": total, **({} if by is None else {"by": by, "counts": counted})})
+    elif by is None:
+        click.echo(str(total))
+    else:
+        rows = [(f"{number:,}", what) for what, number in counted.items()]
+        output.table(output.console(), ["count", by], [*rows, (f"{total:,}", "in all")], whole=1)
+
+
 # ---- show ------------------------------------------------------------------------------------------------------
 
 
 @click.command()
 @click.argument("id")
+@click.option("--app", "target", metavar="MODULE:APP", help="Its code, which knows what events it waits for.")
 @store_options
-def show(id: str, store: str | None, as_json: bool) -> None:
-    """Show all that is known of an instance."""
+def show(id: str, target: str | None, store: str | None, as_json: bool) -> None:
+    """Show all that is known of an instance, and what it waits for."""
+    app = None if target is None else load_app(target)
 
-    async def read() -> tuple[InstanceState, list[MapState]]:
-        async with open_client(store) as client:
+    async def read() -> tuple[InstanceState, list[MapState], list[Wait]]:
+        async with open_client(store, app) as client:
             instance = client.get(id)
-            return await instance.status(), await instance.maps()
+            return await instance.status(), await instance.maps(), await instance.waits()
 
-    state, maps = asyncio.run(read())
+    state, maps, waits = asyncio.run(read())
     if as_json:
-        output.document(values.state(state) | {"maps": [dataclasses.asdict(one) for one in maps]})
+        shown = {"maps": [dataclasses.asdict(one) for one in maps], "waits": waiting.documents(waits)}
+        output.document(values.state(state) | shown)
         return
-    output.pairs(output.console(), [(label, text) for label, text in [*_lines(state), *_map_lines(maps)] if text])
+    rows = [*_lines(state), *_map_lines(maps), *waiting.lines(waits, id, store, app is not None)]
+    output.pairs(output.console(), [(label, text) for label, text in rows if text])
     if state.failure is not None:
         click.echo("failure")
         click.echo("\n".join(f"  {line}" for line in failures.failure_lines(state.failure)))

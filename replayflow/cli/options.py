@@ -74,10 +74,11 @@ def tag_option(what: str) -> Callable[[F], F]:
 
 
 _STATUSES = [str(status) for status in Status if status is not Status.CONTINUED_AS_NEW]
+_WHEN = "An ISO time with its zone, or -SECONDS from now; -3h, -2d."
 
 
 def filter_options(command: F) -> F:
-    """The options that say which instances, as `wanted`: what `Client.list` and the verbs for many take."""
+    """The options that say which instances, as `wanted`: what `Client.list` takes."""
 
     @functools.wraps(command)
     def with_filter(*args: Any, **given: Any) -> Any:
@@ -86,6 +87,7 @@ def filter_options(command: F) -> F:
             "name": given.pop("name"),
             "id_prefix": given.pop("prefix"),
             "tags": given.pop("tags"),
+            "parent": given.pop("parent"),
             "parked": given.pop("parked") or None,
             "include_entities": given.pop("entities"),
             "created_from": given.pop("created_from"),
@@ -107,18 +109,20 @@ def filter_options(command: F) -> F:
         click.option("--name", help="The orchestrator's name."),
         click.option("--prefix", help="What the id begins with."),
         tag_option("A tag that it has; many times for all of them."),
-        click.option("--parked", is_flag=True, help="Only those set aside with a problem."),
+        click.option("--parent", metavar="ID", help="The instance whose sub-orchestrations they are."),
+        click.option(
+            "--parked",
+            is_flag=True,
+            help="Only those set aside with a problem: code that does not fit, a compensation that failed for good.",
+        ),
         click.option("--entities", is_flag=True, help="Entities, too."),
         *(
-            click.option(f"--{what}", metavar="TIME", callback=_past_moment, help=text)
-            for what, text in (
-                (
-                    "created-from",
-                    "Created then or later: an ISO time with its zone, or how long ago: -90 (seconds), -3h, -2d.",
-                ),
-                ("created-to", "Created before then."),
-                ("completed-from", "Ended then or later."),
-                ("completed-to", "Ended before then."),
+            click.option(f"--{what}-{end}", metavar="TIME", callback=_past_moment, help=f"{text} {_WHEN}")
+            for what, end, text in (
+                ("created", "from", "Created then or later."),
+                ("created", "to", "Created before then."),
+                ("completed", "from", "Ended then or later."),
+                ("completed", "to", "Ended before then."),
             )
         ),
     )
@@ -129,14 +133,17 @@ def _past_moment(_context: click.Context, option: click.Parameter, text: str | N
         return None
     name = f"--{option.name}".replace("_", "-")
     try:
-        moment = datetime.now(UTC) - span(text[1:]) if text.startswith("-") else datetime.fromisoformat(text)
+        if text.startswith("-"):
+            return datetime.now(UTC) - span(text[1:])
+        moment = datetime.fromisoformat(text)
     except (ValueError, OverflowError):
         raise InvalidArgumentError(
-            f"{name} is {text!r:.80}; write an ISO time with its zone, 2030-01-31T08:00:00+01:00, or how long ago: {name} -90, {name} -3h"
+            f"{name} is {text!r:.80}; write an ISO time with its zone, 2030-01-31T08:00:00+01:00, or a time ago: {name} -90, {name} -3h"
         ) from None
     if moment.tzinfo is None:
+        whole = moment.isoformat()
         raise InvalidArgumentError(
-            f"{name} is {text!r}, which has no time zone: write {text}Z for UTC, or {text}+01:00"
+            f"{name} is {text!r}, which has no time zone: write {whole}Z for UTC, or {whole}+01:00"
         )
     return moment
 

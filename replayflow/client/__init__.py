@@ -3,8 +3,27 @@
 from replayflow.client.arguments import instance_id_for
 from replayflow.client.bulk import BulkOutcome
 from replayflow.client.client import Client
+from replayflow.client.doctor import Examination, Finding, Patience
 from replayflow.client.finding import Wanted
 from replayflow.client.handle import Instance
+from replayflow.client.tree import InstanceTree, Lineage
 from replayflow.client.views import InstancePage, InstanceState
+from replayflow.client.waits import Wait
+from replayflow.core.waits import WaitKind
 
-__all__ = ["BulkOutcome", "Client", "Instance", "InstancePage", "InstanceState", "Wanted", "instance_id_for"]
+__all__ = [
+    "BulkOutcome",
+    "Client",
+    "Examination",
+    "Finding",
+    "Instance",
+    "InstancePage",
+    "InstanceState",
+    "InstanceTree",
+    "Lineage",
+    "Patience",
+    "Wait",
+    "WaitKind",
+    "Wanted",
+    "instance_id_for",
+]

@@ -8,11 +8,14 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from replayflow.client.grouping import Grouping
+from replayflow.client.waits import Wait, waits
 from replayflow.clock import Clock
+from replayflow.codec import Codec
 from replayflow.core import events
 from replayflow.core.commit import Ending, Message
 from replayflow.core.events import HistoryEvent, OrchestratorStarted
 from replayflow.errors import InstanceNotFoundError
+from replayflow.registry import App
 from replayflow.store import Store
 from replayflow.store.base import Create, InstanceRecord, Outcome, Post, Purge
 
@@ -36,6 +39,7 @@ class Access:
         self.clock = clock
         self._grouping = Grouping(store)
         self._door = door
+        self._clock = clock
 
     async def submit(self, operation: Create | Post | Purge) -> Outcome:
         """The operation is durable, or refused with the outcome's error."""
@@ -61,6 +65,17 @@ class Access:
         if record is None:
             raise InstanceNotFoundError(f"no instance '{instance_id}' is in the hub {self.store.url}")
         return record
+
+    async def waits(self, instance_id: str, codec: Codec, app: App | None) -> list[Wait]:
+        """What the instance waits for.
+
+        Raises:
+            InstanceNotFoundError: there is none.
+        """
+        found = await waits(self.store, codec, app, instance_id, self._clock.now())
+        if found is None:
+            raise InstanceNotFoundError(f"no instance '{instance_id}' is in the hub {self.store.url}")
+        return found[1]
 
     async def end(self, instance_id: str, timeout: float | None) -> InstanceRecord | Ending:
         """How the instance ended, when it has."""

@@ -6,7 +6,7 @@ any crash (I6); what it refuses, it refuses before anything is written (I11).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -15,17 +15,17 @@ from typing import Any, Self, TypeVar, overload
 from replayflow.archive.verbs import ArchiveVerbs
 from replayflow.client.access import Access, Door
 from replayflow.client.bulk import BulkVerbs
-from replayflow.client.finding import filter_of
+from replayflow.client.doctor import DoctorVerbs
+from replayflow.client.finding import FindingVerbs
 from replayflow.client.handle import Instance
 from replayflow.client.signalling import SignalVerbs
 from replayflow.client.starting import creation
-from replayflow.client.views import InstancePage, InstanceState, Views
+from replayflow.client.views import Views
 from replayflow.clock import Clock, SystemClock
 from replayflow.codec import Codec
 from replayflow.core.context import OrchestrationContext
 from replayflow.core.definitions import version_mismatch
 from replayflow.core.ids import check_version
-from replayflow.core.instance import Status
 from replayflow.core.signatures import OWN_PREFIX
 from replayflow.core.tasks import Orchestration
 from replayflow.entities import EntityVerbs
@@ -37,10 +37,9 @@ from replayflow.store.base import Create, OnExisting, Outcome, Post
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741
-PAGE_SIZE = 200
 
 
-class Client(ScheduleVerbs, EntityVerbs, SignalVerbs, BulkVerbs, ArchiveVerbs):
+class Client(FindingVerbs, DoctorVerbs, ScheduleVerbs, EntityVerbs, SignalVerbs, BulkVerbs, ArchiveVerbs):
     """Asks a hub for work. `async with Client("orders.db") as client`, from any process; or `hub.client`.
 
     With an `app` it refuses names that the app lacks and rebuilds results by its annotations; without one it takes any name. `default_version` is for
@@ -160,89 +159,6 @@ class Client(ScheduleVerbs, EntityVerbs, SignalVerbs, BulkVerbs, ArchiveVerbs):
     def get(self, instance_id: str) -> Instance[Any]:
         """The handle of an instance. Whether there is one shows when the handle is used."""
         return self._handle(instance_id, Any)
-
-    # ---- listing
-
-    async def list(
-        self,
-        *,
-        status: Status | str | Iterable[Status | str] | None = None,
-        name: str | None = None,
-        id_prefix: str | None = None,
-        tags: Mapping[str, str] | None = None,
-        created_from: datetime | None = None,
-        created_to: datetime | None = None,
-        completed_from: datetime | None = None,
-        completed_to: datetime | None = None,
-        parked: bool | None = None,
-        include_entities: bool = False,
-    ) -> AsyncIterator[InstanceState]:
-        """All instances that fit, in the order of their creation, read page by page. Entities are left out unless they are asked for.
-
-        Raises:
-            InvalidArgumentError: a status or a time that is none.
-        """
-        cursor: str | None = None
-        while True:
-            page = await self.list_page(
-                status=status,
-                name=name,
-                id_prefix=id_prefix,
-                tags=tags,
-                created_from=created_from,
-                created_to=created_to,
-                completed_from=completed_from,
-                completed_to=completed_to,
-                parked=parked,
-                include_entities=include_entities,
-                limit=PAGE_SIZE,
-                cursor=cursor,
-            )
-            for state in page.states:
-                yield state
-            cursor = page.cursor
-            if cursor is None:
-                return
-
-    async def list_page(
-        self,
-        *,
-        status: Status | str | Iterable[Status | str] | None = None,
-        name: str | None = None,
-        id_prefix: str | None = None,
-        tags: Mapping[str, str] | None = None,
-        created_from: datetime | None = None,
-        created_to: datetime | None = None,
-        completed_from: datetime | None = None,
-        completed_to: datetime | None = None,
-        parked: bool | None = None,
-        include_entities: bool = False,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> InstancePage:
-        """At most `limit` of the instances that fit, and where to read on.
-
-        Raises:
-            InvalidArgumentError: a status, a time, a limit or a cursor that is none.
-        """
-        if limit < 1:
-            raise InvalidArgumentError(f"limit is {limit}; a page has at least one place")
-        wanted = filter_of(
-            {
-                "status": status,
-                "name": name,
-                "id_prefix": id_prefix,
-                "tags": tags,
-                "created_from": created_from,
-                "created_to": created_to,
-                "completed_from": completed_from,
-                "completed_to": completed_to,
-                "parked": parked,
-                "include_entities": include_entities,
-            }
-        )
-        page = await self._store.page(wanted, limit, cursor)
-        return InstancePage([self._views.state(record) for record in page.records], page.cursor)
 
     # ---- what this and the verbs of schedules and entities rest on
 

@@ -9,7 +9,9 @@ from typing import Any, Generic, TypeVar
 from replayflow.client.access import Access
 from replayflow.client.arguments import event_of, seconds
 from replayflow.client.purging import purge_one
+from replayflow.client.tree import Lineage, lineage
 from replayflow.client.views import InstanceState, Views
+from replayflow.client.waits import Wait
 from replayflow.codec import Codec
 from replayflow.core import admission, events, rows
 from replayflow.core.commit import Ending
@@ -173,6 +175,27 @@ class Instance(Generic[T]):
         async for event in self._access.history(self.id, None):
             states.take(event)
         return states.now()
+
+    async def waits(self) -> list[Wait]:
+        """What the instance waits for, and since when: first what is not of its own making (no worker, a problem, a suspension, messages that it has
+        not taken in), then its tasks in the order in which they were asked for; nothing when it has finished.
+
+        Which events it listens for is known to its code alone: a client with an app runs that over the history, as every replay does, in a thread.
+        Reads the instance's history.
+        """
+        return await self._access.waits(self.id, self._codec, self._views.app)
+
+    async def tree(self, *, depth: int = 10, children_max: int = 20) -> Lineage:
+        """The instance with its sub-orchestrations, so many generations deep, and with its ancestors.
+
+        Of each instance at most `children_max` children are shown, those that need a look before those that completed; the others are counted.
+
+        Raises:
+            InvalidArgumentError: `depth` or `children_max` is negative.
+        """
+        if depth < 0 or children_max < 0:
+            raise InvalidArgumentError(f"depth is {depth} and children_max {children_max}; neither is less than 0")
+        return await lineage(self._access.store, self._views, await self._access.record(self.id), depth, children_max)
 
     async def _open(self, verb: str) -> InstanceRecord:
         record = await self._access.record(self.id)

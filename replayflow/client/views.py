@@ -58,6 +58,11 @@ class Views:
         self._codec = codec
         self._app = app
 
+    @property
+    def app(self) -> App | None:
+        """The app whose annotations are followed."""
+        return self._app
+
     def with_values(self, event: HistoryEvent) -> HistoryEvent:
         """The event with its payloads decoded, as users see it."""
         for name in ("input", "result", "custom_status", "output", "state", "value", "detail"):

@@ -255,6 +255,12 @@ class Replay:
         task = self.decisions.open.get(task_id)
         return None if task is None else task.predicate
 
+    def standing(self) -> tuple[list[Pending[Any]], str]:
+        """What the code waits for right now, and the line at which it does; nothing and no line where it has ended."""
+        if self._blocked_on is None:
+            return [], ""
+        return list(leaves(self._blocked_on)), self._line()
+
     def stands(self) -> str:
         """Where the code is, in words: at its end, or at the line where it waits."""
         if self.outcome is not None:

@@ -210,10 +210,15 @@ class InstanceFilter(Struct, frozen=True):
 
     @property
     def order(self) -> Order:
-        """What a listing by this filter is sorted by. An index in that order finds what fits, however much of it there is."""
+        """What a listing by this filter is sorted by: the end, where a window of it is given; the id, where ids are all that is asked of; else the
+        beginning. So an index in that order finds what fits, however much of it there is.
+        """
         if self.completed_from is not None or self.completed_to is not None:
             return "completed"
-        return "id" if self.id_prefix or self.is_entity else "created"
+        is_of_ids = (self.id_prefix or self.is_entity) and self == InstanceFilter(
+            id_prefix=self.id_prefix, is_entity=self.is_entity
+        )
+        return "id" if is_of_ids else "created"
 
 
 class Page(Struct):

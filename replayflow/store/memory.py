@@ -610,12 +610,9 @@ def _show(record: InstanceRecord, state: RowState) -> None:
 
 def _place(kept: _Kept, order: Order) -> Place:
     record = kept.record
-    positions: dict[Order, int | str | None] = {
-        "id": record.instance_id,
-        "created": record.created_at,
-        "completed": record.completed_at,
-    }
-    at = positions[order]
+    at: int | str | None = record.instance_id
+    if order != "id":
+        at = record.created_at if order == "created" else record.completed_at
     assert at is not None  # noqa: S101 - what fits a filter by the end has ended
     return Place(at, kept.key)
 

@@ -403,7 +403,7 @@ async def test_entities_are_listed_by_name_and_key(place: Place) -> None:
         async def ids(**wanted: Any) -> list[str]:
             return [shown.id async for shown in hub.client.list_entities(**wanted)]
 
-        assert await ids() == ["@register@a1", "@register@a2", "@register@b", "@plain@a1"]
+        assert await ids() == ["@plain@a1", "@register@a1", "@register@a2", "@register@b"]
         assert await ids(name="Register") == ["@register@a1", "@register@a2", "@register@b"]
         assert await ids(name="register", key_prefix="a") == ["@register@a1", "@register@a2"]
         assert "@register@none" in await ids(include_empty=True)

@@ -18,7 +18,18 @@ from replayflow.core.commit import Commit, Message, RowState, Start
 from replayflow.core.instance import Status
 from replayflow.errors import StoreError
 from replayflow.store import MemoryStore, SqliteStore, Store
-from replayflow.store.base import Create, InstanceFilter, OnExisting, Operation, Outcome, Park, Post, Purge, Trim
+from replayflow.store.base import (
+    Create,
+    Grouping,
+    InstanceFilter,
+    OnExisting,
+    Operation,
+    Outcome,
+    Park,
+    Post,
+    Purge,
+    Trim,
+)
 from tests.store.builders import EVERYTHING, OWNER
 
 T = TypeVar("T")
@@ -53,8 +64,9 @@ filters = st.builds(
     st.none() | st.integers(0, 60),
     st.none() | st.booleans(),
     st.none() | st.booleans(),
-    st.none() | st.integers(0, 9),
-    st.none() | st.integers(0, 9),
+    st.none() | st.none() | st.integers(0, 9),
+    st.none() | st.none() | st.integers(0, 9),
+    st.none() | st.none() | ids,
 )
 
 
@@ -210,14 +222,18 @@ class TwoStores(RuleBasedStateMachine):
 
     # ---- what both show
 
-    @rule(wanted=filters, limit=st.integers(1, 4))
-    def list(self, wanted: InstanceFilter, limit: int) -> None:
+    @rule(wanted=filters, limit=st.integers(1, 4), latest_first=st.booleans())
+    def list(self, wanted: InstanceFilter, limit: int, latest_first: bool) -> None:
         cursor: str | None = None
         while True:
-            page = self.both(lambda store, cursor=cursor: store.page(wanted, limit, cursor))
+            page = self.both(lambda store, cursor=cursor: store.page(wanted, limit, cursor, latest_first))
             cursor = page.cursor
             if cursor is None:
                 return
+
+    @rule(wanted=filters, by=st.sampled_from([None, "status", "name"]))
+    def count(self, wanted: InstanceFilter, by: Grouping | None) -> None:
+        self.both(lambda store: store.count(wanted, by))
 
     @rule(after=st.none() | st.tuples(st.integers(0, 3), st.integers(-1, 6)), limit=st.integers(1, 4))
     def wake(self, after: tuple[int, int] | None, limit: int) -> None:

@@ -1,7 +1,8 @@
 """Finding instances: pages and counts of those that fit a filter, by indexes.
 
 1. Nothing is sorted but what is few: a *walk* gives the places of candidates in order, by an index. Where several indexes serve the filter, each is
-   asked for its first few, and the one that has the least is walked; if it has few in all, its order does not matter.
+   asked how many it has, up to a bound: one that has few is walked alone, whatever its order. Else those in the right order are walked together:
+   what lies between two places of one of them is passed over in the others.
 2. What a walk gives is held against the whole filter (`fitting`): a walk may give too many, and never too few.
 """
 
@@ -32,6 +33,7 @@ from replayflow.store.base import (
 from replayflow.store.sqlite.reading import as_record, rows
 
 FEW = 1_000
+MANY = 20_000
 _COUNTED_TOGETHER = 5_000
 _FIRST, _LAST = -(2**63), 2**63 - 1
 _FIRST_ID = ""
@@ -114,14 +116,17 @@ class _Search:
         if len(walks) == 1:
             yield from self._walked(walks[0], after, at_once)
             return
-        first = [(walk, self._some(walk, after if walk.order == order else None, FEW)) for walk in walks]
-        best, places = min(first, key=lambda one: len(one[1]))
-        if len(places) < FEW:
-            yield places if best.order == order else self._in_order(places, order, after)
+        own = [walk for walk in walks if walk.order == order]
+        others = [walk for walk in walks if walk.order != order]
+        size, few = min(((self._size(walk, after, FEW), walk) for walk in own), key=itemgetter(0))
+        if size < FEW:
+            yield from self._walked(few, after, FEW)
             return
-        best, places = next(one for one in first if one[0].order == order)
-        yield places
-        yield from self._walked(best, places[-1], FEW)
+        for other in others:
+            if self._size(other, None, MANY) < MANY:
+                yield from _chunks(self._in_order(self._some(other, None, MANY), order, after))
+                return
+        yield from self._together(own, after)
 
     def fitting(self, places: list[Place], limit: int) -> list[tuple[Place, Any]]:
         """Of the candidates those that fit, in the same order, at most so many."""
@@ -144,18 +149,49 @@ class _Search:
                 return
             after, at_once = places[-1], FEW
 
+    def _together(self, walks: list[Walk], after: Place | None) -> Iterator[list[Place]]:
+        """The places that all the walks have, which have one order. What lies between two places of one of them is passed over in the others."""
+        while True:
+            found = [self._some(walk, after, FEW) for walk in walks]
+            if not all(found):
+                return
+            latest = (min if self._latest_first else max)(places[0] for places in found)
+            if any(self._is_behind(latest, places[-1]) for places in found):
+                after = Place(latest.at, latest.key + (1 if self._latest_first else -1))
+                continue
+            shared = set(found[0]).intersection(*found[1:])
+            yield [place for place in found[0] if place in shared]
+            ends = [places[-1] for places in found if len(places) == FEW]
+            if not ends:
+                return
+            after = (max if self._latest_first else min)(ends)
+
+    def _is_behind(self, place: Place, other: Place) -> bool:
+        return place < other if self._latest_first else place > other
+
+    def _size(self, walk: Walk, after: Place | None, limit: int) -> int:
+        """How many places the walk has, if they are no more than the limit."""
+        statement = f"{walk.name} {'back' if self._latest_first else 'forward'} size"
+        given = self._given(walk, after, limit)
+        sizes = [rows(self._connection, statement, {**given, **search}) for search in walk.searches]
+        return sum(found[0][0] for found in sizes if found)
+
     def _some(self, walk: Walk, after: Place | None, limit: int) -> list[Place]:
+        statement = f"{walk.name} {'back' if self._latest_first else 'forward'}"
+        given = self._given(walk, after, limit)
+        found = [rows(self._connection, statement, {**given, **search}) for search in walk.searches]
+        merged = found[0] if len(found) == 1 else heapq.merge(*found, reverse=self._latest_first)
+        return [Place(*row) for row in islice(merged, limit)]
+
+    def _given(self, walk: Walk, after: Place | None, limit: int) -> dict[str, object]:
+        """What binds a walk to the filter's bounds, from behind the place."""
         back = self._latest_first
         start, end = _bounds(walk.order, self._wanted)
         if back and (after is None or not _is_before(after.at, end)):
             after = Place(end, _FIRST)
         elif after is None or (not back and _is_before(after.at, start)):
             after = Place(start, _FIRST)
-        given = {"at": after.at, "key": after.key, "start": start, "end": end, "limit": limit}
-        statement = f"{walk.name} {'back' if back else 'forward'}"
-        found = [rows(self._connection, statement, {**given, **search}) for search in walk.searches]
-        merged = found[0] if len(found) == 1 else heapq.merge(*found, reverse=back)
-        return [Place(*row) for row in islice(merged, limit)]
+        return {"at": after.at, "key": after.key, "start": start, "end": end, "limit": limit}
 
     def _in_order(self, places: list[Place], order: Order, after: Place | None) -> list[Place]:
         """The places of the same instances in another order; those that have no place in it are left out."""
@@ -168,6 +204,12 @@ class _Search:
         return [place for place in found if (place < after if self._latest_first else place > after)]
 
 
+def _chunks(places: list[Place]) -> Iterator[list[Place]]:
+    """The places, some at a time: who has found enough reads no further."""
+    for start in range(0, len(places), FEW):
+        yield places[start : start + FEW]
+
+
 def _is_before(at: Any, other: Any) -> bool:
     """Whether the position comes before the other one, which may be the one behind all."""
     return isinstance(other, bytes) or bool(at < other)
@@ -175,7 +217,7 @@ def _is_before(at: Any, other: Any) -> bool:
 
 def _walks(wanted: InstanceFilter) -> list[Walk]:
     """All indexes that serve the filter; at least one of them in its order."""
-    kinds = [{"is_entity": value} for value in _entity_values(wanted)]
+    kinds: list[dict[str, object]] = [{"is_entity": value} for value in _entity_values(wanted)]
     order = wanted.order
     walks: list[Walk] = []
     if order == "completed":

@@ -96,10 +96,9 @@ def arrived(connection: sqlite3.Connection, after: int, limit: int) -> list[Deli
 def waiting(connection: sqlite3.Connection, instance_id: str | None, limit: int) -> list[Waiting]:
     """The messages in one inbox, or in any, the oldest first."""
     statement, whose = ("waiting_since", 0) if instance_id is None else ("waiting_for", instance_id)
-    found = rows(connection, statement, (whose, limit))
     return [
         Waiting(number, id, event, at, bool(is_control), bool(takes))
-        for number, id, event, at, is_control, takes in found
+        for number, id, event, at, is_control, takes in rows(connection, statement, (whose, limit))
     ]
 
 

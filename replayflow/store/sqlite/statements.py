@@ -1,7 +1,8 @@
 """The SQL of the store, by name: `statements.sql` beside this file is the one place where it is written.
 
-A `walk` is a statement for each way through an index, `NAME forward` and `NAME back`: from the place `(:at, :key)`, which is left out, to the
-position `:end` (forward, left out) or `:start` (back). A `part` is the text that stands for its name in braces.
+A `walk` becomes a statement for each way through an index, `NAME forward` and `NAME back`: from the place `(:at, :key)`, which is left out, to
+the position `:end` (forward, left out) or `:start` (back); and, with `size` behind the name, how many places
+that gives. A `part` is the text that stands for its name in braces.
 
 A statement whose name has a row behind it, `(?, nullif(?, ''))`, takes many rows of that form. SQLite hands the interpreter's lock to and fro with
 every statement, and whoever wants it back waits beside a busy event loop: a thousand rows go in by ten statements of many rows each.
@@ -52,7 +53,9 @@ def _read() -> tuple[dict[str, str], dict[str, Rows]]:
     many: dict[str, Rows] = {}
     for kind, name, row, text in each:
         if kind == "walk":
-            plain[f"{name} forward"], plain[f"{name} back"] = _both_ways(text)
+            for way, statement in zip(("forward", "back"), _both_ways(text), strict=True):
+                plain[f"{name} {way}"] = statement
+                plain[f"{name} {way} size"] = f"SELECT count(*) FROM (\n{statement})"  # noqa: S608 - put together once, from our own
         elif row:
             many[name] = Rows(text, row)
         elif kind == "name":
