@@ -22,6 +22,11 @@ character, with `InvalidArgumentError`; a value larger than the store can hold w
 it. When an execution gives way to the next, its start takes its place in the history, and the next one's numbers go on from there. Of an instance
 whose commit `forgets_past` the executions before the one that ends are gone then, with their pieces (I10: this is retention).
 
+**Large payloads.** Events and payloads cross the port whole. What is longer than the store's limit is kept out of line, once for all who refer to
+it, in the same transaction as what refers to it first, and goes with the last that does: the contents of a hub are those that something in it
+refers to, no more and no less. `get` and `page` leave references where they stand (`codec/reference.py`), and `fetch` gives what they stand for;
+`load` reads what a replay and the next episode need. A start or a message may pass on a reference; where its content has gone it is refused.
+
 **Removal.** A commit that `removes` takes its instance out of the store, with its history, keys and all, if after it nothing is left in the inbox;
 else the instance stays, as the commit left it. The id is free afterwards.
 """
@@ -253,11 +258,11 @@ class Store(Protocol):
         ...
 
     async def get(self, instance_id: str) -> InstanceRecord | None:
-        """The instance's row; None where there is none."""
+        """The instance's row; None where there is none. Large payloads in it are references."""
         ...
 
     async def page(self, wanted: InstanceFilter, limit: int, cursor: str | None = None) -> Page:
-        """At most `limit` instances, one at least, in the order in which their ids were first created, from where `cursor` says.
+        """At most `limit` instances, one at least, in the order in which their ids were first created, from where `cursor` says; as `get` has them.
 
         Raises:
             InvalidArgumentError: the cursor is none that a page gave.
@@ -266,6 +271,14 @@ class Store(Protocol):
 
     async def history(self, instance_id: str, execution_id: str | None = None) -> list[bytes]:
         """The pieces of an execution (the present one without an id), its start first; empty where there is none."""
+        ...
+
+    async def fetch(self, references: Sequence[bytes]) -> list[bytes]:
+        """The payloads that the references stand for, in their order.
+
+        Raises:
+            StoreCorruptError: one is not there, or has other bytes than the reference says.
+        """
         ...
 
     async def wakes(self, after: tuple[int, int] | None, limit: int) -> list[Wake]:

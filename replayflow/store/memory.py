@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
+from replayflow.codec import LARGE_OVER_BYTES
+from replayflow.codec.reference import digest_of
 from replayflow.core.commit import Commit, Message, RowState, Start
 from replayflow.core.ids import is_unicode
 from replayflow.core.instance import Status
@@ -39,6 +42,16 @@ from replayflow.store.base import (
     Wake,
     position_of,
 )
+from replayflow.store.large import (
+    Outgoing,
+    checked_limit,
+    fill,
+    fill_all,
+    fill_delivery,
+    fill_loaded,
+    fill_start,
+    references_in,
+)
 
 
 @dataclass(slots=True)
@@ -63,6 +76,13 @@ class _Kept:
             set(self.dedupe_keys),
         )
 
+    def references(self) -> set[bytes]:
+        """All that is stored of the instance refers to."""
+        record = self.record
+        stored = [record.start, record.custom_status, record.output, record.orphans, *self.pieces.values()]
+        stored += [delivery.event for delivery in self.inbox.values()]
+        return {reference for one in stored if one is not None for reference in references_in(one)}
+
     @property
     def takes_messages(self) -> bool:
         return self.record.status is not Status.SUSPENDED and self.record.problem is None
@@ -75,8 +95,10 @@ class _Kept:
 class MemoryStore:
     """A hub that lives as long as this object, whether open or not: for tests, and for work that nobody will miss."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, large_over_bytes: int = LARGE_OVER_BYTES) -> None:
         self.url = "memory://"
+        self._large_over_bytes = checked_limit(large_over_bytes)
+        self._contents: dict[bytes, bytes] = {}
         self._instances: dict[str, _Kept] = {}
         self._keys = itertools.count(1)
         self._numbers = itertools.count(1)
@@ -124,14 +146,26 @@ class MemoryStore:
         self._check_open()
         if epoch is not None and epoch != self._epoch:
             raise LeaseLostError(f"the hub {self.url} has another owner by now: epoch {self._epoch}, not {epoch}")
-        group = _Group(self._instances, self._keys, self._numbers, nudges=epoch is None)
+        outgoing = Outgoing(self._large_over_bytes)
+        group = _Group(self._instances, self._keys, self._numbers, outgoing, self._contents, nudges=epoch is None)
         outcomes = [group.apply(operation) for operation in operations]
         self._instances.update(group.touched)
         for instance_id in group.removed:
             self._instances.pop(instance_id, None)
+        self._contents.update(outgoing.contents)
+        if self._contents:
+            self._drop_unused()
         for changed in list(self._subscribers):
             asyncio.get_running_loop().call_soon(changed)
         return outcomes
+
+    def _drop_unused(self) -> None:
+        """What nothing refers to any more goes: counted anew each time, as a specification may."""
+        used = {digest_of(reference) for kept in self._instances.values() for reference in kept.references()}
+        self._contents = {digest: content for digest, content in self._contents.items() if digest in used}
+
+    def _fetch(self, digests: Iterable[bytes]) -> dict[bytes, bytes]:
+        return {digest: self._contents[digest] for digest in digests if digest in self._contents}
 
     async def keep_code(self, digests: Mapping[str, str], epoch: int) -> None:
         self._check_open()
@@ -148,7 +182,7 @@ class MemoryStore:
     async def load(self, instance_ids: Sequence[str]) -> list[Loaded]:
         self._check_open()
         found = [self._instances[id] for id in dict.fromkeys(instance_ids) if id in self._instances]
-        return [
+        loaded = [
             Loaded(
                 replace(kept.record),
                 b"".join(kept.pieces[n] for n in numbers),
@@ -158,6 +192,13 @@ class MemoryStore:
             for kept in found
             for numbers in [sorted(n for n in kept.pieces if n > kept.record.start_number)]
         ]
+        for one in loaded:
+            fill_loaded(one, self._fetch)
+        return loaded
+
+    async def fetch(self, references: Sequence[bytes]) -> list[bytes]:
+        self._check_open()
+        return fill_all(references, self._fetch)
 
     async def get(self, instance_id: str) -> InstanceRecord | None:
         self._check_open()
@@ -181,12 +222,13 @@ class MemoryStore:
             return []
         record = kept.record
         if execution_id is None or execution_id == record.execution_id:
-            return [record.start, *(kept.pieces[n] for n in sorted(kept.pieces) if n > record.start_number)]
+            present = [record.start, *(kept.pieces[n] for n in sorted(kept.pieces) if n > record.start_number)]
+            return [fill(piece, self._fetch) for piece in present]
         first = kept.executions.get(execution_id)
         if first is None:
             return []
         end = min((n for n in kept.executions.values() if n > first), default=record.start_number)
-        return [kept.pieces[n] for n in sorted(kept.pieces) if first <= n < end]
+        return [fill(kept.pieces[n], self._fetch) for n in sorted(kept.pieces) if first <= n < end]
 
     async def wakes(self, after: tuple[int, int] | None, limit: int) -> list[Wake]:
         self._check_open()
@@ -202,7 +244,9 @@ class MemoryStore:
         found: list[Delivery] = []
         for kept in self._instances.values():
             found += [
-                replace(d, takes_messages=kept.takes_messages) for number, d in kept.inbox.items() if number > after
+                fill_delivery(replace(d, takes_messages=kept.takes_messages), self._fetch)
+                for number, d in kept.inbox.items()
+                if number > after
             ]
         return sorted(found, key=lambda delivery: delivery.number)[:limit]
 
@@ -211,9 +255,17 @@ class _Group:
     """One transaction: `touched` has the instances as they will be, `removed` the ids of those that will be no more."""
 
     def __init__(
-        self, instances: dict[str, _Kept], keys: itertools.count[int], numbers: itertools.count[int], nudges: bool
+        self,
+        instances: dict[str, _Kept],
+        keys: itertools.count[int],
+        numbers: itertools.count[int],
+        outgoing: Outgoing,
+        contents: Mapping[bytes, bytes],
+        nudges: bool,
     ) -> None:
         self._nudges = nudges
+        self._outgoing = outgoing
+        self._contents = contents
         self._instances = instances
         self._keys = keys
         self._numbers = numbers
@@ -221,6 +273,9 @@ class _Group:
         self.removed: set[str] = set()
 
     def apply(self, operation: Operation) -> Outcome:
+        if self._refers_to_nothing(operation):
+            gone = InvalidArgumentError("it refers to a large payload that is in the hub no longer")
+            return Outcome(error=gone)
         match operation:
             case Create():
                 return self._create(operation)
@@ -230,6 +285,15 @@ class _Group:
                 return self._commit(operation)
             case Park():
                 return self._park(operation)
+
+    def _refers_to_nothing(self, operation: Operation) -> bool:
+        """Whether a start or a message passes on a reference to what is not there."""
+        passed_on = {digest_of(r) for events in _events_of(operation) for r in references_in(events)}
+        return any(d not in self._contents and d not in self._outgoing.contents for d in passed_on)
+
+    def _fetch(self, digests: Iterable[bytes]) -> dict[bytes, bytes]:
+        known = ChainMap(self._outgoing.contents, dict(self._contents))
+        return {digest: known[digest] for digest in digests}
 
     def _find(self, instance_id: str) -> _Kept | None:
         kept = self.touched.get(instance_id)
@@ -303,10 +367,10 @@ class _Group:
             outcome.error = unstorable
             return outcome
         if commit.chunk is not None:
-            kept.pieces[commit.sequence] = commit.chunk
+            kept.pieces[commit.sequence] = self._outgoing.events(commit.chunk, 0)
             kept.record.updated_at = max(commit.at, kept.record.created_at)
         if commit.state is not None:
-            _show(kept.record, commit.state)
+            self._show(kept, commit.state)
         for number in commit.consumed:
             kept.inbox.pop(number, None)
         if commit.next_start is not None:
@@ -346,7 +410,7 @@ class _Group:
                 name=start.name,
                 version=start.version,
                 status=Status.PENDING,
-                start=start.event,
+                start=self._outgoing.events(start.event, 0),
                 start_number=0,
                 wake_at=start.wake_at,
                 created_at=start.created_at,
@@ -355,7 +419,7 @@ class _Group:
                 tags=start.tags,
             ),
         )
-        outcome.started.append(start)
+        outcome.started.append(fill_start(start, self._fetch))
         return kept
 
     def _succeed(self, kept: _Kept, start: Start) -> None:
@@ -372,7 +436,7 @@ class _Group:
             name=start.name,
             version=start.version,
             status=Status.PENDING,
-            start=start.event,
+            start=self._outgoing.events(start.event, 0),
             start_number=max(kept.pieces) + 1,
             wake_at=start.wake_at,
             created_at=record.created_at if continues else start.created_at,
@@ -408,8 +472,22 @@ class _Group:
         kept = self._find(delivery.instance_id)
         assert kept is not None  # noqa: S101 - the caller has looked
         delivery.takes_messages = kept.takes_messages
-        kept.inbox[delivery.number] = delivery
-        outcome.deliveries.append(delivery)
+        kept.inbox[delivery.number] = replace(delivery, event=self._stored(delivery.event))
+        outcome.deliveries.append(fill_delivery(delivery, self._fetch))
+
+    def _stored(self, event: bytes | None) -> bytes | None:
+        return None if event is None else self._outgoing.events(event, 0)
+
+    def _show(self, kept: _Kept, state: RowState) -> None:
+        record = kept.record
+        record.status = state.status
+        record.wake_at = state.wake_at
+        record.custom_status = self._outgoing.payload(state.custom_status, 0)
+        record.output = self._outgoing.payload(state.output, 0)
+        record.failure = state.failure
+        record.completed_at = state.completed_at
+        record.orphans = self._stored(state.orphans)
+        record.progress = state.progress
 
 
 def _forget_past(kept: _Kept) -> None:
@@ -431,15 +509,30 @@ def _unstorable(start: Start) -> InvalidArgumentError | None:
     return None
 
 
-def _show(record: InstanceRecord, state: RowState) -> None:
-    record.status = state.status
-    record.wake_at = state.wake_at
-    record.custom_status = state.custom_status
-    record.output = state.output
-    record.failure = state.failure
-    record.completed_at = state.completed_at
-    record.orphans = state.orphans
-    record.progress = state.progress
+def _events_of(operation: Operation) -> Iterator[bytes]:
+    """The encoded events of all starts and messages that the operation has."""
+    starts: list[Start] = []
+    messages: list[Message] = []
+    match operation:
+        case Create():
+            starts.append(operation.start)
+        case Post():
+            messages.append(operation.message)
+        case Commit():
+            starts += operation.starts
+            messages += operation.messages
+            if operation.next_start is not None:
+                starts.append(operation.next_start)
+        case Park():
+            messages += operation.messages
+    for start in starts:
+        yield start.event
+        if start.if_taken is not None:
+            messages.append(start.if_taken)
+    for message in messages:
+        yield message.event
+        if message.start is not None:
+            yield message.start.event
 
 
 def _fits(record: InstanceRecord, wanted: InstanceFilter) -> bool:

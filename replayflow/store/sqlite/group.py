@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from replayflow.codec.reference import may_refer
 from replayflow.core.commit import Commit, Message, Start
 from replayflow.core.instance import Status
 from replayflow.errors import (
@@ -23,6 +24,8 @@ from replayflow.errors import (
     PayloadTooLargeError,
 )
 from replayflow.store.base import ACCEPTED, Create, Delivery, Operation, Outcome, Park, Post
+from replayflow.store.large import Outgoing, fill_delivery, fill_start
+from replayflow.store.sqlite import contents
 from replayflow.store.sqlite.connection import in_transaction
 from replayflow.store.sqlite.statements import NO_BLOB, NO_NUMBER, NO_TEXT, ROWS, SQL
 
@@ -78,30 +81,37 @@ def write_group(
     epoch: int | None,
     url: str,
     remembered: Remembered,
+    large_over_bytes: int,
 ) -> list[Outcome]:
-    """The operations as one transaction; an outcome for each.
+    """The operations as one transaction; an outcome for each. Payloads of more than `large_over_bytes` are kept out of line.
 
     Raises:
         LeaseLostError: the hub's epoch is another; nothing was written.
     """
     try:
-        return in_transaction(connection, Group(operations, epoch, url, remembered).write)
+        return in_transaction(connection, Group(operations, epoch, url, large_over_bytes, remembered).write)
     except BaseException as error:
         remembered.forget()
         if not isinstance(error, _UNSTORABLE):
             raise
         # Nothing was written. SQLite does not say whose value it was: again, so that only the operation that has it is refused.
-        return in_transaction(connection, lambda connection: _one_by_one(connection, operations, epoch, url))
+        return in_transaction(
+            connection, lambda connection: _one_by_one(connection, operations, epoch, url, large_over_bytes)
+        )
 
 
 def _one_by_one(
-    connection: sqlite3.Connection, operations: Sequence[Operation], epoch: int | None, url: str
+    connection: sqlite3.Connection,
+    operations: Sequence[Operation],
+    epoch: int | None,
+    url: str,
+    large_over_bytes: int,
 ) -> list[Outcome]:
     outcomes: list[Outcome] = []
     for operation in operations:
         connection.execute("SAVEPOINT operation")
         try:
-            outcomes += Group([operation], epoch, url).write(connection)
+            outcomes += Group([operation], epoch, url, large_over_bytes).write(connection)
         except _UNSTORABLE as error:
             connection.execute("ROLLBACK TO operation")
             id = next(_touched([operation]))
@@ -115,7 +125,12 @@ class Group:
     """The transaction's work: `Group(...).write(connection)` between BEGIN and COMMIT."""
 
     def __init__(
-        self, operations: Sequence[Operation], epoch: int | None, url: str, remembered: Remembered | None = None
+        self,
+        operations: Sequence[Operation],
+        epoch: int | None,
+        url: str,
+        large_over_bytes: int,
+        remembered: Remembered | None = None,
     ) -> None:
         self._remembered = remembered or Remembered()
         self._operations = operations
@@ -128,6 +143,8 @@ class Group:
         self._states: dict[int, tuple[object, ...]] = {}
         self._consumed: list[int] = []
         self._messages: list[tuple[object, ...]] = []
+        self._large_over_bytes = large_over_bytes
+        self._outgoing = Outgoing(large_over_bytes)
         self._next_key = self._next_number = 0
 
     def write(self, connection: sqlite3.Connection) -> list[Outcome]:
@@ -173,6 +190,8 @@ class Group:
 
     def _flush(self) -> None:
         connection = self._connection
+        if self._outgoing.uses:  # first: a use that goes below must not take a content with it that is used anew
+            contents.keep(connection, self._outgoing)
         if self._instances:
             ROWS["add_instances"].run(connection, self._instances)
             self._instances = []
@@ -212,7 +231,10 @@ class Group:
                 )
             )
         if commit.chunk is not None:
-            self._pieces.append((known.key, commit.sequence, commit.at, bytearray(commit.chunk)))
+            chunk = commit.chunk
+            if len(chunk) > self._large_over_bytes:
+                chunk = self._outgoing.events(chunk, known.key)
+            self._pieces.append((known.key, commit.sequence, commit.at, bytearray(chunk)))
             known.last_number = commit.sequence
         state = commit.state
         if state is not None:
@@ -220,11 +242,11 @@ class Group:
             shown = (
                 state.status.value,
                 NO_NUMBER if state.wake_at is None else state.wake_at,
-                _blob(state.custom_status),
-                _blob(state.output),
+                _blob(self._outgoing.payload(state.custom_status, known.key)),
+                _blob(self._outgoing.payload(state.output, known.key)),
                 _blob(state.failure),
                 NO_NUMBER if state.completed_at is None else state.completed_at,
-                _blob(state.orphans),
+                NO_BLOB if state.orphans is None else bytearray(self._outgoing.events(state.orphans, known.key)),
                 _blob(state.progress),
             )
             if known.row is None:
@@ -320,8 +342,9 @@ class Group:
         version = NO_TEXT if start.version is None else start.version
         parent_id = NO_TEXT if start.parent_id is None else start.parent_id
         tags = NO_TEXT if start.tags is None else _tags(start.tags)
+        event, start = self._kept_start(start, key)
         row: list[object] = [
-            *(key, start.instance_id, start.execution_id, start.name, version, _PENDING, bytearray(start.event), 0),
+            *(key, start.instance_id, start.execution_id, start.name, version, _PENDING, bytearray(event), 0),
             *(start.wake_at, start.created_at, NO_NUMBER, NO_BLOB, NO_BLOB, NO_BLOB, NO_BLOB, parent_id, tags, NO_BLOB),
         ]
         self._instances.append(row)
@@ -350,7 +373,8 @@ class Group:
         connection.execute(SQL["note_past_execution"], (known.key,))
         number = known.last_number + 1
         tags = None if start.tags is None else _tags(start.tags)
-        shown = (start.execution_id, start.name, start.version, start.event, number, start.wake_at, tags)
+        event, _ = self._kept_start(start, known.key)
+        shown = (start.execution_id, start.name, start.version, event, number, start.wake_at, tags)
         if known.status is Status.CONTINUED_AS_NEW:
             connection.execute(SQL["begin_continued"], (*shown, known.key))
         else:
@@ -358,6 +382,25 @@ class Group:
             connection.execute(SQL["forget_keys"], (known.key,))
         known.execution_id, known.status, known.is_parked = start.execution_id, Status.PENDING, False
         known.start_number = known.last_number = number
+        if forgets_past:
+            contents.recount(connection, known.key)
+
+    def _kept_start(self, start: Start, key: int) -> tuple[bytes, Start]:
+        """The start's events as they are stored, and the start as it is told of: whole."""
+        event = start.event
+        if len(event) > self._large_over_bytes or may_refer(event):
+            stored = self._outgoing.events(event, key)
+            return stored, fill_start(start, self._passed_on)
+        return event, start
+
+    def _passed_on(self, digests: Iterable[bytes]) -> dict[bytes, bytes]:
+        """The contents of references that somebody passes on: they have to be there."""
+        wanted = set(digests)
+        found = {digest: content for digest, content in self._outgoing.contents.items() if digest in wanted}
+        found |= contents.fetch(self._connection, wanted - found.keys())
+        if len(found) < len(wanted):
+            raise ValueError("it refers to a large payload that is in the hub no longer")
+        return found
 
     def _nudge(self, known: Known, instance_id: str, outcome: Outcome) -> None:
         if self._epoch is None:
@@ -383,11 +426,13 @@ class Group:
     def _deliver(self, known: Known, delivery: Delivery, outcome: Outcome) -> None:
         delivery.number = self._next_number
         self._next_number += 1
+        event = delivery.event
+        if event is not None and (len(event) > self._large_over_bytes or may_refer(event)):
+            event = self._outgoing.events(event, -delivery.number)
+            fill_delivery(delivery, self._passed_on)
         delivery.takes_messages = known.takes_messages
         execution_id = NO_TEXT if delivery.execution_id is None else delivery.execution_id
-        self._messages.append(
-            (delivery.number, known.key, _blob(delivery.event), execution_id, int(delivery.is_control))
-        )
+        self._messages.append((delivery.number, known.key, _blob(event), execution_id, int(delivery.is_control)))
         outcome.deliveries.append(delivery)
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from replayflow.core.ids import is_unicode
 from replayflow.core.instance import Status
+from replayflow.store import large
 from replayflow.store.base import Delivery, InstanceFilter, InstanceRecord, Loaded, Page, Wake, position_of
+from replayflow.store.sqlite import contents
 from replayflow.store.sqlite.statements import SQL
 
 T = TypeVar("T")
@@ -38,6 +41,7 @@ def load(connection: sqlite3.Connection, instance_ids: Sequence[str]) -> list[Lo
     """The instances with their present history and inbox."""
     # SQLite ends a JSON text at a NUL character; an id that is cut off there is another's.
     wanted = [id for id in dict.fromkeys(instance_ids) if "\0" not in id]
+    fetching = partial(contents.fetch, connection)
     loaded = {row[-1]: Loaded(_record(row), b"", 0, []) for row in rows(connection, "records", (json.dumps(wanted),))}
     starts = json.dumps([[key, one.record.start_number] for key, one in loaded.items()])
     for key, count, pieces in rows(connection, "pieces", (starts,)):
@@ -47,6 +51,9 @@ def load(connection: sqlite3.Connection, instance_ids: Sequence[str]) -> list[Lo
         record = loaded[key].record
         takes = record.problem is None and record.status is not Status.SUSPENDED
         loaded[key].inbox.append(Delivery(number, record.instance_id, event, execution_id, bool(is_control), takes))
+    if loaded and contents.are_there(connection):
+        for one in loaded.values():
+            large.fill_loaded(one, fetching)
     found = {one.record.instance_id: one for one in loaded.values()}
     return [found[id] for id in wanted if id in found]
 
@@ -75,10 +82,16 @@ def history(connection: sqlite3.Connection, instance_id: str, execution_id: str 
         return []
     record, key = _record(found[0]), found[0][-1]
     if execution_id is None or execution_id == record.execution_id:
-        return [record.start, *_pieces(connection, key, record.start_number + 1, 2**62)]
+        start = _whole(connection, [record.start])
+        return start + _pieces(connection, key, record.start_number + 1, 2**62)
     for first, following in rows(connection, "past_execution", (key, execution_id)):
         return _pieces(connection, key, first, record.start_number if following is None else following)
     return []
+
+
+def fetch(connection: sqlite3.Connection, references: Sequence[bytes]) -> list[bytes]:
+    """What the references stand for."""
+    return large.fill_all(references, partial(contents.fetch, connection))
 
 
 def wakes(connection: sqlite3.Connection, after: tuple[int, int] | None, limit: int) -> list[Wake]:
@@ -89,14 +102,21 @@ def wakes(connection: sqlite3.Connection, after: tuple[int, int] | None, limit: 
 
 def arrived(connection: sqlite3.Connection, after: int, limit: int) -> list[Delivery]:
     """The messages behind that number."""
-    return [
+    found = [
         Delivery(number, id, event, execution_id, bool(is_control), bool(takes))
         for number, id, event, execution_id, is_control, takes in rows(connection, "arrived", (after, limit))
     ]
+    for delivery in found:
+        large.fill_delivery(delivery, partial(contents.fetch, connection))
+    return found
 
 
 def _pieces(connection: sqlite3.Connection, key: int, first: int, end: int) -> list[bytes]:
-    return [piece for (piece,) in rows(connection, "pieces_between", (key, first, end))]
+    return _whole(connection, [piece for (piece,) in rows(connection, "pieces_between", (key, first, end))])
+
+
+def _whole(connection: sqlite3.Connection, pieces: list[bytes]) -> list[bytes]:
+    return [large.fill(piece, partial(contents.fetch, connection)) for piece in pieces]
 
 
 def _record(row: Sequence[Any]) -> InstanceRecord:

@@ -179,3 +179,30 @@ PRAGMA data_version
 
 -- name: format
 SELECT user_version, application_id, (SELECT count(*) FROM sqlite_schema) FROM pragma_user_version, pragma_application_id
+
+-- Large payloads.
+
+-- name: keep_content
+INSERT INTO payload (digest, content) VALUES (?, ?) ON CONFLICT (digest) DO NOTHING
+
+-- name: keep_use
+INSERT INTO payload_use (owner, digest) VALUES (?, ?) ON CONFLICT DO NOTHING
+
+-- name: content
+SELECT content FROM payload WHERE digest = ?
+
+-- name: has_contents
+SELECT EXISTS (SELECT 1 FROM payload)
+
+-- name: uses
+SELECT digest FROM payload_use WHERE owner = ?
+
+-- name: forget_use
+DELETE FROM payload_use WHERE owner = ? AND digest = ?
+
+-- name: all_kept
+SELECT events FROM history WHERE instance = ?1
+UNION ALL SELECT start FROM instance WHERE key = ?1
+UNION ALL SELECT custom_status FROM instance WHERE key = ?1 AND custom_status IS NOT NULL
+UNION ALL SELECT output FROM instance WHERE key = ?1 AND output IS NOT NULL
+UNION ALL SELECT orphans FROM instance WHERE key = ?1 AND orphans IS NOT NULL

@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from replayflow.codec import LARGE_OVER_BYTES
 from replayflow.errors import HubOwnedError, LeaseLostError, StoreError, StoreUnavailableError
 from replayflow.store.base import (
     Delivery,
@@ -25,6 +26,7 @@ from replayflow.store.base import (
     Page,
     Wake,
 )
+from replayflow.store.large import checked_limit
 from replayflow.store.sqlite import reading, schema
 from replayflow.store.sqlite.connection import (
     DatabaseThread,
@@ -44,7 +46,10 @@ POLL_SECONDS = 0.04  # so that a worker notices within 100 ms what a client in a
 
 
 class SqliteStore:
-    """A hub in an SQLite file. `synchronous="NORMAL"` may lose the last commits when the machine (not the process) dies; FULL loses none."""
+    """A hub in an SQLite file. `synchronous="NORMAL"` may lose the last commits when the machine (not the process) dies; FULL loses none.
+
+    Payloads of more than `large_over_bytes` are kept out of line, once for all who refer to them.
+    """
 
     def __init__(
         self,
@@ -52,11 +57,13 @@ class SqliteStore:
         *,
         busy_seconds: float = 10.0,
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        large_over_bytes: int = LARGE_OVER_BYTES,
     ) -> None:
         self.path = Path(path)
         self.url = f"sqlite:///{self.path}"
         self._busy_seconds = busy_seconds
         self._synchronous = synchronous
+        self._large_over_bytes = checked_limit(large_over_bytes)
         # Beside the file itself: two ways to it (a link, a detour) must not be two locks.
         self._lock = FileLock(Path(os.path.realpath(self.path) + "-lock"))
         self._writer: DatabaseThread | None = None
@@ -164,7 +171,9 @@ class SqliteStore:
 
     async def write(self, operations: Sequence[Operation], epoch: int | None = None) -> list[Outcome]:
         remembered = self._remembered
-        return await self._write(lambda connection: write_group(connection, operations, epoch, self.url, remembered))
+        return await self._write(
+            lambda connection: write_group(connection, operations, epoch, self.url, remembered, self._large_over_bytes)
+        )
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await self._on(self._writer, work)
@@ -209,11 +218,18 @@ class SqliteStore:
             lambda connection: reading.in_snapshot(connection, lambda c: reading.history(c, instance_id, execution_id))
         )
 
+    async def fetch(self, references: Sequence[bytes]) -> list[bytes]:
+        return await self._read(
+            lambda connection: reading.in_snapshot(connection, lambda c: reading.fetch(c, references))
+        )
+
     async def wakes(self, after: tuple[int, int] | None, limit: int) -> list[Wake]:
         return await self._read(lambda connection: reading.wakes(connection, after, limit))
 
     async def arrived(self, after: int, limit: int) -> list[Delivery]:
-        return await self._read(lambda connection: reading.arrived(connection, after, limit))
+        return await self._read(
+            lambda connection: reading.in_snapshot(connection, lambda c: reading.arrived(c, after, limit))
+        )
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await self._on(self._reader, work)
