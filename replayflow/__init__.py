@@ -1,6 +1,6 @@
 """Durable execution in one SQLite file: generator orchestrations that survive kill -9."""
 
-from replayflow.client import Client, Instance, InstancePage, InstanceState
+from replayflow.client import Client, Instance, InstancePage, InstanceState, LargeValue
 from replayflow.codec import Codec
 from replayflow.core.context import ActivityContext, OrchestrationContext
 from replayflow.core.entity_context import EntityContext
@@ -171,6 +171,7 @@ __all__ = [
     "InstanceState",
     "InvalidArgumentError",
     "InvalidStateError",
+    "LargeValue",
     "LeaseLostError",
     "Limits",
     "MapDrained",

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 ErrorClass: TypeAlias = type[BaseException]
 STACK_CHARS_MAX = 8_000
+MESSAGE_CHARS_MAX = 30_000
 CAUSE_DEPTH_MAX = 16
 RETRY_AFTER_SECONDS_MAX = 366 * 24 * 3600
 
@@ -498,6 +499,9 @@ def _unicode(text: str) -> str:
 
 def _text(error: BaseException) -> str:
     try:
-        return _unicode(str(error))
+        text = str(error)
+        if len(text) > MESSAGE_CHARS_MAX:
+            text = f"{text[:MESSAGE_CHARS_MAX]} ... ({len(text) - MESSAGE_CHARS_MAX:,} more characters)"
+        return _unicode(text)
     except Exception as broken:  # a user's __str__ may raise, and the failure must still be recorded
         return f"<no text: {type(broken).__name__} in {type(error).__name__}.__str__>"

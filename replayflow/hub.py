@@ -40,6 +40,8 @@ class TaskHub:
     `when_owned` says what to do where another process's worker owns the hub: "error" raises `HubOwnedError`, "wait" waits until it is free,
     "client" goes without a worker (`hub.is_worker` tells).
 
+    Payloads of more than `large_over_bytes` (64 KiB) are kept out of line, once for all who refer to them.
+
     Where the code no longer fits an instance's history, the instance is parked; with `$REPLAYFLOW_ON_MISMATCH` set to `fail` it fails instead.
     """
 
@@ -52,10 +54,11 @@ class TaskHub:
         limits: Limits | None = None,
         codec: Codec | None = None,
         clock: Clock | None = None,
+        large_over_bytes: int | None = None,
     ) -> None:
         if when_owned not in ("error", "wait", "client"):
             raise InvalidArgumentError(f"when_owned is {when_owned!r}; it is 'error', 'wait' or 'client'")
-        self._store = store_at(store)
+        self._store = store_at(store, large_over_bytes=large_over_bytes)
         self._app = app or App()
         self._when_owned = when_owned
         self._limits = limits or Limits()

@@ -27,6 +27,7 @@ from replayflow.errors import InvalidStateError
 
 _STATUSES = [str(status) for status in Status if status is not Status.CONTINUED_AS_NEW]
 _WIDE_COLUMNS = 100
+_SHOWN_CHARS_MAX = 2_000
 
 
 # ---- list ------------------------------------------------------------------------------------------------------
@@ -100,7 +101,7 @@ def _draw(page: InstancePage) -> None:
             output.status(state),
             *([values.moment(state.created_at)] if is_wide else []),
             _time(state, now),
-            values.one_line(values.plain(state.custom_status)),
+            values.one_line(values.text_of(state.custom_status)),
         ]
         for state in page.states
     )
@@ -173,7 +174,11 @@ def _block(value: object) -> str:
     if shown is None:
         return ""
     text = json.dumps(shown, ensure_ascii=False)
-    return text if len(text) <= 60 else json.dumps(shown, ensure_ascii=False, indent=2)
+    if len(text) > 60:
+        text = json.dumps(shown, ensure_ascii=False, indent=2)
+    if len(text) > _SHOWN_CHARS_MAX:
+        text = f"{text[:_SHOWN_CHARS_MAX]} ...\n({len(text):,} characters; --json shows them all)"
+    return text
 
 
 # ---- history ---------------------------------------------------------------------------------------------------

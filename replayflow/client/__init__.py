@@ -3,6 +3,6 @@
 from replayflow.client.arguments import instance_id_for
 from replayflow.client.client import Client
 from replayflow.client.handle import Instance
-from replayflow.client.views import InstancePage, InstanceState
+from replayflow.client.views import InstancePage, InstanceState, LargeValue
 
-__all__ = ["Client", "Instance", "InstancePage", "InstanceState", "instance_id_for"]
+__all__ = ["Client", "Instance", "InstancePage", "InstanceState", "LargeValue", "instance_id_for"]

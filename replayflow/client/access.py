@@ -7,12 +7,15 @@ import time
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+from replayflow.codec import Payload
+from replayflow.codec.reference import digest_of, is_reference
 from replayflow.core import events
 from replayflow.core.commit import Ending, Message
 from replayflow.core.events import HistoryEvent, OrchestratorStarted
 from replayflow.errors import InstanceNotFoundError
 from replayflow.store import Store
 from replayflow.store.base import Create, InstanceRecord, Outcome, Post
+from replayflow.store.large import fill_record, references_of
 
 _LOOK_SECONDS_MAX = 2.0
 
@@ -57,6 +60,21 @@ class Access:
         if record is None:
             raise InstanceNotFoundError(f"no instance '{instance_id}' is in the hub {self.store.url}")
         return record
+
+    async def whole(self, payload: Payload) -> Payload:
+        """The payload, read where it is kept out of line."""
+        if payload is None or not is_reference(payload):
+            return payload
+        return (await self.store.fetch([payload]))[0]
+
+    async def whole_record(self, record: InstanceRecord) -> InstanceRecord:
+        """The row with all its values."""
+        references = sorted(references_of(record))
+        if not references:
+            return record
+        contents = await self.store.fetch(references)
+        by_digest = {digest_of(reference): content for reference, content in zip(references, contents, strict=True)}
+        return fill_record(record, lambda _: by_digest)
 
     async def end(self, instance_id: str, timeout: float | None) -> InstanceRecord | Ending:
         """How the instance ended, when it has."""

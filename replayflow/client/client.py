@@ -32,7 +32,7 @@ from replayflow.errors import InvalidArgumentError
 from replayflow.patterns.schedule_client import ScheduleVerbs
 from replayflow.registry import App
 from replayflow.store import Store, store_at
-from replayflow.store.base import Create, InstanceFilter, OnExisting, Outcome, Post
+from replayflow.store.base import Create, InstanceFilter, OnExisting, Outcome, Page, Post
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741
@@ -53,8 +53,9 @@ class Client(ScheduleVerbs, EntityVerbs):
         codec: Codec | None = None,
         clock: Clock | None = None,
         door: Door | None = None,
+        large_over_bytes: int | None = None,
     ) -> None:
-        self._store = store_at(store)
+        self._store = store_at(store, large_over_bytes=large_over_bytes)
         self._app = app
         self._codec = codec or Codec()
         self._clock = clock or SystemClock()
@@ -186,15 +187,18 @@ class Client(ScheduleVerbs, EntityVerbs):
         created_to: datetime | None = None,
         parked: bool | None = None,
         include_entities: bool = False,
+        large: bool = False,
     ) -> AsyncIterator[InstanceState]:
         """All instances that fit, in the order of their creation, read page by page. Entities are left out unless they are asked for.
+
+        A large value, which is kept out of line, is a `LargeValue` here; with `large` it is read, for one instance at a time.
 
         Raises:
             InvalidArgumentError: a status or a time that is none.
         """
         cursor: str | None = None
         while True:
-            page = await self.list_page(
+            page = await self._page(
                 status=status,
                 name=name,
                 id_prefix=id_prefix,
@@ -206,8 +210,8 @@ class Client(ScheduleVerbs, EntityVerbs):
                 limit=PAGE_SIZE,
                 cursor=cursor,
             )
-            for state in page.states:
-                yield state
+            for record in page.records:
+                yield self._views.state(await self._access.whole_record(record) if large else record)
             cursor = page.cursor
             if cursor is None:
                 return
@@ -226,11 +230,39 @@ class Client(ScheduleVerbs, EntityVerbs):
         limit: int = 50,
         cursor: str | None = None,
     ) -> InstancePage:
-        """At most `limit` of the instances that fit, and where to read on.
+        """At most `limit` of the instances that fit, and where to read on. A large value is a `LargeValue`.
 
         Raises:
             InvalidArgumentError: a status, a time, a limit or a cursor that is none.
         """
+        page = await self._page(
+            status=status,
+            name=name,
+            id_prefix=id_prefix,
+            tags=tags,
+            created_from=created_from,
+            created_to=created_to,
+            parked=parked,
+            include_entities=include_entities,
+            limit=limit,
+            cursor=cursor,
+        )
+        return InstancePage([self._views.state(record) for record in page.records], page.cursor)
+
+    async def _page(
+        self,
+        *,
+        status: Status | str | Iterable[Status | str] | None,
+        name: str | None,
+        id_prefix: str | None,
+        tags: Mapping[str, str] | None,
+        created_from: datetime | None,
+        created_to: datetime | None,
+        parked: bool | None,
+        include_entities: bool,
+        limit: int,
+        cursor: str | None,
+    ) -> Page:
         if limit < 1:
             raise InvalidArgumentError(f"limit is {limit}; a page has at least one place")
         if cursor is not None and not cursor.isdecimal():
@@ -245,8 +277,7 @@ class Client(ScheduleVerbs, EntityVerbs):
             is_parked=parked,
             is_entity=None if include_entities else False,
         )
-        page = await self._store.page(wanted, limit, cursor)
-        return InstancePage([self._views.state(record) for record in page.records], page.cursor)
+        return await self._store.page(wanted, limit, cursor)
 
     # ---- what this and the verbs of schedules and entities rest on
 

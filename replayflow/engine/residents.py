@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from replayflow.clock import Clock
+from replayflow.codec.reference import may_refer
 from replayflow.core import admission, departures, episode, events, rows
 from replayflow.core.commit import Commit, Ending, Message, RowState, Start
 from replayflow.core.decisions import FAULTS
@@ -143,6 +144,7 @@ class Residents:
             and start.instance_id not in self._lives
             and not self.is_stopping
             and not self._backoff.seconds
+            and not may_refer(start.event)  # what it passes on is in the store alone
         )
 
     def create_and_begin(self, create: Create, settle: Settle) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from replayflow import App, FailureDetails, HistoryEvent, Instance, Limits, MemoryStore, OrchestrationFailed, TaskHub
+from replayflow.codec import LARGE_OVER_BYTES
 from replayflow.store import SqliteStore, Store
 
 LIMIT = 20.0
@@ -20,10 +21,12 @@ class Place:
 
     def __init__(self, kind: str, path: Path) -> None:
         self.path = path / "hub.db"
-        self._memory = MemoryStore() if kind == "memory" else None
+        self.is_memory = kind.startswith("memory")
+        self._large_over_bytes = 1 if kind.endswith("out of line") else LARGE_OVER_BYTES
+        self._memory = MemoryStore(large_over_bytes=self._large_over_bytes) if self.is_memory else None
 
     def store(self) -> Store:
-        return self._memory or SqliteStore(self.path)
+        return self._memory or SqliteStore(self.path, large_over_bytes=self._large_over_bytes)
 
     def hub(self, app: App, **limits: Any) -> TaskHub:
         return TaskHub(self.store(), app, limits=Limits(**{"grace": timedelta(seconds=2), **limits}))
