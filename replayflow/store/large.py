@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from replayflow.codec import Payload
 from replayflow.codec.reference import digest_of, is_reference, may_refer, reference_to
-from replayflow.core.commit import Start
+from replayflow.core.commit import Commit, Message, Start
 from replayflow.core.events import (
     CustomStatusSet,
     EntityStateSet,
@@ -29,13 +29,16 @@ from replayflow.core.events import (
     TaskScheduled,
 )
 from replayflow.errors import InvalidArgumentError, StoreCorruptError
-from replayflow.store.base import Delivery, InstanceRecord, Loaded
+from replayflow.store.base import Create, Delivery, InstanceRecord, Loaded, Operation, Park, Post
 
 Fetch: TypeAlias = Callable[[Iterable[bytes]], dict[bytes, bytes]]
 """Contents by their digests. One that is not there is left out."""
 
+GONE = "it refers to a large payload that is in the hub no longer"
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
+_decode_pieces = msgspec.msgpack.Decoder(list[list[list[Any]]]).decode
 _ARRAY = b"\xdd"  # with a length of four bytes
 _LONG_BYTES = b"\xc6"
 _LONG_OVER = 2**16 - 1
@@ -116,6 +119,37 @@ def references_in(stored: bytes) -> set[bytes]:
     return {leaf for leaf in _leaves(_tree(stored)) if is_reference(leaf)}
 
 
+def passed_on_in(operation: Operation) -> set[bytes]:
+    """The digests of the contents that starts and messages of the operation refer to, without having them along."""
+    return {digest_of(r) for encoded in _passed_along(operation) if may_refer(encoded) for r in references_in(encoded)}
+
+
+def _passed_along(operation: Operation) -> Iterator[bytes]:
+    """The encoded events of all starts and messages that the operation has."""
+    starts: list[Start] = []
+    messages: list[Message] = []
+    match operation:
+        case Create():
+            starts.append(operation.start)
+        case Post():
+            messages.append(operation.message)
+        case Commit():
+            starts += operation.starts
+            messages += operation.messages
+            if operation.next_start is not None:
+                starts.append(operation.next_start)
+        case Park():
+            messages += operation.messages
+    for start in starts:
+        yield start.event
+        if start.if_taken is not None:
+            messages.append(start.if_taken)
+    for message in messages:
+        yield message.event
+        if message.start is not None:
+            yield message.start.event
+
+
 def fill(stored: bytes, fetch: Fetch) -> bytes:
     """Stored events, or a stored payload, whole.
 
@@ -185,7 +219,7 @@ def references_of(record: InstanceRecord) -> set[bytes]:
 
 def _filled_history(pieces: bytes, count: int, fetch: Fetch) -> bytes:
     try:
-        tree: list[list[Any]] = _decode(_ARRAY + count.to_bytes(4, "big") + pieces)
+        tree = _decode_pieces(_ARRAY + count.to_bytes(4, "big") + pieces)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return pieces  # whoever decodes it will say so
     needed = list(_needed(tree))

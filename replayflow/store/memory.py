@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -43,6 +42,7 @@ from replayflow.store.base import (
     position_of,
 )
 from replayflow.store.large import (
+    GONE,
     Outgoing,
     checked_limit,
     fill,
@@ -50,6 +50,7 @@ from replayflow.store.large import (
     fill_delivery,
     fill_loaded,
     fill_start,
+    passed_on_in,
     references_in,
 )
 
@@ -273,9 +274,9 @@ class _Group:
         self.removed: set[str] = set()
 
     def apply(self, operation: Operation) -> Outcome:
-        if self._refers_to_nothing(operation):
-            gone = InvalidArgumentError("it refers to a large payload that is in the hub no longer")
-            return Outcome(error=gone)
+        passed_on = passed_on_in(operation)
+        if passed_on and len(self._fetch(passed_on)) < len(passed_on):
+            return Outcome(error=InvalidArgumentError(GONE))
         match operation:
             case Create():
                 return self._create(operation)
@@ -286,14 +287,9 @@ class _Group:
             case Park():
                 return self._park(operation)
 
-    def _refers_to_nothing(self, operation: Operation) -> bool:
-        """Whether a start or a message passes on a reference to what is not there."""
-        passed_on = {digest_of(r) for events in _events_of(operation) for r in references_in(events)}
-        return any(d not in self._contents and d not in self._outgoing.contents for d in passed_on)
-
     def _fetch(self, digests: Iterable[bytes]) -> dict[bytes, bytes]:
-        known = ChainMap(self._outgoing.contents, dict(self._contents))
-        return {digest: known[digest] for digest in digests}
+        known = {**self._contents, **self._outgoing.contents}
+        return {digest: known[digest] for digest in digests if digest in known}
 
     def _find(self, instance_id: str) -> _Kept | None:
         kept = self.touched.get(instance_id)
@@ -507,32 +503,6 @@ def _unstorable(start: Start) -> InvalidArgumentError | None:
     if any("\0" in text for text in [start.instance_id, *tags]):
         return InvalidArgumentError(f"instance {start.instance_id!a:.300} has a NUL character in its id or its tags")
     return None
-
-
-def _events_of(operation: Operation) -> Iterator[bytes]:
-    """The encoded events of all starts and messages that the operation has."""
-    starts: list[Start] = []
-    messages: list[Message] = []
-    match operation:
-        case Create():
-            starts.append(operation.start)
-        case Post():
-            messages.append(operation.message)
-        case Commit():
-            starts += operation.starts
-            messages += operation.messages
-            if operation.next_start is not None:
-                starts.append(operation.next_start)
-        case Park():
-            messages += operation.messages
-    for start in starts:
-        yield start.event
-        if start.if_taken is not None:
-            messages.append(start.if_taken)
-    for message in messages:
-        yield message.event
-        if message.start is not None:
-            yield message.start.event
 
 
 def _fits(record: InstanceRecord, wanted: InstanceFilter) -> bool:

@@ -24,7 +24,7 @@ from replayflow.errors import (
     PayloadTooLargeError,
 )
 from replayflow.store.base import ACCEPTED, Create, Delivery, Operation, Outcome, Park, Post
-from replayflow.store.large import Outgoing, fill_delivery, fill_start
+from replayflow.store.large import GONE, Outgoing, fill_delivery, fill_start, passed_on_in
 from replayflow.store.sqlite import contents
 from replayflow.store.sqlite.connection import in_transaction
 from replayflow.store.sqlite.statements import NO_BLOB, NO_NUMBER, NO_TEXT, ROWS, SQL
@@ -212,6 +212,9 @@ class Group:
             self._messages = []
 
     def _apply(self, operation: Create | Post | Park) -> Outcome:
+        refused = self._lacks(operation)
+        if refused is not None:
+            return refused
         match operation:
             case Create():
                 return self._create(operation)
@@ -223,6 +226,10 @@ class Group:
     # ---- operations
 
     def _commit(self, commit: Commit) -> Outcome:
+        if commit.messages or commit.starts or commit.next_start is not None:
+            refused = self._lacks(commit)
+            if refused is not None:
+                return refused
         known = self._known.get(commit.instance_id)
         if known is None or known.execution_id != commit.execution_id or commit.sequence != known.last_number + 1:
             return Outcome(
@@ -394,13 +401,17 @@ class Group:
         return event, start
 
     def _passed_on(self, digests: Iterable[bytes]) -> dict[bytes, bytes]:
-        """The contents of references that somebody passes on: they have to be there."""
+        """The contents of references that somebody passes on, as far as they are there."""
         wanted = set(digests)
         found = {digest: content for digest, content in self._outgoing.contents.items() if digest in wanted}
-        found |= contents.fetch(self._connection, wanted - found.keys())
-        if len(found) < len(wanted):
-            raise ValueError("it refers to a large payload that is in the hub no longer")
-        return found
+        return found | contents.fetch(self._connection, wanted - found.keys())
+
+    def _lacks(self, operation: Operation) -> Outcome | None:
+        """The refusal of an operation that passes on a reference to what is not there."""
+        passed_on = passed_on_in(operation)
+        if passed_on and len(self._passed_on(passed_on)) < len(passed_on):
+            return Outcome(InvalidArgumentError(GONE))
+        return None
 
     def _nudge(self, known: Known, instance_id: str, outcome: Outcome) -> None:
         if self._epoch is None:
