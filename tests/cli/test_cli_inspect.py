@@ -6,6 +6,7 @@ import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -269,3 +270,20 @@ def test_the_help_has_the_exit_codes_and_the_environment() -> None:
     for part in ("Exit codes:", "124  not finished within the time limit", "raise-event"):
         assert part in text
     assert "REPLAYFLOW_STORE" in invoke("list", "--help").stdout
+
+
+def test_a_large_value_is_shown_shortened_and_whole_as_json(folder: Path) -> None:
+    text = "x" * 5_000 + "the end"
+    started("large", "--input", json.dumps(text))
+    shown = invoke("show", "large").stdout
+    assert "(5,009 characters; --json shows them all)" in shown
+    assert "the end" not in shown
+    assert json.loads(invoke("show", "large", "--json").stdout)["input"] == text
+
+
+def test_a_listing_says_of_a_large_value_that_it_was_not_read(folder: Path) -> None:
+    noise = Random(1).randbytes(100_000).hex()
+    started("large", "--input", json.dumps(noise))
+    [listed] = json.loads(invoke("list", "--json").stdout)["instances"]
+    assert listed["input"] == {"large_value_bytes": listed["input"]["large_value_bytes"]}
+    assert listed["input"]["large_value_bytes"] > 65_536

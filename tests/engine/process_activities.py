@@ -52,3 +52,8 @@ def unencodable(x: int) -> object:
 @app.activity(executor="process")
 def raises(x: int) -> int:
     raise KeyError("missing")
+
+
+@app.activity(executor="process")
+def size_in_process(value: bytes) -> int:
+    return len(value)

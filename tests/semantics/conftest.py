@@ -18,7 +18,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         kinds = ["memory", "sqlite"]
         if os.environ.get("REPLAYFLOW_TESTS_OUT_OF_LINE"):
             kinds = ["memory, out of line", "sqlite, out of line"]
-        elif metafunc.module.__name__.endswith(_OUT_OF_LINE_TOO):
+        elif str(metafunc.definition.path.stem).endswith(_OUT_OF_LINE_TOO):
             kinds.append("sqlite, out of line")
         metafunc.parametrize("place", kinds, indirect=True)
 
