@@ -2,6 +2,8 @@
 
 from replayflow.client import Client, Instance, InstancePage, InstanceState, LargeValue
 from replayflow.codec import Codec
+from replayflow.codec.cipher import Cipher
+from replayflow.codec.sealed import EncryptedValue
 from replayflow.core.context import ActivityContext, OrchestrationContext
 from replayflow.core.entity_context import EntityContext
 from replayflow.core.entity_ids import EntityInstanceId
@@ -63,6 +65,7 @@ from replayflow.core.map_result import MapFailure, MapResult
 from replayflow.core.saga import Saga
 from replayflow.core.sections import EntityLock
 from replayflow.core.tasks import Orchestration, Task, TimerTask, race, when_all, when_any
+from replayflow.encryption import AesGcmCipher
 from replayflow.engine import Limits
 from replayflow.entities import EntityState
 from replayflow.errors import (
@@ -122,7 +125,9 @@ __version__ = "0.1.0"
 __all__ = [
     "ActivityContext",
     "ActivityError",
+    "AesGcmCipher",
     "App",
+    "Cipher",
     "Client",
     "Codec",
     "CompensationError",
@@ -131,6 +136,7 @@ __all__ = [
     "CustomStatusSet",
     "DecodeError",
     "EncodeError",
+    "EncryptedValue",
     "EntityContext",
     "EntityError",
     "EntityFoundEmpty",

@@ -103,6 +103,25 @@ class PayloadTooLargeError(PayloadError):
     code = "RF113"
 
 
+class SealedError(UserError):
+    """A value is encrypted, and cannot be opened here: the key is missing, or is another one under the same id, or the bytes were changed.
+
+    The message names the key. Give the hub a cipher that has it: `TaskHub(cipher=...)`, `Client(cipher=...)`, or `$REPLAYFLOW_CIPHER`. A worker
+    parks the instance and changes nothing; the instance goes on under a worker that has the key.
+    """
+
+    code = "RF114"
+
+
+class CipherError(UserError):
+    """There is no cipher as it was asked for: the library is not installed, a key has a wrong length, or `$REPLAYFLOW_CIPHER` names nothing.
+
+    `pip install 'replayflow[encryption]'` installs the library. The variable is `module:object`; the object is a cipher, or makes one.
+    """
+
+    code = "RF115"
+
+
 class OrchestratorError(UserError):
     """An orchestrator used its context in a way that has no meaning, such as an action after `continue_as_new`.
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, Self, TypeVar, overload
 from replayflow.client import Client, instance_id_for
 from replayflow.clock import Clock, SystemClock
 from replayflow.codec import Codec
+from replayflow.codec.cipher import Cipher
 from replayflow.core.context import OrchestrationContext
 from replayflow.core.tasks import Orchestration
 from replayflow.engine import Engine, Limits
@@ -40,7 +41,8 @@ class TaskHub:
     `when_owned` says what to do where another process's worker owns the hub: "error" raises `HubOwnedError`, "wait" waits until it is free,
     "client" goes without a worker (`hub.is_worker` tells).
 
-    Payloads of more than `large_over_bytes` (64 KiB) are kept out of line, once for all who refer to them.
+    Payloads of more than `large_over_bytes` (64 KiB) are kept out of line, once for all who refer to them. With a `cipher` (without one, that of
+    `$REPLAYFLOW_CIPHER`) values are sealed before they are stored; a worker without the key parks what it cannot open.
 
     Where the code no longer fits an instance's history, the instance is parked; with `$REPLAYFLOW_ON_MISMATCH` set to `fail` it fails instead.
     """
@@ -55,10 +57,11 @@ class TaskHub:
         codec: Codec | None = None,
         clock: Clock | None = None,
         large_over_bytes: int | None = None,
+        cipher: Cipher | None = None,
     ) -> None:
         if when_owned not in ("error", "wait", "client"):
             raise InvalidArgumentError(f"when_owned is {when_owned!r}; it is 'error', 'wait' or 'client'")
-        self._store = store_at(store, large_over_bytes=large_over_bytes)
+        self._store = store_at(store, large_over_bytes=large_over_bytes, cipher=cipher)
         self._app = app or App()
         self._when_owned = when_owned
         self._limits = limits or Limits()

@@ -19,7 +19,8 @@ from replayflow.cli import failures, output, values
 from replayflow.cli.access import open_client
 from replayflow.cli.options import store_options, tag_option
 from replayflow.cli.timeline import about, task_of
-from replayflow.client import Instance, InstancePage, InstanceState
+from replayflow.client import Instance, InstancePage, InstanceState, LargeValue
+from replayflow.codec.sealed import EncryptedValue
 from replayflow.core.events import HistoryEvent
 from replayflow.core.instance import Status
 from replayflow.core.map_progress import MapState
@@ -170,6 +171,8 @@ def _map_lines(maps: list[MapState]) -> Iterator[tuple[str, str]]:
 
 
 def _block(value: object) -> str:
+    if isinstance(value, LargeValue | EncryptedValue):
+        return str(value)
     shown = values.plain(value)
     if shown is None:
         return ""

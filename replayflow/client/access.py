@@ -8,14 +8,15 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from replayflow.codec import Payload
-from replayflow.codec.reference import digest_of, is_reference
+from replayflow.codec.reference import is_reference
+from replayflow.codec.sealed import is_sealed, sealed_error
 from replayflow.core import events
 from replayflow.core.commit import Ending, Message
 from replayflow.core.events import HistoryEvent, OrchestratorStarted
-from replayflow.errors import InstanceNotFoundError
+from replayflow.errors import InstanceNotFoundError, SealedError
 from replayflow.store import Store
 from replayflow.store.base import Create, InstanceRecord, Outcome, Post
-from replayflow.store.large import fill_record, references_of
+from replayflow.store.incoming import references_of, with_contents
 
 _LOOK_SECONDS_MAX = 2.0
 
@@ -62,7 +63,13 @@ class Access:
         return record
 
     async def whole(self, payload: Payload) -> Payload:
-        """The payload, read where it is kept out of line."""
+        """The payload, read where it is kept out of line.
+
+        Raises:
+            SealedError: it is sealed, and the key is not at hand.
+        """
+        if payload is not None and is_sealed(payload):
+            raise sealed_error(payload)
         if payload is None or not is_reference(payload):
             return payload
         return (await self.store.fetch([payload]))[0]
@@ -72,9 +79,11 @@ class Access:
         references = sorted(references_of(record))
         if not references:
             return record
-        contents = await self.store.fetch(references)
-        by_digest = {digest_of(reference): content for reference, content in zip(references, contents, strict=True)}
-        return fill_record(record, lambda _: by_digest)
+        try:
+            contents = await self.store.fetch(references)
+        except SealedError:
+            return record  # whoever looks sees that it was not read
+        return with_contents(record, dict(zip(references, contents, strict=True)))
 
     async def end(self, instance_id: str, timeout: float | None) -> InstanceRecord | Ending:
         """How the instance ended, when it has."""

@@ -19,6 +19,7 @@ from replayflow.client.handle import Instance
 from replayflow.client.views import InstancePage, InstanceState, Views
 from replayflow.clock import Clock, SystemClock
 from replayflow.codec import Codec
+from replayflow.codec.cipher import Cipher
 from replayflow.core import events
 from replayflow.core.commit import Start
 from replayflow.core.context import OrchestrationContext
@@ -42,7 +43,8 @@ PAGE_SIZE = 200
 class Client(ScheduleVerbs, EntityVerbs):
     """Asks a hub for work. `async with Client("orders.db") as client`, from any process; or `hub.client`.
 
-    With an `app` it refuses names that the app lacks and rebuilds results by its annotations; without one it takes any name.
+    With an `app` it refuses names that the app lacks and rebuilds results by its annotations; without one it takes any name. `large_over_bytes` and
+    `cipher` are as for a `TaskHub`.
     """
 
     def __init__(
@@ -54,8 +56,9 @@ class Client(ScheduleVerbs, EntityVerbs):
         clock: Clock | None = None,
         door: Door | None = None,
         large_over_bytes: int | None = None,
+        cipher: Cipher | None = None,
     ) -> None:
-        self._store = store_at(store, large_over_bytes=large_over_bytes)
+        self._store = store_at(store, large_over_bytes=large_over_bytes, cipher=cipher)
         self._app = app
         self._codec = codec or Codec()
         self._clock = clock or SystemClock()

@@ -61,10 +61,11 @@ from replayflow.errors import (
     NonDeterminismError,
     PayloadError,
     ReplayflowError,
+    SealedError,
     StoreCorruptError,
     UnknownNameError,
 )
-from replayflow.store.base import ACCEPTED, Create, Delivery, Loaded, Outcome, Park, Post, Store
+from replayflow.store.base import ACCEPTED, Create, Delivery, InstanceRecord, Loaded, Outcome, Park, Post, Store
 
 _logger = logging.getLogger("replayflow")
 _EPISODES_PER_TURN = 200
@@ -182,6 +183,9 @@ class Residents:
             return  # read from the store before its sender heard that it is written
         live = self._lives.get(delivery.instance_id)
         if live is not None and not live.is_loading:
+            if delivery.is_sealed:
+                self._reload(live)
+                return
             self.intake.held.add(delivery.number)
             live.receive(delivery)
             self._enqueue(live)
@@ -224,6 +228,9 @@ class Residents:
             return  # in memory since before the reading began: it knows better
         live.is_loading = False
         self._forget(live)
+        if loaded.problem is not None:
+            self._leave_sealed(live, loaded.problem, record)
+            return
         try:
             pieces = live.restore(loaded)
             for delivery in loaded.inbox:
@@ -255,6 +262,15 @@ class Residents:
             self._unpark(live)
             self._give_up(live, problem)
         elif record.problem == str(problem).encode():
+            self._set_aside(live)
+        else:
+            self._park(live, str(problem))
+
+    def _leave_sealed(self, live: Live, problem: SealedError, record: InstanceRecord) -> None:
+        """A value of it is encrypted, and the key is not here: nothing is replayed, started, taken in or ended, until a worker has it (I9)."""
+        if live.execution_id != record.execution_id:
+            live.execution_id, live.mailbox = record.execution_id, []
+        if record.problem == str(problem).encode() and not live.mailbox:
             self._set_aside(live)
         else:
             self._park(live, str(problem))

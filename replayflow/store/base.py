@@ -27,6 +27,9 @@ it, in the same transaction as what refers to it first, and goes with the last t
 refers to, no more and no less. `get` and `page` leave references where they stand (`codec/reference.py`), and `fetch` gives what they stand for;
 `load` reads what a replay and the next episode need. A start or a message may pass on a reference; where its content has gone it is refused.
 
+**Sealed values.** A store that has a cipher seals what it writes and opens what it reads: values cross the port open. What it has no key for stays
+sealed (`codec/sealed.py`), a text is "(encrypted)", and `Loaded.problem` and `Delivery.is_sealed` say so.
+
 **Removal.** A commit that `removes` takes its instance out of the store, with its history, keys and all, if after it nothing is left in the inbox;
 else the instance stays, as the commit left it. The id is free afterwards.
 """
@@ -41,7 +44,7 @@ from msgspec import Struct
 from replayflow.codec import Payload
 from replayflow.core.commit import Commit, Message, Start
 from replayflow.core.instance import Status
-from replayflow.errors import InvalidArgumentError, ReplayflowError
+from replayflow.errors import InvalidArgumentError, ReplayflowError, SealedError
 
 OnExisting = Literal["error", "return", "replace_finished", "terminate_and_replace"]
 _CURSOR_DIGITS_MAX = 18  # so that every position fits 64 bits
@@ -98,6 +101,8 @@ class Delivery(Struct):
     is_control: bool = False
     takes_messages: bool = True
     """Whether the receiver is neither suspended nor parked."""
+    is_sealed: bool = False
+    """Whether the key is not at hand that opens a value in it."""
 
 
 class Outcome(Struct):
@@ -159,6 +164,8 @@ class Loaded(Struct):
     pieces: bytes
     piece_count: int
     inbox: list[Delivery]
+    problem: SealedError | None = None
+    """Why the instance cannot be run by what was loaded: a value of it is sealed, and the key that opens it is not at hand."""
 
 
 class InstanceFilter(Struct, frozen=True):
@@ -278,6 +285,7 @@ class Store(Protocol):
 
         Raises:
             StoreCorruptError: one is not there, or has other bytes than the reference says.
+            SealedError: one is sealed, and the key is not at hand.
         """
         ...
 

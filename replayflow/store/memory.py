@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from replayflow.codec import LARGE_OVER_BYTES
+from replayflow.codec.cipher import Cipher, checked_cipher
 from replayflow.codec.reference import digest_of
 from replayflow.core.commit import Commit, Message, RowState, Start
 from replayflow.core.ids import is_unicode
@@ -41,18 +42,8 @@ from replayflow.store.base import (
     Wake,
     position_of,
 )
-from replayflow.store.large import (
-    GONE,
-    Outgoing,
-    checked_limit,
-    fill,
-    fill_all,
-    fill_delivery,
-    fill_loaded,
-    fill_start,
-    passed_on_in,
-    references_in,
-)
+from replayflow.store.incoming import Incoming
+from replayflow.store.outgoing import GONE, Outgoing, checked_limit, passed_on_in, references_in
 
 
 @dataclass(slots=True)
@@ -96,9 +87,10 @@ class _Kept:
 class MemoryStore:
     """A hub that lives as long as this object, whether open or not: for tests, and for work that nobody will miss."""
 
-    def __init__(self, *, large_over_bytes: int = LARGE_OVER_BYTES) -> None:
+    def __init__(self, *, large_over_bytes: int = LARGE_OVER_BYTES, cipher: Cipher | None = None) -> None:
         self.url = "memory://"
         self._large_over_bytes = checked_limit(large_over_bytes)
+        self._cipher = None if cipher is None else checked_cipher(cipher)
         self._contents: dict[bytes, bytes] = {}
         self._instances: dict[str, _Kept] = {}
         self._keys = itertools.count(1)
@@ -147,8 +139,9 @@ class MemoryStore:
         self._check_open()
         if epoch is not None and epoch != self._epoch:
             raise LeaseLostError(f"the hub {self.url} has another owner by now: epoch {self._epoch}, not {epoch}")
-        outgoing = Outgoing(self._large_over_bytes)
-        group = _Group(self._instances, self._keys, self._numbers, outgoing, self._contents, nudges=epoch is None)
+        outgoing = Outgoing(self._large_over_bytes, self._cipher)
+        incoming = Incoming(lambda digests: _found({**self._contents, **outgoing.contents}, digests), self._cipher)
+        group = _Group(self._instances, self._keys, self._numbers, outgoing, incoming, nudges=epoch is None)
         outcomes = [group.apply(operation) for operation in operations]
         self._instances.update(group.touched)
         for instance_id in group.removed:
@@ -165,8 +158,8 @@ class MemoryStore:
         used = {digest_of(reference) for kept in self._instances.values() for reference in kept.references()}
         self._contents = {digest: content for digest, content in self._contents.items() if digest in used}
 
-    def _fetch(self, digests: Iterable[bytes]) -> dict[bytes, bytes]:
-        return {digest: self._contents[digest] for digest in digests if digest in self._contents}
+    def _incoming(self) -> Incoming:
+        return Incoming(lambda digests: _found(self._contents, digests), self._cipher)
 
     async def keep_code(self, digests: Mapping[str, str], epoch: int) -> None:
         self._check_open()
@@ -194,17 +187,17 @@ class MemoryStore:
             for numbers in [sorted(n for n in kept.pieces if n > kept.record.start_number)]
         ]
         for one in loaded:
-            fill_loaded(one, self._fetch)
+            self._incoming().loaded(one)
         return loaded
 
     async def fetch(self, references: Sequence[bytes]) -> list[bytes]:
         self._check_open()
-        return fill_all(references, self._fetch)
+        return self._incoming().contents(references)
 
     async def get(self, instance_id: str) -> InstanceRecord | None:
         self._check_open()
         kept = self._instances.get(instance_id)
-        return None if kept is None else replace(kept.record)
+        return None if kept is None else self._incoming().row(replace(kept.record))
 
     async def page(self, wanted: InstanceFilter, limit: int, cursor: str | None = None) -> Page:
         self._check_open()
@@ -214,7 +207,10 @@ class MemoryStore:
             key=lambda kept: kept.key,
         )
         shown = fitting[:limit]
-        return Page([replace(kept.record) for kept in shown], str(shown[-1].key) if len(fitting) > limit else None)
+        incoming = self._incoming()
+        return Page(
+            [incoming.row(replace(kept.record)) for kept in shown], str(shown[-1].key) if len(fitting) > limit else None
+        )
 
     async def history(self, instance_id: str, execution_id: str | None = None) -> list[bytes]:
         self._check_open()
@@ -224,12 +220,13 @@ class MemoryStore:
         record = kept.record
         if execution_id is None or execution_id == record.execution_id:
             present = [record.start, *(kept.pieces[n] for n in sorted(kept.pieces) if n > record.start_number)]
-            return [fill(piece, self._fetch) for piece in present]
+            return [self._incoming().events(piece, instance_id) for piece in present]
         first = kept.executions.get(execution_id)
         if first is None:
             return []
         end = min((n for n in kept.executions.values() if n > first), default=record.start_number)
-        return [fill(kept.pieces[n], self._fetch) for n in sorted(kept.pieces) if first <= n < end]
+        past = [kept.pieces[n] for n in sorted(kept.pieces) if first <= n < end]
+        return [self._incoming().events(piece, instance_id) for piece in past]
 
     async def wakes(self, after: tuple[int, int] | None, limit: int) -> list[Wake]:
         self._check_open()
@@ -245,7 +242,7 @@ class MemoryStore:
         found: list[Delivery] = []
         for kept in self._instances.values():
             found += [
-                fill_delivery(replace(d, takes_messages=kept.takes_messages), self._fetch)
+                self._incoming().delivery(replace(d, takes_messages=kept.takes_messages))
                 for number, d in kept.inbox.items()
                 if number > after
             ]
@@ -261,12 +258,12 @@ class _Group:
         keys: itertools.count[int],
         numbers: itertools.count[int],
         outgoing: Outgoing,
-        contents: Mapping[bytes, bytes],
+        incoming: Incoming,
         nudges: bool,
     ) -> None:
         self._nudges = nudges
         self._outgoing = outgoing
-        self._contents = contents
+        self._incoming = incoming
         self._instances = instances
         self._keys = keys
         self._numbers = numbers
@@ -275,7 +272,7 @@ class _Group:
 
     def apply(self, operation: Operation) -> Outcome:
         passed_on = passed_on_in(operation)
-        if passed_on and len(self._fetch(passed_on)) < len(passed_on):
+        if not self._incoming.has(passed_on):
             return Outcome(error=InvalidArgumentError(GONE))
         match operation:
             case Create():
@@ -286,10 +283,6 @@ class _Group:
                 return self._commit(operation)
             case Park():
                 return self._park(operation)
-
-    def _fetch(self, digests: Iterable[bytes]) -> dict[bytes, bytes]:
-        known = {**self._contents, **self._outgoing.contents}
-        return {digest: known[digest] for digest in digests if digest in known}
 
     def _find(self, instance_id: str) -> _Kept | None:
         kept = self.touched.get(instance_id)
@@ -363,7 +356,7 @@ class _Group:
             outcome.error = unstorable
             return outcome
         if commit.chunk is not None:
-            kept.pieces[commit.sequence] = self._outgoing.events(commit.chunk, 0)
+            kept.pieces[commit.sequence] = self._outgoing.events(commit.chunk, 0, commit.instance_id)
             kept.record.updated_at = max(commit.at, kept.record.created_at)
         if commit.state is not None:
             self._show(kept, commit.state)
@@ -391,7 +384,7 @@ class _Group:
         if kept is None or kept.record.execution_id != park.execution_id:
             outcome.error = LeaseLostError(f"instance '{park.instance_id}' has moved on")
             return outcome
-        kept.record.problem = park.problem
+        kept.record.problem = self._outgoing.text(park.problem, park.instance_id)
         for message in park.messages:
             self._send(message, outcome)
         return outcome
@@ -406,7 +399,7 @@ class _Group:
                 name=start.name,
                 version=start.version,
                 status=Status.PENDING,
-                start=self._outgoing.events(start.event, 0),
+                start=self._outgoing.events(start.event, 0, start.instance_id),
                 start_number=0,
                 wake_at=start.wake_at,
                 created_at=start.created_at,
@@ -415,7 +408,7 @@ class _Group:
                 tags=start.tags,
             ),
         )
-        outcome.started.append(fill_start(start, self._fetch))
+        outcome.started.append(self._incoming.start(start))
         return kept
 
     def _succeed(self, kept: _Kept, start: Start) -> None:
@@ -432,7 +425,7 @@ class _Group:
             name=start.name,
             version=start.version,
             status=Status.PENDING,
-            start=self._outgoing.events(start.event, 0),
+            start=self._outgoing.events(start.event, 0, start.instance_id),
             start_number=max(kept.pieces) + 1,
             wake_at=start.wake_at,
             created_at=record.created_at if continues else start.created_at,
@@ -468,22 +461,26 @@ class _Group:
         kept = self._find(delivery.instance_id)
         assert kept is not None  # noqa: S101 - the caller has looked
         delivery.takes_messages = kept.takes_messages
-        kept.inbox[delivery.number] = replace(delivery, event=self._stored(delivery.event))
-        outcome.deliveries.append(fill_delivery(delivery, self._fetch))
+        kept.inbox[delivery.number] = replace(delivery, event=self._stored(delivery.event, delivery.instance_id))
+        outcome.deliveries.append(self._incoming.delivery(delivery))
 
-    def _stored(self, event: bytes | None) -> bytes | None:
-        return None if event is None else self._outgoing.events(event, 0)
+    def _stored(self, encoded: bytes | None, instance_id: str) -> bytes | None:
+        return None if encoded is None else self._outgoing.events(encoded, 0, instance_id)
 
     def _show(self, kept: _Kept, state: RowState) -> None:
         record = kept.record
         record.status = state.status
         record.wake_at = state.wake_at
-        record.custom_status = self._outgoing.payload(state.custom_status, 0)
-        record.output = self._outgoing.payload(state.output, 0)
-        record.failure = state.failure
+        record.custom_status = self._outgoing.payload(state.custom_status, 0, record.instance_id)
+        record.output = self._outgoing.payload(state.output, 0, record.instance_id)
+        record.failure = self._stored(state.failure, record.instance_id)
         record.completed_at = state.completed_at
-        record.orphans = self._stored(state.orphans)
+        record.orphans = self._stored(state.orphans, record.instance_id)
         record.progress = state.progress
+
+
+def _found(contents: Mapping[bytes, bytes], digests: Iterable[bytes]) -> dict[bytes, bytes]:
+    return {digest: contents[digest] for digest in digests if digest in contents}
 
 
 def _forget_past(kept: _Kept) -> None:

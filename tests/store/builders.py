@@ -15,7 +15,7 @@ from replayflow.core.instance import Status
 from replayflow.errors import ReplayflowError
 from replayflow.store import MemoryStore, SqliteStore, Store
 from replayflow.store.base import Create, InstanceFilter, InstanceRecord, OnExisting, Operation, Outcome, Owner, Post
-from replayflow.store.large import references_in
+from replayflow.store.outgoing import references_in
 
 OWNER = Owner(4711, "somewhere", 17)
 EVERYTHING = InstanceFilter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,8 @@ from replayflow.core.instance import Status
 from replayflow.errors import InvalidArgumentError, StoreCorruptError
 from replayflow.store import MemoryStore, SqliteStore, Store, store_at
 from replayflow.store.base import Create, Post
-from replayflow.store.large import fill, references_in
+from replayflow.store.incoming import Incoming
+from replayflow.store.outgoing import references_in
 from replayflow.store.sqlite import contents
 from tests.store.builders import accepted, commit, contents_of, create, message, one, record, refusals, start
 
@@ -228,7 +230,7 @@ async def test_filling_undoes_what_a_store_made_of_it(store: Store) -> None:
     if isinstance(store, SqliteStore):
         [stored] = await store._read(lambda c: c.execute("SELECT events FROM history").fetchone())
         assert len(stored) < 200
-        assert await store._read(lambda c: fill(stored, lambda digests: contents.fetch(c, digests))) == chunk
+        assert await store._read(lambda c: Incoming(partial(contents.fetch, c), None).events(stored, "a")) == chunk
 
 
 async def test_a_write_that_breaks_off_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,14 +6,15 @@ import sqlite3
 from collections.abc import Iterable
 
 from replayflow.codec.reference import digest_of
-from replayflow.store.large import Outgoing, references_in
+from replayflow.store.outgoing import Outgoing, references_in
 from replayflow.store.sqlite.statements import SQL
 
 
 def keep(connection: sqlite3.Connection, outgoing: Outgoing) -> None:
-    """The contents and their uses are in the transaction."""
+    """The contents, their uses, and what sealed them are in the transaction."""
     connection.executemany(SQL["keep_content"], list(outgoing.contents.items()))
     connection.executemany(SQL["keep_use"], list(outgoing.uses))
+    connection.executemany(SQL["keep_key_id"], [(key_id,) for key_id in outgoing.key_ids])
     outgoing.forget()
 
 
@@ -26,9 +27,9 @@ def fetch(connection: sqlite3.Connection, digests: Iterable[bytes]) -> dict[byte
     return found
 
 
-def are_there(connection: sqlite3.Connection) -> bool:
-    """Whether the hub has any: where it has none, nothing has to be looked through for references."""
-    return bool(connection.execute(SQL["has_contents"]).fetchone()[0])
+def are_plain(connection: sqlite3.Connection) -> bool:
+    """Whether the hub has none, and nothing that is sealed: then nothing has to be looked through for them."""
+    return bool(connection.execute(SQL["is_plain"]).fetchone()[0])
 
 
 def recount(connection: sqlite3.Connection, key: int) -> None:

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from replayflow.codec.cipher import Cipher
 from replayflow.codec.reference import may_refer
 from replayflow.core.commit import Commit, Message, Start
 from replayflow.core.instance import Status
@@ -24,7 +25,8 @@ from replayflow.errors import (
     PayloadTooLargeError,
 )
 from replayflow.store.base import ACCEPTED, Create, Delivery, Operation, Outcome, Park, Post
-from replayflow.store.large import GONE, Outgoing, fill_delivery, fill_start, passed_on_in
+from replayflow.store.incoming import Incoming
+from replayflow.store.outgoing import GONE, Outgoing, passed_on_in
 from replayflow.store.sqlite import contents
 from replayflow.store.sqlite.connection import in_transaction
 from replayflow.store.sqlite.statements import NO_BLOB, NO_NUMBER, NO_TEXT, ROWS, SQL
@@ -82,21 +84,22 @@ def write_group(
     url: str,
     remembered: Remembered,
     large_over_bytes: int,
+    cipher: Cipher | None,
 ) -> list[Outcome]:
-    """The operations as one transaction; an outcome for each. Payloads of more than `large_over_bytes` are kept out of line.
+    """The operations as one transaction; an outcome for each. Payloads of more than `large_over_bytes` are kept out of line; a cipher seals all.
 
     Raises:
         LeaseLostError: the hub's epoch is another; nothing was written.
     """
     try:
-        return in_transaction(connection, Group(operations, epoch, url, large_over_bytes, remembered).write)
+        return in_transaction(connection, Group(operations, epoch, url, large_over_bytes, cipher, remembered).write)
     except BaseException as error:
         remembered.forget()
         if not isinstance(error, _UNSTORABLE):
             raise
         # Nothing was written. SQLite does not say whose value it was: again, so that only the operation that has it is refused.
         return in_transaction(
-            connection, lambda connection: _one_by_one(connection, operations, epoch, url, large_over_bytes)
+            connection, lambda connection: _one_by_one(connection, operations, epoch, url, large_over_bytes, cipher)
         )
 
 
@@ -106,12 +109,13 @@ def _one_by_one(
     epoch: int | None,
     url: str,
     large_over_bytes: int,
+    cipher: Cipher | None,
 ) -> list[Outcome]:
     outcomes: list[Outcome] = []
     for operation in operations:
         connection.execute("SAVEPOINT operation")
         try:
-            outcomes += Group([operation], epoch, url, large_over_bytes).write(connection)
+            outcomes += Group([operation], epoch, url, large_over_bytes, cipher).write(connection)
         except _UNSTORABLE as error:
             connection.execute("ROLLBACK TO operation")
             id = next(_touched([operation]))
@@ -130,6 +134,7 @@ class Group:
         epoch: int | None,
         url: str,
         large_over_bytes: int,
+        cipher: Cipher | None,
         remembered: Remembered | None = None,
     ) -> None:
         self._remembered = remembered or Remembered()
@@ -143,8 +148,9 @@ class Group:
         self._states: dict[int, tuple[object, ...]] = {}
         self._consumed: list[int] = []
         self._messages: list[tuple[object, ...]] = []
-        self._large_over_bytes = large_over_bytes
-        self._outgoing = Outgoing(large_over_bytes)
+        self._outgoing = Outgoing(large_over_bytes, cipher)
+        self._incoming = Incoming(self._passed_on, cipher)
+        self._untouched_bytes = self._outgoing.untouched_bytes
         self._next_key = self._next_number = 0
 
     def write(self, connection: sqlite3.Connection) -> list[Outcome]:
@@ -190,7 +196,9 @@ class Group:
 
     def _flush(self) -> None:
         connection = self._connection
-        if self._outgoing.uses:  # first: a use that goes below must not take a content with it that is used anew
+        if (
+            self._outgoing.uses or self._outgoing.key_ids
+        ):  # first: a use that goes below must not take a content with it that is used anew
             contents.keep(connection, self._outgoing)
         if self._instances:
             ROWS["add_instances"].run(connection, self._instances)
@@ -239,21 +247,22 @@ class Group:
             )
         if commit.chunk is not None:
             chunk = commit.chunk
-            if len(chunk) > self._large_over_bytes:
-                chunk = self._outgoing.events(chunk, known.key)
+            if len(chunk) > self._untouched_bytes:
+                chunk = self._outgoing.events(chunk, known.key, commit.instance_id)
             self._pieces.append((known.key, commit.sequence, commit.at, bytearray(chunk)))
             known.last_number = commit.sequence
         state = commit.state
         if state is not None:
             known.status = state.status
+            outgoing, id = self._outgoing, commit.instance_id
             shown = (
                 state.status.value,
                 NO_NUMBER if state.wake_at is None else state.wake_at,
-                _blob(self._outgoing.payload(state.custom_status, known.key)),
-                _blob(self._outgoing.payload(state.output, known.key)),
-                _blob(state.failure),
+                _blob(outgoing.payload(state.custom_status, known.key, id)),
+                _blob(outgoing.payload(state.output, known.key, id)),
+                _events(outgoing, state.failure, known.key, id),
                 NO_NUMBER if state.completed_at is None else state.completed_at,
-                NO_BLOB if state.orphans is None else bytearray(self._outgoing.events(state.orphans, known.key)),
+                _events(outgoing, state.orphans, known.key, id),
                 _blob(state.progress),
             )
             if known.row is None:
@@ -330,7 +339,8 @@ class Group:
             outcome.error = LeaseLostError(f"instance '{park.instance_id}' has moved on")
             return outcome
         self._flush()
-        self._connection.execute(SQL["park"], (park.problem, known.key))
+        problem = self._outgoing.text(park.problem, park.instance_id)
+        self._connection.execute(SQL["park"], (problem, known.key))
         known.is_parked = park.problem is not None
         for message in park.messages:
             self._send(message, outcome)
@@ -395,9 +405,8 @@ class Group:
     def _kept_start(self, start: Start, key: int) -> tuple[bytes, Start]:
         """The start's events as they are stored, and the start as it is told of: whole."""
         event = start.event
-        if len(event) > self._large_over_bytes or may_refer(event):
-            stored = self._outgoing.events(event, key)
-            return stored, fill_start(start, self._passed_on)
+        if len(event) > self._untouched_bytes or may_refer(event):
+            return self._outgoing.events(event, key, start.instance_id), self._incoming.start(start)
         return event, start
 
     def _passed_on(self, digests: Iterable[bytes]) -> dict[bytes, bytes]:
@@ -408,10 +417,7 @@ class Group:
 
     def _lacks(self, operation: Operation) -> Outcome | None:
         """The refusal of an operation that passes on a reference to what is not there."""
-        passed_on = passed_on_in(operation)
-        if passed_on and len(self._passed_on(passed_on)) < len(passed_on):
-            return Outcome(InvalidArgumentError(GONE))
-        return None
+        return None if self._incoming.has(passed_on_in(operation)) else Outcome(InvalidArgumentError(GONE))
 
     def _nudge(self, known: Known, instance_id: str, outcome: Outcome) -> None:
         if self._epoch is None:
@@ -438,13 +444,18 @@ class Group:
         delivery.number = self._next_number
         self._next_number += 1
         event = delivery.event
-        if event is not None and (len(event) > self._large_over_bytes or may_refer(event)):
-            event = self._outgoing.events(event, -delivery.number)
-            fill_delivery(delivery, self._passed_on)
+        if event is not None and (len(event) > self._untouched_bytes or may_refer(event)):
+            event = self._outgoing.events(event, -delivery.number, delivery.instance_id)
+            if may_refer(event):
+                self._incoming.delivery(delivery)
         delivery.takes_messages = known.takes_messages
         execution_id = NO_TEXT if delivery.execution_id is None else delivery.execution_id
         self._messages.append((delivery.number, known.key, _blob(event), execution_id, int(delivery.is_control)))
         outcome.deliveries.append(delivery)
+
+
+def _events(outgoing: Outgoing, encoded: bytes | None, key: int, instance_id: str) -> object:
+    return NO_BLOB if encoded is None else bytearray(outgoing.events(encoded, key, instance_id))
 
 
 def _blob(payload: bytes | None) -> object:

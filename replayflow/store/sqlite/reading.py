@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+from replayflow.codec.cipher import Cipher
 from replayflow.core.ids import is_unicode
 from replayflow.core.instance import Status
-from replayflow.store import large
 from replayflow.store.base import Delivery, InstanceFilter, InstanceRecord, Loaded, Page, Wake, position_of
+from replayflow.store.incoming import Incoming
 from replayflow.store.sqlite import contents
 from replayflow.store.sqlite.statements import SQL
 
@@ -37,11 +38,10 @@ def rows(connection: sqlite3.Connection, name: str, parameters: Any = ()) -> lis
         return []  # no row has what cannot be stored
 
 
-def load(connection: sqlite3.Connection, instance_ids: Sequence[str]) -> list[Loaded]:
+def load(connection: sqlite3.Connection, instance_ids: Sequence[str], cipher: Cipher | None) -> list[Loaded]:
     """The instances with their present history and inbox."""
     # SQLite ends a JSON text at a NUL character; an id that is cut off there is another's.
     wanted = [id for id in dict.fromkeys(instance_ids) if "\0" not in id]
-    fetching = partial(contents.fetch, connection)
     loaded = {row[-1]: Loaded(_record(row), b"", 0, []) for row in rows(connection, "records", (json.dumps(wanted),))}
     starts = json.dumps([[key, one.record.start_number] for key, one in loaded.items()])
     for key, count, pieces in rows(connection, "pieces", (starts,)):
@@ -51,20 +51,25 @@ def load(connection: sqlite3.Connection, instance_ids: Sequence[str]) -> list[Lo
         record = loaded[key].record
         takes = record.problem is None and record.status is not Status.SUSPENDED
         loaded[key].inbox.append(Delivery(number, record.instance_id, event, execution_id, bool(is_control), takes))
-    if loaded and contents.are_there(connection):
+    if loaded and not contents.are_plain(connection):
         for one in loaded.values():
-            large.fill_loaded(one, fetching)
+            _incoming(connection, cipher).loaded(one)
     found = {one.record.instance_id: one for one in loaded.values()}
     return [found[id] for id in wanted if id in found]
 
 
-def records(connection: sqlite3.Connection, instance_ids: Sequence[str]) -> dict[str, InstanceRecord]:
+def records(
+    connection: sqlite3.Connection, instance_ids: Sequence[str], cipher: Cipher | None
+) -> dict[str, InstanceRecord]:
     """The rows of those that exist, by id."""
     ids = json.dumps([id for id in instance_ids if "\0" not in id and is_unicode(id)])
-    return {row[0]: _record(row) for row in rows(connection, "records", (ids,))}
+    incoming = _incoming(connection, cipher)
+    return {row[0]: incoming.row(_record(row)) for row in rows(connection, "records", (ids,))}
 
 
-def page(connection: sqlite3.Connection, wanted: InstanceFilter, limit: int, cursor: str | None) -> Page:
+def page(
+    connection: sqlite3.Connection, wanted: InstanceFilter, limit: int, cursor: str | None, cipher: Cipher | None
+) -> Page:
     """The rows that fit, and where to read on."""
     after = 0 if cursor is None else position_of(cursor)
     if wanted == InstanceFilter(is_parked=True, is_entity=wanted.is_entity):
@@ -72,26 +77,33 @@ def page(connection: sqlite3.Connection, wanted: InstanceFilter, limit: int, cur
     else:
         found = rows(connection, "page", _bindings(wanted, after, limit + 1))
     shown = found[:limit]
-    return Page([_record(row) for row in shown], str(shown[-1][-1]) if len(found) > limit else None)
+    incoming = _incoming(connection, cipher)
+    return Page([incoming.row(_record(row)) for row in shown], str(shown[-1][-1]) if len(found) > limit else None)
 
 
-def history(connection: sqlite3.Connection, instance_id: str, execution_id: str | None) -> list[bytes]:
+def history(
+    connection: sqlite3.Connection, instance_id: str, execution_id: str | None, cipher: Cipher | None
+) -> list[bytes]:
     """The pieces of the execution, its start first."""
+    incoming = _incoming(connection, cipher)
+    return [incoming.events(piece, instance_id) for piece in _stored_history(connection, instance_id, execution_id)]
+
+
+def _stored_history(connection: sqlite3.Connection, instance_id: str, execution_id: str | None) -> list[bytes]:
     found = rows(connection, "record", (instance_id,))
     if not found:
         return []
     record, key = _record(found[0]), found[0][-1]
     if execution_id is None or execution_id == record.execution_id:
-        start = _whole(connection, [record.start])
-        return start + _pieces(connection, key, record.start_number + 1, 2**62)
+        return [record.start, *_pieces(connection, key, record.start_number + 1, 2**62)]
     for first, following in rows(connection, "past_execution", (key, execution_id)):
         return _pieces(connection, key, first, record.start_number if following is None else following)
     return []
 
 
-def fetch(connection: sqlite3.Connection, references: Sequence[bytes]) -> list[bytes]:
+def fetch(connection: sqlite3.Connection, references: Sequence[bytes], cipher: Cipher | None) -> list[bytes]:
     """What the references stand for."""
-    return large.fill_all(references, partial(contents.fetch, connection))
+    return _incoming(connection, cipher).contents(references)
 
 
 def wakes(connection: sqlite3.Connection, after: tuple[int, int] | None, limit: int) -> list[Wake]:
@@ -100,23 +112,22 @@ def wakes(connection: sqlite3.Connection, after: tuple[int, int] | None, limit: 
     return [Wake(at, id, (at, key)) for at, key, id in found]
 
 
-def arrived(connection: sqlite3.Connection, after: int, limit: int) -> list[Delivery]:
+def arrived(connection: sqlite3.Connection, after: int, limit: int, cipher: Cipher | None) -> list[Delivery]:
     """The messages behind that number."""
     found = [
         Delivery(number, id, event, execution_id, bool(is_control), bool(takes))
         for number, id, event, execution_id, is_control, takes in rows(connection, "arrived", (after, limit))
     ]
-    for delivery in found:
-        large.fill_delivery(delivery, partial(contents.fetch, connection))
-    return found
+    incoming = _incoming(connection, cipher)
+    return [incoming.delivery(delivery) for delivery in found]
 
 
 def _pieces(connection: sqlite3.Connection, key: int, first: int, end: int) -> list[bytes]:
-    return _whole(connection, [piece for (piece,) in rows(connection, "pieces_between", (key, first, end))])
+    return [piece for (piece,) in rows(connection, "pieces_between", (key, first, end))]
 
 
-def _whole(connection: sqlite3.Connection, pieces: list[bytes]) -> list[bytes]:
-    return [large.fill(piece, partial(contents.fetch, connection)) for piece in pieces]
+def _incoming(connection: sqlite3.Connection, cipher: Cipher | None) -> Incoming:
+    return Incoming(partial(contents.fetch, connection), cipher)
 
 
 def _record(row: Sequence[Any]) -> InstanceRecord:

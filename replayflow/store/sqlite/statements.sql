@@ -191,8 +191,11 @@ INSERT INTO payload_use (owner, digest) VALUES (?, ?) ON CONFLICT DO NOTHING
 -- name: content
 SELECT content FROM payload WHERE digest = ?
 
--- name: has_contents
-SELECT EXISTS (SELECT 1 FROM payload)
+-- name: is_plain
+SELECT NOT EXISTS (SELECT 1 FROM payload) AND NOT EXISTS (SELECT 1 FROM sealing_key)
+
+-- name: keep_key_id
+INSERT INTO sealing_key (key_id) VALUES (?) ON CONFLICT DO NOTHING
 
 -- name: uses
 SELECT digest FROM payload_use WHERE owner = ?

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from replayflow.codec import LARGE_OVER_BYTES
+from replayflow.codec.cipher import Cipher, checked_cipher
 from replayflow.errors import HubOwnedError, LeaseLostError, StoreError, StoreUnavailableError
 from replayflow.store.base import (
     Delivery,
@@ -26,7 +27,7 @@ from replayflow.store.base import (
     Page,
     Wake,
 )
-from replayflow.store.large import checked_limit
+from replayflow.store.outgoing import checked_limit
 from replayflow.store.sqlite import reading, schema
 from replayflow.store.sqlite.connection import (
     DatabaseThread,
@@ -48,7 +49,7 @@ POLL_SECONDS = 0.04  # so that a worker notices within 100 ms what a client in a
 class SqliteStore:
     """A hub in an SQLite file. `synchronous="NORMAL"` may lose the last commits when the machine (not the process) dies; FULL loses none.
 
-    Payloads of more than `large_over_bytes` are kept out of line, once for all who refer to them.
+    Payloads of more than `large_over_bytes` are kept out of line, once for all who refer to them. With a `cipher` values are sealed.
     """
 
     def __init__(
@@ -58,12 +59,14 @@ class SqliteStore:
         busy_seconds: float = 10.0,
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
         large_over_bytes: int = LARGE_OVER_BYTES,
+        cipher: Cipher | None = None,
     ) -> None:
         self.path = Path(path)
         self.url = f"sqlite:///{self.path}"
         self._busy_seconds = busy_seconds
         self._synchronous = synchronous
         self._large_over_bytes = checked_limit(large_over_bytes)
+        self._cipher = None if cipher is None else checked_cipher(cipher)
         # Beside the file itself: two ways to it (a link, a detour) must not be two locks.
         self._lock = FileLock(Path(os.path.realpath(self.path) + "-lock"))
         self._writer: DatabaseThread | None = None
@@ -172,7 +175,9 @@ class SqliteStore:
     async def write(self, operations: Sequence[Operation], epoch: int | None = None) -> list[Outcome]:
         remembered = self._remembered
         return await self._write(
-            lambda connection: write_group(connection, operations, epoch, self.url, remembered, self._large_over_bytes)
+            lambda connection: write_group(
+                connection, operations, epoch, self.url, remembered, self._large_over_bytes, self._cipher
+            )
         )
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -199,7 +204,7 @@ class SqliteStore:
 
     async def load(self, instance_ids: Sequence[str]) -> list[Loaded]:
         return await self._read(
-            lambda connection: reading.in_snapshot(connection, lambda c: reading.load(c, instance_ids))
+            lambda connection: reading.in_snapshot(connection, lambda c: reading.load(c, instance_ids, self._cipher))
         )
 
     async def get(self, instance_id: str) -> InstanceRecord | None:
@@ -208,19 +213,21 @@ class SqliteStore:
         return await self._together.get(instance_id)
 
     async def _records(self, instance_ids: Sequence[str]) -> dict[str, InstanceRecord]:
-        return await self._read(lambda connection: reading.records(connection, instance_ids))
+        return await self._read(lambda connection: reading.records(connection, instance_ids, self._cipher))
 
     async def page(self, wanted: InstanceFilter, limit: int, cursor: str | None = None) -> Page:
-        return await self._read(lambda connection: reading.page(connection, wanted, limit, cursor))
+        return await self._read(lambda connection: reading.page(connection, wanted, limit, cursor, self._cipher))
 
     async def history(self, instance_id: str, execution_id: str | None = None) -> list[bytes]:
         return await self._read(
-            lambda connection: reading.in_snapshot(connection, lambda c: reading.history(c, instance_id, execution_id))
+            lambda connection: reading.in_snapshot(
+                connection, lambda c: reading.history(c, instance_id, execution_id, self._cipher)
+            )
         )
 
     async def fetch(self, references: Sequence[bytes]) -> list[bytes]:
         return await self._read(
-            lambda connection: reading.in_snapshot(connection, lambda c: reading.fetch(c, references))
+            lambda connection: reading.in_snapshot(connection, lambda c: reading.fetch(c, references, self._cipher))
         )
 
     async def wakes(self, after: tuple[int, int] | None, limit: int) -> list[Wake]:
@@ -228,7 +235,7 @@ class SqliteStore:
 
     async def arrived(self, after: int, limit: int) -> list[Delivery]:
         return await self._read(
-            lambda connection: reading.in_snapshot(connection, lambda c: reading.arrived(c, after, limit))
+            lambda connection: reading.in_snapshot(connection, lambda c: reading.arrived(c, after, limit, self._cipher))
         )
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
