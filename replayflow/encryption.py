@@ -74,7 +74,11 @@ def cipher_of_environment() -> Cipher | None:
         for name in path.split("."):
             found = getattr(found, name)
     except ImportError as error:
-        raise CipherError(f"${VARIABLE} is {named!r:.80}, and the module cannot be imported: {error}") from error
+        raise CipherError(
+            f"${VARIABLE} is {named!r:.80}, and the module cannot be imported ({error}): is its folder on $PYTHONPATH?"
+        ) from error
     except AttributeError as error:
         raise CipherError(f"${VARIABLE} is {named!r:.80}, and the module has no such object") from error
-    return checked_cipher(found() if not isinstance(found, Cipher) and callable(found) else found, f"${VARIABLE}")
+    if callable(found) and (isinstance(found, type) or not isinstance(found, Cipher)):
+        found = found()
+    return checked_cipher(found, f"${VARIABLE}")

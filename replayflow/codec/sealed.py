@@ -83,10 +83,11 @@ def shown_sealed(envelope: bytes) -> EncryptedValue:
     return EncryptedValue(_parts(envelope)[0])
 
 
-def sealed_error(envelope: bytes, where: str = "a value") -> SealedError:
-    """Why the envelope cannot be opened here."""
+def sealed_error(value: bytes | EncryptedValue, where: str = "a value") -> SealedError:
+    """Why the envelope, or what is shown of one, cannot be opened here."""
+    key_id = value.key_id if isinstance(value, EncryptedValue) else key_of(value)
     return SealedError(
-        f"{where} is encrypted with key '{_parts(envelope)[0]}', which is not at hand: "
+        f"{where} is encrypted with key '{key_id}', which is not at hand: "
         "give the hub a cipher that has it (cipher=..., or $REPLAYFLOW_CIPHER)"
     )
 

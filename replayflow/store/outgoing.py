@@ -53,7 +53,7 @@ class Outgoing:
     def __init__(self, over: int, cipher: Cipher | None = None) -> None:
         self._over = over
         self._cipher = cipher
-        self._sealed: dict[tuple[bytes, bytes | str], bytes] = {}
+        self._sealed: dict[tuple[bytes, bytes], bytes] = {}
         self.untouched_bytes = over if cipher is None else -1
         self.contents: dict[bytes, bytes] = {}
         self.uses: set[tuple[int, bytes]] = set()
@@ -96,7 +96,10 @@ class Outgoing:
             return self._out_of_line(reference_to(content), content, user)
         if len(content) <= self._over:
             return self._seal(content, context)
-        made = self._seal(content, OUT_OF_LINE_CONTEXT)
+        # In the instance's history and in its row it is the same content; whether two instances have the same is nobody's business.
+        made = self._sealed.get((context, content))
+        if made is None:
+            made = self._sealed[context, content] = self._seal(content, OUT_OF_LINE_CONTEXT)
         return self._out_of_line(reference_to(made, is_sealed=True), made, user)
 
     def _out_of_line(self, reference: bytes, content: bytes, user: int) -> bytes:
@@ -105,13 +108,10 @@ class Outgoing:
         return reference
 
     def _seal(self, content: bytes | str, context: bytes) -> bytes:
-        """In its envelope; the same value of an instance, in its history and in its row, in the same one."""
         cipher = self._cipher
         assert cipher is not None  # noqa: S101 - asked before
-        made = self._sealed.get((context, content))
-        if made is None:
-            made = self._sealed[context, content] = sealed(content, cipher, context)
-            self.key_ids.add(key_of(made))
+        made = sealed(content, cipher, context)
+        self.key_ids.add(key_of(made))
         return made
 
     def _may_have_long(self, encoded: bytes) -> bool:

@@ -287,3 +287,28 @@ def test_a_listing_says_of_a_large_value_that_it_was_not_read(folder: Path) -> N
     [listed] = json.loads(invoke("list", "--json").stdout)["instances"]
     assert listed["input"] == {"large_value_bytes": listed["input"]["large_value_bytes"]}
     assert listed["input"]["large_value_bytes"] > 65_536
+
+
+def test_without_the_key_values_are_encrypted_and_all_else_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPLAYFLOW_CIPHER", "tests.ciphers:ToyCipher")
+    started("sealed", "--input", '"the secret"')
+    assert "the secret" in accepted_text("show", "sealed")
+    monkeypatch.delenv("REPLAYFLOW_CIPHER")
+    shown = accepted_text("show", "sealed")
+    assert "(encrypted)" in shown
+    assert "the secret" not in shown
+    assert "(encrypted)" in accepted_text("history", "sealed")
+    assert accepted("show", "sealed", "--json")["input"] == {"encrypted_with": "k1"}
+    assert accepted("list", "--json")["instances"][0]["input"] == {"encrypted_with": "k1"}
+
+
+def test_a_cipher_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPLAYFLOW_CIPHER", "nowhere")
+    assert "error RF115" in refused(2, "start", "checkout")
+    assert databases() == []
+
+
+def accepted_text(*arguments: str) -> str:
+    found = invoke(*arguments)
+    assert found.exit_code == 0
+    return found.stdout

@@ -14,7 +14,17 @@ from typing import Any
 import pytest
 
 from replayflow import Client, Instance, Status, TaskHub, TaskScheduled
-from samples import aggregator, approval, batch, hello_sequence, monitor, nightly_report, order_saga, sub_orchestrations
+from samples import (
+    aggregator,
+    approval,
+    batch,
+    encrypted,
+    hello_sequence,
+    monitor,
+    nightly_report,
+    order_saga,
+    sub_orchestrations,
+)
 
 CHECKOUT = Path(__file__).parent.parent.parent
 LAST_LINE = {
@@ -245,3 +255,16 @@ async def test_the_aggregator_counts_every_reading_once_and_keeps_records(store:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while await hub.client.read_entity("@records@all") != {"bergen": 29.0, "tromso": 4.5}:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
+
+
+def test_what_is_encrypted_is_read_with_the_key_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("cryptography")
+    monkeypatch.setenv("RECORDS_KEYS", f"old:{'00' * 32} new:{'11' * 32}")
+    asyncio.run(encrypted.main(str(tmp_path / "encrypted.db")))
+    assert capsys.readouterr().out.splitlines() == [
+        "with the key:    Ada Lovelace is well",
+        "without the key: (encrypted) (encrypted)",
+    ]
+    assert b"Ada" not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
