@@ -26,7 +26,7 @@ from replayflow.core.instance import Status
 from replayflow.core.map_progress import MapState
 from replayflow.errors import InvalidStateError
 
-_STATUSES = [str(status) for status in Status if status is not Status.CONTINUED_AS_NEW]
+STATUSES = [str(status) for status in Status if status is not Status.CONTINUED_AS_NEW]
 _WIDE_COLUMNS = 100
 _SHOWN_CHARS_MAX = 2_000
 
@@ -39,7 +39,7 @@ _SHOWN_CHARS_MAX = 2_000
     "--status",
     "statuses",
     multiple=True,
-    type=click.Choice(_STATUSES, case_sensitive=False),
+    type=click.Choice(STATUSES, case_sensitive=False),
     help="Many times for any of them.",
 )
 @click.option("--name", help="The orchestrator's name.")

@@ -261,7 +261,14 @@ class Store(Protocol):
         ...
 
     async def load(self, instance_ids: Sequence[str]) -> list[Loaded]:
-        """The instances with their present history and inbox, in the order asked for, each once; those that do not exist are left out."""
+        """The instances with their present history and inbox, in the order asked for, each once; those that do not exist are left out.
+
+        Of large payloads it has those that a replay and the next episode need.
+        """
+        ...
+
+    async def load_whole(self, instance_id: str) -> Loaded | None:
+        """As `load`, for one instance, with all large payloads; None where there is none."""
         ...
 
     async def get(self, instance_id: str) -> InstanceRecord | None:
@@ -287,6 +294,10 @@ class Store(Protocol):
             StoreCorruptError: one is not there, or has other bytes than the reference says.
             SealedError: one is sealed, and the key is not at hand.
         """
+        ...
+
+    async def executions(self, instance_id: str) -> list[str]:
+        """The ids of the instance's executions, oldest first, the present one last; empty where there is no such instance."""
         ...
 
     async def wakes(self, after: tuple[int, int] | None, limit: int) -> list[Wake]:

@@ -110,8 +110,8 @@ class Incoming:
             record.problem = UNREADABLE.encode() if is_sealed(problem) else problem
         return record
 
-    def loaded(self, loaded: Loaded) -> None:
-        """What was loaded has whatever a replay and the next episode need, and not what is used up. Where it has not, `problem` says so."""
+    def loaded(self, loaded: Loaded, whole: bool) -> None:
+        """What was loaded has whatever a replay and the next episode need, or all. Where it cannot have that, `problem` says so."""
         record = loaded.record
         id = record.instance_id
         self.row(record)
@@ -120,23 +120,25 @@ class Incoming:
             self.delivery(delivery)
         if record.orphans is not None:
             record.orphans = self.events(record.orphans, id)
-        if not record.status.is_finished:
+        if whole or not record.status.is_finished:
             record.start = self.events(record.start, id)
             if record.custom_status is not None and is_reference(record.custom_status):
                 found = self._contents({record.custom_status})
                 record.custom_status = found.get(record.custom_status, record.custom_status)
-            self._history(loaded, id)
+            self._history(loaded, id, whole)
         loaded.problem = self.refusal
-        if record.status.is_finished:
-            self._history(loaded, id)
+        if record.status.is_finished and not whole:
+            self._history(loaded, id, whole)
 
-    def _history(self, loaded: Loaded, instance_id: str) -> None:
+    def _history(self, loaded: Loaded, instance_id: str, whole: bool) -> None:
         if not may_refer(loaded.pieces) and not may_be_sealed(loaded.pieces):
             return
         trees = trees_of(loaded.pieces, loaded.piece_count)
         if trees is None:
             return  # whoever decodes it will say so
-        needed = [] if loaded.record.status.is_finished else list(_needed(trees))
+        needed = [event for tree in trees for event in tree]
+        if not whole:
+            needed = [] if loaded.record.status.is_finished else list(_needed(trees))
         contents = self._contents({leaf for event in needed for leaf in leaves(event) if is_reference(leaf)})
         for event in needed:
             self._open(event, contents, instance_id)

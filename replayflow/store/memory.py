@@ -174,6 +174,12 @@ class MemoryStore:
         return dict(self._code)
 
     async def load(self, instance_ids: Sequence[str]) -> list[Loaded]:
+        return self._load(instance_ids, whole=False)
+
+    async def load_whole(self, instance_id: str) -> Loaded | None:
+        return next(iter(self._load([instance_id], whole=True)), None)
+
+    def _load(self, instance_ids: Sequence[str], *, whole: bool) -> list[Loaded]:
         self._check_open()
         found = [self._instances[id] for id in dict.fromkeys(instance_ids) if id in self._instances]
         loaded = [
@@ -187,7 +193,7 @@ class MemoryStore:
             for numbers in [sorted(n for n in kept.pieces if n > kept.record.start_number)]
         ]
         for one in loaded:
-            self._incoming().loaded(one)
+            self._incoming().loaded(one, whole)
         return loaded
 
     async def fetch(self, references: Sequence[bytes]) -> list[bytes]:
@@ -227,6 +233,13 @@ class MemoryStore:
         end = min((n for n in kept.executions.values() if n > first), default=record.start_number)
         past = [kept.pieces[n] for n in sorted(kept.pieces) if first <= n < end]
         return [self._incoming().events(piece, instance_id) for piece in past]
+
+    async def executions(self, instance_id: str) -> list[str]:
+        self._check_open()
+        kept = self._instances.get(instance_id)
+        if kept is None:
+            return []
+        return [*sorted(kept.executions, key=kept.executions.__getitem__), kept.record.execution_id]
 
     async def wakes(self, after: tuple[int, int] | None, limit: int) -> list[Wake]:
         self._check_open()

@@ -126,6 +126,9 @@ async def test_load_reads_what_a_replay_needs_and_leaves_what_is_used_up(store: 
     assert is_reference(status.custom_status)
     assert (result, last) == (TaskCompleted(1, OTHER), CustomStatusSet(OTHER))
     assert loaded.record.start == begins().start.event
+    whole = await store.load_whole("a")
+    assert whole is not None
+    assert whole.pieces == first + second
 
 
 async def test_of_a_finished_instance_load_reads_nothing(store: Store) -> None:
@@ -134,6 +137,10 @@ async def test_of_a_finished_instance_load_reads_nothing(store: Store) -> None:
     [loaded] = await store.load(["a"])
     assert references_in(loaded.record.start)
     assert LARGE not in loaded.pieces
+    whole = await store.load_whole("a")
+    assert whole is not None
+    assert (whole.record.start, whole.pieces) == (begins().start.event, chunk)
+    assert await store.load_whole("unknown") is None
 
 
 async def test_a_message_that_was_consumed_refers_to_nothing(store: Store) -> None:

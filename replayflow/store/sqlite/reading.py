@@ -38,7 +38,9 @@ def rows(connection: sqlite3.Connection, name: str, parameters: Any = ()) -> lis
         return []  # no row has what cannot be stored
 
 
-def load(connection: sqlite3.Connection, instance_ids: Sequence[str], cipher: Cipher | None) -> list[Loaded]:
+def load(
+    connection: sqlite3.Connection, instance_ids: Sequence[str], cipher: Cipher | None, whole: bool
+) -> list[Loaded]:
     """The instances with their present history and inbox."""
     # SQLite ends a JSON text at a NUL character; an id that is cut off there is another's.
     wanted = [id for id in dict.fromkeys(instance_ids) if "\0" not in id]
@@ -53,7 +55,7 @@ def load(connection: sqlite3.Connection, instance_ids: Sequence[str], cipher: Ci
         loaded[key].inbox.append(Delivery(number, record.instance_id, event, execution_id, bool(is_control), takes))
     if loaded and not contents.are_plain(connection):
         for one in loaded.values():
-            _incoming(connection, cipher).loaded(one)
+            _incoming(connection, cipher).loaded(one, whole)
     found = {one.record.instance_id: one for one in loaded.values()}
     return [found[id] for id in wanted if id in found]
 

@@ -203,8 +203,16 @@ class SqliteStore:
         return await self._read(lambda connection: dict(reading.rows(connection, "code")))
 
     async def load(self, instance_ids: Sequence[str]) -> list[Loaded]:
+        return await self._load(instance_ids, whole=False)
+
+    async def load_whole(self, instance_id: str) -> Loaded | None:
+        return next(iter(await self._load([instance_id], whole=True)), None)
+
+    async def _load(self, instance_ids: Sequence[str], *, whole: bool) -> list[Loaded]:
         return await self._read(
-            lambda connection: reading.in_snapshot(connection, lambda c: reading.load(c, instance_ids, self._cipher))
+            lambda connection: reading.in_snapshot(
+                connection, lambda c: reading.load(c, instance_ids, self._cipher, whole)
+            )
         )
 
     async def get(self, instance_id: str) -> InstanceRecord | None:
@@ -228,6 +236,11 @@ class SqliteStore:
     async def fetch(self, references: Sequence[bytes]) -> list[bytes]:
         return await self._read(
             lambda connection: reading.in_snapshot(connection, lambda c: reading.fetch(c, references, self._cipher))
+        )
+
+    async def executions(self, instance_id: str) -> list[str]:
+        return await self._read(
+            lambda connection: [id for (id,) in reading.rows(connection, "executions", (instance_id,))]
         )
 
     async def wakes(self, after: tuple[int, int] | None, limit: int) -> list[Wake]:
