@@ -24,7 +24,9 @@ from replayflow import (
     when_all,
 )
 from replayflow.core.events import TaskCompleted, TaskScheduled
+from replayflow.errors import SealedError
 from replayflow.store import SqliteStore
+from tests.ciphers import ToyCipher
 from tests.engine.kit import NO_GRACE, until_running, until_state
 from tests.engine.process_activities import app as process_app
 from tests.engine.process_activities import size_in_process
@@ -250,3 +252,23 @@ async def test_the_limit_is_an_option_of_the_hub(path: Path) -> None:
         instance = await hub.client.start(child, b"longer than ten bytes")
         assert await instance.result(20) == b"longer than ten bytes"
     assert await contents(path) == 1
+
+
+@pytest.mark.parametrize("cipher", [None, ToyCipher()], ids=["plain", "sealed"])
+async def test_what_is_exported_has_all_values(path: Path, tmp_path: Path, cipher: ToyCipher | None) -> None:
+    async with TaskHub(path, app, cipher=cipher) as hub:
+        instance = await hub.client.start(child, LARGE, instance_id="c")
+        assert await instance.result(20) == LARGE
+        lines = [line async for line in hub.client.export()]
+    async with Client(tmp_path / "other.db", app) as client:
+        await client.import_history(lines)
+        state = await client.get("c").status()
+        assert (state.input, state.output) == (LARGE, LARGE)
+
+
+async def test_what_is_encrypted_is_not_exported_without_the_key(path: Path) -> None:
+    async with TaskHub(path, app, cipher=ToyCipher()) as hub:
+        await (await hub.client.start(child, LARGE)).result(20)
+    async with Client(path, app) as client:
+        with pytest.raises(SealedError, match="key 'k1'"):
+            _ = [line async for line in client.export()]
