@@ -102,7 +102,7 @@ class Delivery(Struct):
     takes_messages: bool = True
     """Whether the receiver is neither suspended nor parked."""
     is_sealed: bool = False
-    """Whether the key is not at hand that opens a value in it."""
+    """Whether it has a value that cannot be read: the key is not at hand, or it is damaged. To load the receiver shows why."""
 
 
 class Outcome(Struct):

@@ -89,6 +89,14 @@ class Incoming:
             self.refusal = earlier or self.refusal
         return delivery
 
+    def arrival(self, delivery: Delivery) -> Delivery:
+        """As `delivery`; damage is left to whoever loads the receiver, so that one bad message does not keep the others from arriving."""
+        try:
+            return self.delivery(delivery)
+        except StoreCorruptError:
+            delivery.is_sealed = True
+            return delivery
+
     def start(self, start: Start) -> Start:
         """The start, whole."""
         event = self.events(start.event, start.instance_id)
@@ -97,8 +105,8 @@ class Incoming:
     def row(self, record: InstanceRecord) -> InstanceRecord:
         """The row, opened. References stay."""
         id = record.instance_id
-        if may_be_sealed(record.start):
-            tree = tree_of(record.start)
+        tree = tree_of(record.start) if may_be_sealed(record.start) else None
+        if tree is not None:
             self._open(tree, {}, id)
             record.start = encode(tree)
         record.custom_status = self._payload(record.custom_status, id)

@@ -255,7 +255,7 @@ class MemoryStore:
         found: list[Delivery] = []
         for kept in self._instances.values():
             found += [
-                self._incoming().delivery(replace(d, takes_messages=kept.takes_messages))
+                self._incoming().arrival(replace(d, takes_messages=kept.takes_messages))
                 for number, d in kept.inbox.items()
                 if number > after
             ]

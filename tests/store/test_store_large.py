@@ -262,10 +262,14 @@ async def test_a_write_that_breaks_off_leaves_nothing(path: Path, monkeypatch: p
 async def test_damage_of_a_content_is_told_of_and_spreads_to_nobody(path: Path) -> None:
     store = SqliteStore(path, large_over_bytes=LIMIT)
     await store.open()
-    await accepted(store, begins("a", LARGE), begins("b", OTHER))
+    posted = Post(message("a", raised(LARGE)))
+    await accepted(store, begins("a", LARGE), begins("b", OTHER), posted, Post(message("b", raised(OTHER))))
     digest = digest_of(reference_to(LARGE))
     await store._write(lambda c: c.execute("UPDATE payload SET content = x'00' WHERE digest = ?", (digest,)).rowcount)
     with pytest.raises(StoreCorruptError, match="damaged"):
         await store.load(["a"])
+    arrived = {delivery.instance_id: delivery for delivery in await store.arrived(0, 9) if delivery.event is not None}
+    assert arrived["a"].is_sealed
+    assert (arrived["b"].is_sealed, arrived["b"].event) == (False, raised(OTHER))
     assert [loaded.record.start for loaded in await store.load(["b"])] == [begins("b", OTHER).start.event]
     await store.close()

@@ -121,7 +121,7 @@ def arrived(connection: sqlite3.Connection, after: int, limit: int, cipher: Ciph
         for number, id, event, execution_id, is_control, takes in rows(connection, "arrived", (after, limit))
     ]
     incoming = _incoming(connection, cipher)
-    return [incoming.delivery(delivery) for delivery in found]
+    return [incoming.arrival(delivery) for delivery in found]
 
 
 def _pieces(connection: sqlite3.Connection, key: int, first: int, end: int) -> list[bytes]:
