@@ -103,7 +103,7 @@ class PayloadTooLargeError(PayloadError):
     code = "RF113"
 
 
-class SealedError(UserError):
+class SealedError(DecodeError):
     """A value is encrypted, and cannot be opened here: the key is missing, or is another one under the same id, or the bytes were changed.
 
     The message names the key. Give the hub a cipher that has it: `TaskHub(cipher=...)`, `Client(cipher=...)`, or `$REPLAYFLOW_CIPHER`. A worker
