@@ -9,6 +9,7 @@ from replayflow.client import (
     InstancePage,
     InstanceState,
     InstanceTree,
+    LargeValue,
     Lineage,
     Patience,
     Wait,
@@ -16,6 +17,8 @@ from replayflow.client import (
     Wanted,
 )
 from replayflow.codec import Codec
+from replayflow.codec.cipher import Cipher
+from replayflow.codec.sealed import EncryptedValue
 from replayflow.core.context import ActivityContext, OrchestrationContext
 from replayflow.core.entity_context import EntityContext
 from replayflow.core.entity_ids import EntityInstanceId
@@ -82,6 +85,7 @@ from replayflow.core.saga import Saga
 from replayflow.core.sections import EntityLock
 from replayflow.core.tasks import Orchestration, Task, TimerTask, race, when_all, when_any
 from replayflow.core.versions import VersionFailureStrategy, VersioningOptions, VersionMatchStrategy
+from replayflow.encryption import AesGcmCipher
 from replayflow.engine import Limits, Retention
 from replayflow.entities import EntityState
 from replayflow.errors import (
@@ -146,8 +150,10 @@ __all__ = [
     "ActivityCancelled",
     "ActivityContext",
     "ActivityError",
+    "AesGcmCipher",
     "App",
     "BulkOutcome",
+    "Cipher",
     "Client",
     "Codec",
     "CompensationError",
@@ -156,6 +162,7 @@ __all__ = [
     "CustomStatusSet",
     "DecodeError",
     "EncodeError",
+    "EncryptedValue",
     "EntityContext",
     "EntityError",
     "EntityFoundEmpty",
@@ -200,6 +207,7 @@ __all__ = [
     "InstanceTree",
     "InvalidArgumentError",
     "InvalidStateError",
+    "LargeValue",
     "LeaseLostError",
     "Limits",
     "Lineage",

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from replayflow.clock import Clock, to_datetime
 from replayflow.codec import Codec
+from replayflow.codec.sealed import is_sealed, sealed_error, shown_sealed
 from replayflow.core import events
 from replayflow.core.commit import Message
 from replayflow.core.entity import Standing
@@ -100,12 +101,15 @@ class EntityVerbs:
         Raises:
             InvalidArgumentError: the id is none.
             DecodeError: the state does not fit `type`.
+            SealedError: it is encrypted, and the key is not at hand.
         """
         target = entity_id_text(entity_id)
         for loaded in await self._store.load([target]):
             pieces = [events.decode(loaded.record.start), *events.decode_pieces(loaded.pieces, loaded.piece_count)]
             for event in chain.from_iterable(map(reversed, reversed(pieces))):
                 if isinstance(event, EntityStateSet):
+                    if is_sealed(event.state):
+                        raise sealed_error(event.state, f"state of entity '{target}'")
                     return _value(self, target, event.state, type)
         return None
 
@@ -194,6 +198,8 @@ def _value(client: _Asker, entity_id: str, payload: bytes | None, type: object) 
     """The state as a value; without a `type` that is asked for, one that no longer fits the code is shown as it is stored."""
     if payload is None:
         return None
+    if is_sealed(payload):
+        return shown_sealed(payload)
     where = f"state of entity '{entity_id}'"
     if type is not None:
         return client._codec.decode(payload, type, where)

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 ErrorClass: TypeAlias = type[BaseException]
 STACK_CHARS_MAX = 8_000
+MESSAGE_CHARS_MAX = 30_000
 CAUSE_DEPTH_MAX = 16
 RETRY_AFTER_SECONDS_MAX = 366 * 24 * 3600
 
@@ -100,6 +101,25 @@ class PayloadTooLargeError(PayloadError):
     """
 
     code = "RF113"
+
+
+class SealedError(DecodeError):
+    """A value is encrypted, and cannot be opened here: the key is missing, or is another one under the same id, or the bytes were changed.
+
+    The message names the key. Give the hub a cipher that has it: `TaskHub(cipher=...)`, `Client(cipher=...)`, or `$REPLAYFLOW_CIPHER`. A worker
+    parks the instance and changes nothing; the instance goes on under a worker that has the key.
+    """
+
+    code = "RF114"
+
+
+class CipherError(UserError):
+    """There is no cipher as it was asked for: the library is not installed, a key has a wrong length, or `$REPLAYFLOW_CIPHER` names nothing.
+
+    `pip install 'replayflow[encryption]'` installs the library. The variable is `module:object`; the object is a cipher, or makes one.
+    """
+
+    code = "RF115"
 
 
 class OrchestratorError(UserError):
@@ -548,6 +568,9 @@ def _unicode(text: str) -> str:
 
 def _text(error: BaseException) -> str:
     try:
-        return _unicode(str(error))
+        text = str(error)
+        if len(text) > MESSAGE_CHARS_MAX:
+            text = f"{text[:MESSAGE_CHARS_MAX]} ... ({len(text) - MESSAGE_CHARS_MAX:,} more characters)"
+        return _unicode(text)
     except Exception as broken:  # a user's __str__ may raise, and the failure must still be recorded
         return f"<no text: {type(broken).__name__} in {type(error).__name__}.__str__>"

@@ -17,6 +17,7 @@ from typing import Any, Literal, Self, TypeVar, overload
 from replayflow.client import Client, instance_id_for
 from replayflow.clock import Clock, SystemClock
 from replayflow.codec import Codec
+from replayflow.codec.cipher import Cipher
 from replayflow.core.context import OrchestrationContext
 from replayflow.core.tasks import Orchestration
 from replayflow.core.versions import VersioningOptions
@@ -45,6 +46,10 @@ class TaskHub:
 
     With a `retention` finished instances go when they are old enough; without one all stay.
 
+
+    Payloads of more than `large_over_bytes` (64 KiB) are kept out of line, once for all who refer to them. With a `cipher` (without one, that of
+    `$REPLAYFLOW_CIPHER`) values are sealed before they are stored; a worker without the key parks what it cannot open.
+
     Where the code no longer fits an instance's history, the instance is parked; with `$REPLAYFLOW_ON_MISMATCH` set to `fail` it fails instead.
     """
 
@@ -59,6 +64,8 @@ class TaskHub:
         clock: Clock | None = None,
         versioning: VersioningOptions | None = None,
         retention: Retention | None = None,
+        large_over_bytes: int | None = None,
+        cipher: Cipher | None = None,
     ) -> None:
         if when_owned not in ("error", "wait", "client"):
             raise InvalidArgumentError(f"when_owned is {when_owned!r}; it is 'error', 'wait' or 'client'")
@@ -66,7 +73,7 @@ class TaskHub:
             raise InvalidArgumentError(
                 f"retention is {retention!r:.80}; it is a Retention, such as Retention(completed=timedelta(days=7))"
             )
-        self._store = store_at(store)
+        self._store = store_at(store, large_over_bytes=large_over_bytes, cipher=cipher)
         self._app = app or App()
         self._when_owned = when_owned
         self._limits = limits or Limits()

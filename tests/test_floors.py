@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "replayflow"
 FLOORS = [
     {"errors", "clock"},
     {"codec", "retry"},
-    {"core"},
+    {"core", "encryption"},
     {"store", "registry", "patterns"},
     {"entities", "archive"},
     {"engine", "client"},

@@ -30,11 +30,13 @@ async def exported(store: Store, instance_id: str, execution_id: str | None = No
 
     Raises:
         InvalidArgumentError: it has no such execution.
+        SealedError: it is encrypted, and the key is not at hand.
     """
-    found = await store.load([instance_id])
-    if not found:
+    loaded = await store.load_whole(instance_id)
+    if loaded is None:
         return None
-    (loaded,) = found
+    if loaded.problem is not None:
+        raise loaded.problem
     record = loaded.record
     present = record.execution_id
     ids = [id for id in await store.executions(instance_id) if id != present]

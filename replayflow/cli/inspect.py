@@ -21,14 +21,16 @@ from replayflow.cli.access import open_client
 from replayflow.cli.options import filter_options, store_options
 from replayflow.cli.target import load_app
 from replayflow.cli.timeline import about, task_of
-from replayflow.client import Instance, InstancePage, InstanceState, Wait
+from replayflow.client import Instance, InstancePage, InstanceState, LargeValue, Wait
 from replayflow.client.finding import Wanted
+from replayflow.codec.sealed import EncryptedValue
 from replayflow.core.events import HistoryEvent
 from replayflow.core.map_progress import MapState
 from replayflow.errors import InvalidStateError
 from replayflow.store.base import Grouping
 
 _WIDE_COLUMNS = 100
+_SHOWN_CHARS_MAX = 2_000
 
 
 # ---- list ------------------------------------------------------------------------------------------------------
@@ -72,7 +74,7 @@ def _draw(page: InstancePage) -> None:
             output.status(state),
             *([values.moment(state.created_at)] if is_wide else []),
             _time(state, now),
-            values.one_line(values.plain(state.custom_status)),
+            values.one_line(values.text_of(state.custom_status)),
         ]
         for state in page.states
     )
@@ -170,11 +172,17 @@ def _map_lines(maps: list[MapState]) -> Iterator[tuple[str, str]]:
 
 
 def _block(value: object) -> str:
+    if isinstance(value, LargeValue | EncryptedValue):
+        return str(value)
     shown = values.plain(value)
     if shown is None:
         return ""
     text = json.dumps(shown, ensure_ascii=False)
-    return text if len(text) <= 60 else json.dumps(shown, ensure_ascii=False, indent=2)
+    if len(text) > 60:
+        text = json.dumps(shown, ensure_ascii=False, indent=2)
+    if len(text) > _SHOWN_CHARS_MAX:
+        text = f"{text[:_SHOWN_CHARS_MAX]} ...\n({len(text):,} characters; --json shows them all)"
+    return text
 
 
 # ---- history ---------------------------------------------------------------------------------------------------

@@ -96,7 +96,7 @@ def _value(event: HistoryEvent) -> str:
         return f"{values.moment(event.fire_at)} UTC"
     for field in ("input", "result", "custom_status", "output", "state", "value", "detail"):
         if getattr(event, field, None) is not None:
-            return values.one_line(values.plain(getattr(event, field)))
+            return values.one_line(values.text_of(getattr(event, field)))
     return ""
 
 

@@ -15,9 +15,10 @@ from typing import Any
 
 import msgspec
 
-from replayflow.client import InstanceState
+from replayflow.client import InstanceState, LargeValue
 from replayflow.clock import to_datetime
 from replayflow.codec import Codec, Payload, from_json, to_json
+from replayflow.codec.sealed import EncryptedValue
 from replayflow.core.definitions import OrchestratorDefinition
 from replayflow.core.events import HistoryEvent
 from replayflow.errors import DecodeError, FailureDetails, InvalidArgumentError, PayloadError
@@ -70,10 +71,19 @@ def check_input(definition: OrchestratorDefinition, given: JsonText | None) -> N
 
 def plain(value: object) -> Any:
     """Any value that travelled in a payload, as one that JSON has: datetimes as ISO text, dataclasses as objects, and so on."""
+    if isinstance(value, LargeValue):
+        return {"large_value_bytes": value.size_bytes}
+    if isinstance(value, EncryptedValue):
+        return {"encrypted_with": value.key_id}
     try:
         return plain_payload(_limitless.encode(value))
     except PayloadError:  # a class that is built from a payload, but makes none
         return str(value)
+
+
+def text_of(value: object) -> Any:
+    """As `plain`, for a line of a table: a value that was not read is a text that says so."""
+    return str(value) if isinstance(value, LargeValue | EncryptedValue) else plain(value)
 
 
 def plain_payload(payload: Payload) -> Any:

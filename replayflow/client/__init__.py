@@ -7,7 +7,7 @@ from replayflow.client.doctor import Examination, Finding, Patience
 from replayflow.client.finding import Wanted
 from replayflow.client.handle import Instance
 from replayflow.client.tree import InstanceTree, Lineage
-from replayflow.client.views import InstancePage, InstanceState
+from replayflow.client.views import InstancePage, InstanceState, LargeValue
 from replayflow.client.waits import Wait
 from replayflow.core.waits import WaitKind
 
@@ -20,6 +20,7 @@ __all__ = [
     "InstancePage",
     "InstanceState",
     "InstanceTree",
+    "LargeValue",
     "Lineage",
     "Patience",
     "Wait",

@@ -10,14 +10,17 @@ from typing import Protocol
 from replayflow.client.grouping import Grouping
 from replayflow.client.waits import Wait, waits
 from replayflow.clock import Clock
-from replayflow.codec import Codec
+from replayflow.codec import Codec, Payload
+from replayflow.codec.reference import is_reference
+from replayflow.codec.sealed import is_sealed, sealed_error
 from replayflow.core import events
 from replayflow.core.commit import Ending, Message
 from replayflow.core.events import HistoryEvent, OrchestratorStarted
-from replayflow.errors import InstanceNotFoundError
+from replayflow.errors import InstanceNotFoundError, SealedError
 from replayflow.registry import App
 from replayflow.store import Store
 from replayflow.store.base import Create, InstanceRecord, Outcome, Post, Purge
+from replayflow.store.incoming import references_of, with_contents
 
 _LOOK_SECONDS_MAX = 2.0
 
@@ -76,6 +79,29 @@ class Access:
         if found is None:
             raise InstanceNotFoundError(f"no instance '{instance_id}' is in the hub {self.store.url}")
         return found[1]
+
+    async def whole(self, payload: Payload) -> Payload:
+        """The payload, read where it is kept out of line.
+
+        Raises:
+            SealedError: it is sealed, and the key is not at hand.
+        """
+        if payload is not None and is_sealed(payload):
+            raise sealed_error(payload)
+        if payload is None or not is_reference(payload):
+            return payload
+        return (await self.store.fetch([payload]))[0]
+
+    async def whole_record(self, record: InstanceRecord) -> InstanceRecord:
+        """The row with all its values."""
+        references = sorted(references_of(record))
+        if not references:
+            return record
+        try:
+            contents = await self.store.fetch(references)
+        except SealedError:
+            return record  # whoever looks sees that it was not read
+        return with_contents(record, dict(zip(references, contents, strict=True)))
 
     async def end(self, instance_id: str, timeout: float | None) -> InstanceRecord | Ending:
         """How the instance ended, when it has."""

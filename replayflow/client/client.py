@@ -23,6 +23,7 @@ from replayflow.client.starting import creation
 from replayflow.client.views import Views
 from replayflow.clock import Clock, SystemClock
 from replayflow.codec import Codec
+from replayflow.codec.cipher import Cipher
 from replayflow.core.context import OrchestrationContext
 from replayflow.core.definitions import version_mismatch
 from replayflow.core.ids import check_version
@@ -44,6 +45,7 @@ class Client(FindingVerbs, DoctorVerbs, ScheduleVerbs, EntityVerbs, SignalVerbs,
 
     With an `app` it refuses names that the app lacks and rebuilds results by its annotations; without one it takes any name. `default_version` is for
     starts by name that give none; where it is not given, they have the newest version, without an app the newest that the hub's worker serves.
+    `large_over_bytes` and `cipher` are as for a `TaskHub`.
     """
 
     def __init__(
@@ -55,9 +57,11 @@ class Client(FindingVerbs, DoctorVerbs, ScheduleVerbs, EntityVerbs, SignalVerbs,
         clock: Clock | None = None,
         door: Door | None = None,
         default_version: str | None = None,
+        large_over_bytes: int | None = None,
+        cipher: Cipher | None = None,
     ) -> None:
         self._default_version = check_version(default_version)
-        self._store = store_at(store)
+        self._store = store_at(store, large_over_bytes=large_over_bytes, cipher=cipher)
         self._app = app
         self._codec = codec or Codec()
         self._clock = clock or SystemClock()

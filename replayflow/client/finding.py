@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
 from typing import Protocol, TypedDict, Unpack
 
+from replayflow.client.access import Access
 from replayflow.client.arguments import aware, checked_tags, statuses
 from replayflow.client.views import InstancePage, InstanceState, Views
 from replayflow.core.instance import Status
@@ -72,31 +73,31 @@ class _Finder(Protocol):
 
     _store: Store
     _views: Views
-
-    async def list_page(
-        self, *, newest_first: bool = False, limit: int = 50, cursor: str | None = None, **wanted: Unpack[Wanted]
-    ) -> InstancePage: ...
+    _access: Access
 
 
 class FindingVerbs:
     """`list`, `list_page`, `count` and `worker` of a `Client`. What is looked for is said as in `Wanted`."""
 
     async def list(
-        self: _Finder, *, newest_first: bool = False, **wanted: Unpack[Wanted]
+        self: _Finder, *, newest_first: bool = False, large: bool = False, **wanted: Unpack[Wanted]
     ) -> AsyncIterator[InstanceState]:
         """All instances that fit, read page by page, the oldest first.
 
         They come in the order of their creation; where a window of completion is given, of their completion; where an `id_prefix` is all that is
         given, of their ids. With `newest_first` it is turned round. One that is replaced meanwhile may be met twice.
 
+        A large value, which is kept out of line, is a `LargeValue` here; with `large` it is read, for one instance at a time.
+
         Raises:
             InvalidArgumentError: a status, a time, a tag or a text that is none.
         """
         cursor: str | None = None
+        sought = filter_of(wanted)
         while True:
-            page = await self.list_page(newest_first=newest_first, limit=PAGE_SIZE, cursor=cursor, **wanted)
-            for state in page.states:
-                yield state
+            page = await self._store.page(sought, PAGE_SIZE, cursor, newest_first)
+            for record in page.records:
+                yield self._views.state(await self._access.whole_record(record) if large else record)
             cursor = page.cursor
             if cursor is None:
                 return
@@ -110,6 +111,8 @@ class FindingVerbs:
         **wanted: Unpack[Wanted],
     ) -> InstancePage:
         """At most `limit` of the instances that fit, in the order of `list`, and where to read on with the same filter.
+
+        A large value is a `LargeValue`.
 
         Raises:
             InvalidArgumentError: a status, a time, a tag, a text, a limit or a cursor that is none.

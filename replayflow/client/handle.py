@@ -57,7 +57,7 @@ class Instance(Generic[T]):
         Raises:
             InstanceNotFoundError: there is none with the id. So do all methods of the handle.
         """
-        return self._views.state(await self._access.record(self.id))
+        return self._views.state(await self._access.whole_record(await self._access.record(self.id)))
 
     async def wait(self, timeout: float | timedelta | None = None) -> InstanceState:
         """The instance as it is when it has finished, in whatever way.
@@ -81,16 +81,17 @@ class Instance(Generic[T]):
         end = await self._access.end(self.id, seconds(timeout))
         match end.status:
             case Status.COMPLETED:
-                result: T = self._codec.decode(end.output, self._type(end), f"result of instance '{self.id}'")
+                output = await self._access.whole(end.output)
+                result: T = self._codec.decode(output, self._type(end), f"result of instance '{self.id}'")
                 return result
             case Status.FAILED:
                 assert end.failure is not None  # noqa: S101 - what failed has a failure
                 details = rows.decode_failure(end.failure)
                 raise OrchestrationFailed(f"instance '{self.id}' failed: {details}", details)
             case Status.CANCELED:
-                raise OrchestrationCanceled(f"instance '{self.id}' was cancelled{_because(self._reason(end))}")
+                raise OrchestrationCanceled(f"instance '{self.id}' was cancelled{_because(await self._reason(end))}")
             case _:
-                raise OrchestrationTerminated(f"instance '{self.id}' was terminated{_because(self._reason(end))}")
+                raise OrchestrationTerminated(f"instance '{self.id}' was terminated{_because(await self._reason(end))}")
 
     async def raise_event(self, name: str, payload: object = None, *, dedupe_key: str | None = None) -> None:
         """The event is durable in the instance's inbox, and reaches whoever waits for its name (case does not matter), now or later.
@@ -232,8 +233,8 @@ class Instance(Generic[T]):
     def _reasoned(self, reason: str) -> bytes | None:
         return self._codec.encode(reason or None, "reason")
 
-    def _reason(self, end: InstanceRecord | Ending) -> str:
-        reason = self._codec.decode(end.output) if end.output is not None else None
+    async def _reason(self, end: InstanceRecord | Ending) -> str:
+        reason = self._codec.decode(await self._access.whole(end.output)) if end.output is not None else None
         if reason is None and end.failure is not None:
             return rows.decode_failure(end.failure).message
         return reason if isinstance(reason, str) else ""

@@ -9,6 +9,8 @@ from typing import Any
 
 from replayflow.clock import to_datetime
 from replayflow.codec import Codec
+from replayflow.codec.reference import is_reference, size_of
+from replayflow.codec.sealed import is_sealed, shown_sealed
 from replayflow.core import events, rows
 from replayflow.core.blocks import payloads_of
 from replayflow.core.events import ExecutionStarted, HistoryEvent, MapPage, MapProgress, MapScheduled
@@ -17,6 +19,17 @@ from replayflow.core.map_progress import MapState, decode_progress
 from replayflow.errors import FailureDetails
 from replayflow.registry import App
 from replayflow.store.base import InstanceRecord
+
+
+@dataclass(frozen=True, slots=True)
+class LargeValue:
+    """What stands in a listing for a value that is kept out of line: it has not been read. The instance's `status()` has it."""
+
+    size_bytes: int
+    """How large its payload is."""
+
+    def __str__(self) -> str:
+        return f"({self.size_bytes:,} bytes, not read)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +90,12 @@ class Views:
         if isinstance(event, MapProgress):
             event.results = [self.shown(result, Any) for result in event.results]
             return
-        calls = [self.shown(payload, Any) for payload in payloads_of(event.items)]
+        blocks = event.items
+        if any(is_sealed(block.payloads) for block in blocks):
+            event.items = [self.shown(block.payloads, Any) for block in blocks]
+            event.cursor = self.shown(event.cursor, Any)
+            return
+        calls = [self.shown(payload, Any) for payload in payloads_of(blocks)]
         event.items = calls if event.batch_size is None else [item for batch in calls for item in batch]
         event.cursor = self.shown(event.cursor, Any)
 
@@ -114,6 +132,10 @@ class Views:
 
     def shown(self, payload: bytes | None, type: Any) -> Any:
         """The value; where it does not fit the type any more, as it is stored: looking must not fail for what has changed since."""
+        if payload is not None and is_reference(payload):
+            return LargeValue(size_of(payload))
+        if payload is not None and is_sealed(payload):
+            return shown_sealed(payload)
         try:
             return self._codec.decode(payload, type)
         except Exception:

@@ -9,5 +9,15 @@ from __future__ import annotations
 from replayflow.codec.codec import Codec, Decoder
 from replayflow.codec.jsontext import from_json, to_json
 from replayflow.codec.payload import COMPRESS_OVER_BYTES, PAYLOAD_BYTES_MAX, Payload
+from replayflow.codec.reference import LARGE_OVER_BYTES
 
-__all__ = ["COMPRESS_OVER_BYTES", "PAYLOAD_BYTES_MAX", "Codec", "Decoder", "Payload", "from_json", "to_json"]
+__all__ = [
+    "COMPRESS_OVER_BYTES",
+    "LARGE_OVER_BYTES",
+    "PAYLOAD_BYTES_MAX",
+    "Codec",
+    "Decoder",
+    "Payload",
+    "from_json",
+    "to_json",
+]

@@ -13,7 +13,8 @@ from msgpack import unpackb
 
 from replayflow.codec.extensions import FROZENSET, READERS, SET, TUPLE
 from replayflow.codec.fault import EXTENSION_DEPTH_MAX
-from replayflow.codec.payload import COMPRESSED, JSON, MARK, PAYLOAD_BYTES_MAX, Payload, expand
+from replayflow.codec.payload import COMPRESSED, JSON, MARK, OUT_OF_LINE, PAYLOAD_BYTES_MAX, Payload, expand
+from replayflow.codec.sealed import is_sealed, sealed_error
 from replayflow.codec.texts import shown
 from replayflow.errors import DecodeError
 
@@ -101,6 +102,10 @@ def read(payload: Payload, payload_bytes_max: int = PAYLOAD_BYTES_MAX, where: st
         return _read_json(payload, payload_bytes_max, where)
     if payload[:2] == COMPRESSED:
         payload = expand(payload, payload_bytes_max, where)
+    elif payload[:2] == OUT_OF_LINE:
+        raise DecodeError(f"{where}: the value is kept out of line, and has not been read from the store")
+    elif is_sealed(payload):
+        raise sealed_error(payload, where)
     elif payload[0] == MARK:
         raise DecodeError(f"{where}: the payload has the unknown encoding {shown(payload[1:2], with_type=False)}")
     return _read_msgpack(payload, where)

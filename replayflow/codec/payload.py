@@ -20,6 +20,9 @@ COMPRESS_OVER_BYTES = 16 * 2**10
 MARK = 0xC1
 COMPRESSED = b"\xc1z"
 JSON = b"\xc1j"
+OUT_OF_LINE = b"\xc1r"
+SEALED = b"\xc1e"
+SEALED_TEXT = b"\xc1t"
 
 _COMPRESSION_LEVEL = 1  # the higher levels cost several times the time for a few per cent of size
 _KEPT_TENTHS_MAX = 9

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeAlias
 from msgspec.structs import replace
 
 from replayflow.codec import Payload
+from replayflow.codec.reference import differs
 from replayflow.core.actions import (
     Action,
     AskInstance,
@@ -329,15 +330,15 @@ class Decisions:
         self._last = then
         match action, then:
             case ScheduleTask(), TaskScheduled():
-                if action.input != then.input:
+                if differs(action.input, then.input):
                     self._warn_of_change("input", action.site, then)
             case CreateSubOrchestration(), SubOrchestrationInstanceCreated():
-                if action.input != then.input:
+                if differs(action.input, then.input):
                     self._warn_of_change("input", action.site, then)
                 if action.instance_id != then.instance_id:
                     self._warn_of_change("target", action.site, then)
             case SendEvent(), EventSent():
-                if action.input != then.input:
+                if differs(action.input, then.input):
                     self._warn_of_change("input", action.site, then)
                 if action.instance_id != then.instance_id:
                     self._warn_of_change("target", action.site, then)
@@ -348,7 +349,7 @@ class Decisions:
             case SendEntityMessage(), EntityOperationCalled() | EntityOperationSignaled():
                 asked = action.event
                 assert isinstance(asked, EntityOperationCalled | EntityOperationSignaled)  # noqa: S101 - it fits
-                if asked.input != then.input:
+                if differs(asked.input, then.input):
                     self._warn_of_change("input", action.site, then)
                 if asked.target_instance_id != then.target_instance_id:
                     self._warn_of_change("target", action.site, then)

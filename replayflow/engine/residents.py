@@ -23,6 +23,7 @@ from random import Random
 
 from replayflow.clock import Clock
 from replayflow.codec import Payload
+from replayflow.codec.reference import may_refer
 from replayflow.core import admission, departures, episode, events, rows
 from replayflow.core.commit import Commit, Ending, Message, RowState, Start
 from replayflow.core.decisions import FAULTS
@@ -63,10 +64,11 @@ from replayflow.errors import (
     NonDeterminismError,
     PayloadError,
     ReplayflowError,
+    SealedError,
     StoreCorruptError,
     UserError,
 )
-from replayflow.store.base import ACCEPTED, Create, Delivery, Loaded, Outcome, Park, Post, Store
+from replayflow.store.base import ACCEPTED, Create, Delivery, InstanceRecord, Loaded, Outcome, Park, Post, Store
 
 _logger = logging.getLogger("replayflow")
 _EPISODES_PER_TURN = 200
@@ -152,6 +154,7 @@ class Residents:
             and start.instance_id not in self._lives
             and not self.is_stopping
             and not self._backoff.seconds
+            and not may_refer(start.event)  # what it passes on is in the store alone
         )
 
     def create_and_begin(self, create: Create, settle: Settle) -> None:
@@ -189,6 +192,9 @@ class Residents:
             return  # read from the store before its sender heard that it is written
         live = self._lives.get(delivery.instance_id)
         if live is not None and not live.is_loading:
+            if delivery.is_sealed:
+                self._reload(live)
+                return
             self.intake.held.add(delivery.number)
             live.receive(delivery)
             self._enqueue(live)
@@ -235,6 +241,9 @@ class Residents:
             return  # in memory since before the reading began: it knows better
         live.is_loading = False
         self._forget(live)
+        if loaded.problem is not None:
+            self._leave_sealed(live, loaded.problem, record)
+            return
         try:
             pieces = live.restore(loaded)
             for delivery in loaded.inbox:
@@ -285,6 +294,15 @@ class Residents:
         live.executor = Ended()
         self._unpark(live)
         self._go_on(live)
+
+    def _leave_sealed(self, live: Live, problem: SealedError, record: InstanceRecord) -> None:
+        """A value of it is encrypted, and the key is not here: nothing is replayed, started, taken in or ended, until a worker has it (I9)."""
+        if live.execution_id != record.execution_id:
+            live.execution_id, live.mailbox = record.execution_id, []
+        if record.problem == str(problem).encode() and not live.mailbox:
+            self._set_aside(live)
+        else:
+            self._park(live, str(problem))
 
     def _set_going(self, live: Live) -> None:
         """Activities that were at work run again, alarms are set, and what is in the mailbox is seen to."""

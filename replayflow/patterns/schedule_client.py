@@ -162,7 +162,7 @@ class ScheduleVerbs:
 
     async def list_schedules(self: Asks) -> AsyncIterator[ScheduleState]:
         """All schedules that have not been deleted, in the order of their creation."""
-        async for state in self.list(status=_OPEN, name=SCHEDULE):
+        async for state in self.list(status=_OPEN, name=SCHEDULE, large=True):
             if state.id.startswith(ID_PREFIX):
                 yield shown(self, state)
 

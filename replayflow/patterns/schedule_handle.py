@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from replayflow.clock import Clock, to_datetime
 from replayflow.codec import Codec
+from replayflow.codec.sealed import EncryptedValue, sealed_error
 from replayflow.core.context import check_tags
 from replayflow.core.instance import Status
 from replayflow.errors import (
@@ -62,7 +63,7 @@ class Asks(Protocol):
 
     def _lasting_version(self, orchestrator: Any, version: str | None) -> tuple[str, str | None]: ...
     def get(self, instance_id: str) -> Any: ...
-    def list(self, *, status: Iterable[Status | str], name: str) -> AsyncIterator[Any]: ...
+    def list(self, *, status: Iterable[Status | str], name: str, large: bool) -> AsyncIterator[Any]: ...
     async def start(
         self,
         orchestrator: str,
@@ -299,6 +300,8 @@ def _state(client: Asks, instance: InstanceLike) -> State:
     """The schedule's own state: the input of its present execution, rebuilt also where the client's app does not know its type."""
     if isinstance(instance.input, State):
         return instance.input
+    if isinstance(instance.input, EncryptedValue):
+        raise sealed_error(instance.input, "the state of a schedule")
     state: State = client._codec.decode(client._codec.encode(instance.input), State)
     return state
 

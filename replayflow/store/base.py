@@ -23,6 +23,14 @@ character, with `InvalidArgumentError`; a value larger than the store can hold w
 it. When an execution gives way to the next, its start takes its place in the history, and the next one's numbers go on from there. Past executions
 go, oldest first and whole, when a commit or a `Trim` says how many are kept (I10: this is retention).
 
+**Large payloads.** Events and payloads cross the port whole. What is longer than the store's limit is kept out of line, once for all who refer to
+it, in the same transaction as what refers to it first, and goes with the last that does: the contents of a hub are those that something in it
+refers to, no more and no less. `get` and `page` leave references where they stand (`codec/reference.py`), and `fetch` gives what they stand for;
+`load` reads what a replay and the next episode need. A start or a message may pass on a reference; where its content has gone it is refused.
+
+**Sealed values.** A store that has a cipher seals what it writes and opens what it reads: values cross the port open. What it has no key for stays
+sealed (`codec/sealed.py`), a text is "(encrypted)", and `Loaded.problem` and `Delivery.is_sealed` say so.
+
 **Removal.** A commit that `removes` takes its instance out of the store, with its history, keys and all, if after it nothing is left in the inbox;
 else the instance stays, as the commit left it. A `Purge` takes one that has finished and owes no activity, with what is in its inbox. The id is free
 afterwards. The hub counts what was purged, by day and cause (I8).
@@ -41,7 +49,7 @@ from replayflow.core.commit import Commit, Message, Start
 from replayflow.core.ids import is_unicode
 from replayflow.core.instance import Status
 from replayflow.core.suspicion import Suspicion
-from replayflow.errors import InvalidArgumentError, InvalidStateError, ReplayflowError
+from replayflow.errors import InvalidArgumentError, InvalidStateError, ReplayflowError, SealedError
 
 OnExisting = Literal["error", "return", "replace_finished", "terminate_and_replace"]
 Order = Literal["created", "completed", "id"]
@@ -129,6 +137,8 @@ class Delivery(Struct):
     is_control: bool = False
     takes_messages: bool = True
     """Whether the receiver is neither suspended nor parked."""
+    is_sealed: bool = False
+    """Whether it has a value that cannot be read: the key is not at hand, or it is damaged. To load the receiver shows why."""
 
 
 class Outcome(Struct):
@@ -190,6 +200,8 @@ class Loaded(Struct):
     pieces: bytes
     piece_count: int
     inbox: list[Delivery]
+    problem: SealedError | None = None
+    """Why the instance cannot be run by what was loaded: a value of it is sealed, and the key that opens it is not at hand."""
 
 
 class InstanceFilter(Struct, frozen=True):
@@ -415,11 +427,18 @@ class Store(Protocol):
         ...
 
     async def load(self, instance_ids: Sequence[str]) -> list[Loaded]:
-        """The instances with their present history and inbox, in the order asked for, each once; those that do not exist are left out."""
+        """The instances with their present history and inbox, in the order asked for, each once; those that do not exist are left out.
+
+        Of large payloads it has those that a replay and the next episode need.
+        """
+        ...
+
+    async def load_whole(self, instance_id: str) -> Loaded | None:
+        """As `load`, for one instance, with all large payloads; None where there is none."""
         ...
 
     async def get(self, instance_id: str) -> InstanceRecord | None:
-        """The instance's row; None where there is none."""
+        """The instance's row; None where there is none. Large payloads in it are references."""
         ...
 
     async def page(
@@ -452,6 +471,15 @@ class Store(Protocol):
 
     async def history(self, instance_id: str, execution_id: str | None = None) -> list[bytes]:
         """The pieces of an execution (the present one without an id), its start first; empty where there is none."""
+        ...
+
+    async def fetch(self, references: Sequence[bytes]) -> list[bytes]:
+        """The payloads that the references stand for, in their order.
+
+        Raises:
+            StoreCorruptError: one is not there, or has other bytes than the reference says.
+            SealedError: one is sealed, and the key is not at hand.
+        """
         ...
 
     async def executions(self, instance_id: str) -> list[str]:

@@ -9,12 +9,15 @@ import asyncio
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 
 from msgspec.structs import replace
 
+from replayflow.codec import LARGE_OVER_BYTES
+from replayflow.codec.cipher import Cipher, checked_cipher
+from replayflow.codec.reference import digest_of
 from replayflow.core.commit import Commit, Message, RowState, Start
 from replayflow.core.ids import is_unicode
 from replayflow.core.instance import Status
@@ -58,6 +61,8 @@ from replayflow.store.base import (
     place_of,
     why_it_stays,
 )
+from replayflow.store.incoming import Incoming
+from replayflow.store.outgoing import GONE, Outgoing, checked_limit, passed_on_in, references_in
 
 
 @dataclass(slots=True)
@@ -85,6 +90,13 @@ class _Kept:
             {number: at for number, at in self.arrived.items() if number in self.inbox},
         )
 
+    def references(self) -> set[bytes]:
+        """All that is stored of the instance refers to."""
+        record = self.record
+        stored = [record.start, record.custom_status, record.output, record.orphans, *self.pieces.values()]
+        stored += [delivery.event for delivery in self.inbox.values()]
+        return {reference for one in stored if one is not None for reference in references_in(one)}
+
     @property
     def takes_messages(self) -> bool:
         return self.record.status is not Status.SUSPENDED and self.record.problem is None
@@ -101,8 +113,11 @@ class _Kept:
 class MemoryStore:
     """A hub that lives as long as this object, whether open or not: for tests, and for work that nobody will miss."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, large_over_bytes: int = LARGE_OVER_BYTES, cipher: Cipher | None = None) -> None:
         self.url = "memory://"
+        self._large_over_bytes = checked_limit(large_over_bytes)
+        self._cipher = None if cipher is None else checked_cipher(cipher)
+        self._contents: dict[bytes, bytes] = {}
         self._instances: dict[str, _Kept] = {}
         self._keys = itertools.count(1)
         self._numbers = itertools.count(1)
@@ -151,15 +166,28 @@ class MemoryStore:
         self._check_open()
         if epoch is not None and epoch != self._epoch:
             raise LeaseLostError(f"the hub {self.url} has another owner by now: epoch {self._epoch}, not {epoch}")
-        group = _Group(self._instances, self._keys, self._numbers, nudges=epoch is None)
+        outgoing = Outgoing(self._large_over_bytes, self._cipher)
+        incoming = Incoming(lambda digests: _found({**self._contents, **outgoing.contents}, digests), self._cipher)
+        group = _Group(self._instances, self._keys, self._numbers, outgoing, incoming, nudges=epoch is None)
         outcomes = [group.apply(operation) for operation in operations]
         self._instances.update(group.touched)
         for instance_id in group.removed:
             self._instances.pop(instance_id, None)
         self._purged += group.purged
+        self._contents.update(outgoing.contents)
+        if self._contents:
+            self._drop_unused()
         for changed in list(self._subscribers):
             asyncio.get_running_loop().call_soon(changed)
         return outcomes
+
+    def _drop_unused(self) -> None:
+        """What nothing refers to any more goes: counted anew each time, as a specification may."""
+        used = {digest_of(reference) for kept in self._instances.values() for reference in kept.references()}
+        self._contents = {digest: content for digest, content in self._contents.items() if digest in used}
+
+    def _incoming(self) -> Incoming:
+        return Incoming(lambda digests: _found(self._contents, digests), self._cipher)
 
     async def keep_served(self, served: Sequence[Served], epoch: int) -> None:
         self._check_open()
@@ -194,9 +222,15 @@ class MemoryStore:
         return (kept.record for kept in self._instances.values() if not kept.record.status.is_finished)
 
     async def load(self, instance_ids: Sequence[str]) -> list[Loaded]:
+        return self._load(instance_ids, whole=False)
+
+    async def load_whole(self, instance_id: str) -> Loaded | None:
+        return next(iter(self._load([instance_id], whole=True)), None)
+
+    def _load(self, instance_ids: Sequence[str], *, whole: bool) -> list[Loaded]:
         self._check_open()
         found = [self._instances[id] for id in dict.fromkeys(instance_ids) if id in self._instances]
-        return [
+        loaded = [
             Loaded(
                 replace(kept.record),
                 b"".join(kept.pieces[n] for n in numbers),
@@ -206,11 +240,18 @@ class MemoryStore:
             for kept in found
             for numbers in [sorted(n for n in kept.pieces if n > kept.record.start_number)]
         ]
+        for one in loaded:
+            self._incoming().loaded(one, whole)
+        return loaded
+
+    async def fetch(self, references: Sequence[bytes]) -> list[bytes]:
+        self._check_open()
+        return self._incoming().contents(references)
 
     async def get(self, instance_id: str) -> InstanceRecord | None:
         self._check_open()
         kept = self._instances.get(instance_id)
-        return None if kept is None else replace(kept.record)
+        return None if kept is None else self._incoming().row(replace(kept.record))
 
     async def page(
         self, wanted: InstanceFilter, limit: int, cursor: str | None = None, latest_first: bool = False
@@ -229,7 +270,8 @@ class MemoryStore:
             fitting = [one for one in fitting if (one[0] < after if latest_first else one[0] > after)]
         shown = fitting[:limit]
         more = cursor_of(order, shown[-1][0]) if len(fitting) > limit else None
-        return Page([replace(kept.record) for _, kept in shown], more)
+        incoming = self._incoming()
+        return Page([incoming.row(replace(kept.record)) for _, kept in shown], more)
 
     async def count(self, wanted: InstanceFilter, by: Grouping | None = None) -> dict[str, int]:
         self._check_open()
@@ -261,12 +303,14 @@ class MemoryStore:
             return []
         record = kept.record
         if execution_id is None or execution_id == record.execution_id:
-            return [record.start, *(kept.pieces[n] for n in sorted(kept.pieces) if n > record.start_number)]
+            present = [record.start, *(kept.pieces[n] for n in sorted(kept.pieces) if n > record.start_number)]
+            return [self._incoming().events(piece, instance_id) for piece in present]
         first = kept.executions.get(execution_id)
         if first is None:
             return []
         end = min((n for n in kept.executions.values() if n > first), default=record.start_number)
-        return [kept.pieces[n] for n in sorted(kept.pieces) if first <= n < end]
+        past = [kept.pieces[n] for n in sorted(kept.pieces) if first <= n < end]
+        return [self._incoming().events(piece, instance_id) for piece in past]
 
     async def executions(self, instance_id: str) -> list[str]:
         self._check_open()
@@ -289,7 +333,9 @@ class MemoryStore:
         found: list[Delivery] = []
         for kept in self._instances.values():
             found += [
-                replace(d, takes_messages=kept.takes_messages) for number, d in kept.inbox.items() if number > after
+                self._incoming().arrival(replace(d, takes_messages=kept.takes_messages))
+                for number, d in kept.inbox.items()
+                if number > after
             ]
         return sorted(found, key=lambda delivery: delivery.number)[:limit]
 
@@ -339,9 +385,17 @@ class _Group:
     """One transaction: `touched` has the instances as they will be, `removed` the ids of those that will be no more."""
 
     def __init__(
-        self, instances: dict[str, _Kept], keys: itertools.count[int], numbers: itertools.count[int], nudges: bool
+        self,
+        instances: dict[str, _Kept],
+        keys: itertools.count[int],
+        numbers: itertools.count[int],
+        outgoing: Outgoing,
+        incoming: Incoming,
+        nudges: bool,
     ) -> None:
         self._nudges = nudges
+        self._outgoing = outgoing
+        self._incoming = incoming
         self._instances = instances
         self._keys = keys
         self._numbers = numbers
@@ -350,6 +404,9 @@ class _Group:
         self.purged = 0
 
     def apply(self, operation: Operation) -> Outcome:
+        passed_on = passed_on_in(operation)
+        if not self._incoming.has(passed_on):
+            return Outcome(error=InvalidArgumentError(GONE))
         match operation:
             case Create():
                 return self._create(operation)
@@ -442,10 +499,10 @@ class _Group:
             outcome.error = unstorable
             return outcome
         if commit.chunk is not None:
-            kept.pieces[commit.sequence] = commit.chunk
+            kept.pieces[commit.sequence] = self._outgoing.events(commit.chunk, 0, commit.instance_id)
             kept.record.updated_at = max(commit.at, kept.record.created_at)
         if commit.state is not None:
-            _show(kept.record, commit.state)
+            self._show(kept, commit.state)
         for number in commit.consumed:
             kept.inbox.pop(number, None)
         if commit.next_start is not None:
@@ -494,7 +551,7 @@ class _Group:
         if kept is None or kept.record.execution_id != park.execution_id:
             outcome.error = LeaseLostError(f"instance '{park.instance_id}' has moved on")
             return outcome
-        kept.record.problem = park.problem
+        kept.record.problem = self._outgoing.text(park.problem, park.instance_id)
         for message in park.messages:
             self._send(message, outcome)
         return outcome
@@ -509,7 +566,7 @@ class _Group:
                 name=start.name,
                 version=start.version,
                 status=Status.PENDING,
-                start=start.event,
+                start=self._outgoing.events(start.event, 0, start.instance_id),
                 start_number=0,
                 wake_at=start.wake_at,
                 created_at=start.created_at,
@@ -518,7 +575,7 @@ class _Group:
                 tags=start.tags,
             ),
         )
-        outcome.started.append(start)
+        outcome.started.append(self._incoming.start(start))
         return kept
 
     def _succeed(self, kept: _Kept, start: Start) -> None:
@@ -535,7 +592,7 @@ class _Group:
             name=start.name,
             version=start.version,
             status=Status.PENDING,
-            start=start.event,
+            start=self._outgoing.events(start.event, 0, start.instance_id),
             start_number=max(kept.pieces) + 1,
             wake_at=start.wake_at,
             created_at=record.created_at if continues else start.created_at,
@@ -571,9 +628,27 @@ class _Group:
         kept = self._find(delivery.instance_id)
         assert kept is not None  # noqa: S101 - the caller has looked
         delivery.takes_messages = kept.takes_messages
-        kept.inbox[delivery.number] = delivery
         kept.arrived[delivery.number] = time.time_ns() // 1_000
-        outcome.deliveries.append(delivery)
+        kept.inbox[delivery.number] = replace(delivery, event=self._stored(delivery.event, delivery.instance_id))
+        outcome.deliveries.append(self._incoming.delivery(delivery))
+
+    def _stored(self, encoded: bytes | None, instance_id: str) -> bytes | None:
+        return None if encoded is None else self._outgoing.events(encoded, 0, instance_id)
+
+    def _show(self, kept: _Kept, state: RowState) -> None:
+        record = kept.record
+        record.status = state.status
+        record.wake_at = state.wake_at
+        record.custom_status = self._outgoing.payload(state.custom_status, 0, record.instance_id)
+        record.output = self._outgoing.payload(state.output, 0, record.instance_id)
+        record.failure = self._stored(state.failure, record.instance_id)
+        record.completed_at = state.completed_at
+        record.orphans = self._stored(state.orphans, record.instance_id)
+        record.progress = state.progress
+
+
+def _found(contents: Mapping[bytes, bytes], digests: Iterable[bytes]) -> dict[bytes, bytes]:
+    return {digest: contents[digest] for digest in digests if digest in contents}
 
 
 def _forget_executions(kept: _Kept, keep: int) -> None:
@@ -595,17 +670,6 @@ def _unstorable(start: Start) -> InvalidArgumentError | None:
     if any("\0" in text for text in [start.instance_id, *tags]):
         return InvalidArgumentError(f"instance {start.instance_id!a:.300} has a NUL character in its id or its tags")
     return None
-
-
-def _show(record: InstanceRecord, state: RowState) -> None:
-    record.status = state.status
-    record.wake_at = state.wake_at
-    record.custom_status = state.custom_status
-    record.output = state.output
-    record.failure = state.failure
-    record.completed_at = state.completed_at
-    record.orphans = state.orphans
-    record.progress = state.progress
 
 
 def _place(kept: _Kept, order: Order) -> Place:

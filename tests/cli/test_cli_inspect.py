@@ -6,6 +6,7 @@ import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -269,3 +270,45 @@ def test_the_help_has_the_exit_codes_and_the_environment() -> None:
     for part in ("Exit codes:", "124  not finished within the time limit", "raise-event"):
         assert part in text
     assert "REPLAYFLOW_STORE" in invoke("list", "--help").stdout
+
+
+def test_a_large_value_is_shown_shortened_and_whole_as_json(folder: Path) -> None:
+    text = "x" * 5_000 + "the end"
+    started("large", "--input", json.dumps(text))
+    shown = invoke("show", "large").stdout
+    assert "(5,009 characters; --json shows them all)" in shown
+    assert "the end" not in shown
+    assert json.loads(invoke("show", "large", "--json").stdout)["input"] == text
+
+
+def test_a_listing_says_of_a_large_value_that_it_was_not_read(folder: Path) -> None:
+    noise = Random(1).randbytes(100_000).hex()
+    started("large", "--input", json.dumps(noise))
+    [listed] = json.loads(invoke("list", "--json").stdout)["instances"]
+    assert listed["input"] == {"large_value_bytes": listed["input"]["large_value_bytes"]}
+    assert listed["input"]["large_value_bytes"] > 65_536
+
+
+def test_without_the_key_values_are_encrypted_and_all_else_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPLAYFLOW_CIPHER", "tests.ciphers:ToyCipher")
+    started("sealed", "--input", '"the secret"')
+    assert "the secret" in accepted_text("show", "sealed")
+    monkeypatch.delenv("REPLAYFLOW_CIPHER")
+    shown = accepted_text("show", "sealed")
+    assert "(encrypted)" in shown
+    assert "the secret" not in shown
+    assert "(encrypted)" in accepted_text("history", "sealed")
+    assert accepted("show", "sealed", "--json")["input"] == {"encrypted_with": "k1"}
+    assert accepted("list", "--json")["instances"][0]["input"] == {"encrypted_with": "k1"}
+
+
+def test_a_cipher_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPLAYFLOW_CIPHER", "nowhere")
+    assert "error RF115" in refused(2, "start", "checkout")
+    assert databases() == []
+
+
+def accepted_text(*arguments: str) -> str:
+    found = invoke(*arguments)
+    assert found.exit_code == 0
+    return found.stdout

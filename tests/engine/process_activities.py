@@ -97,3 +97,7 @@ def leaves_its_pid(path: str) -> None:
     Path(path).write_text(str(os.getpid()))
     while True:
         time.sleep(0.005)
+
+
+def size_in_process(value: bytes) -> int:
+    return len(value)

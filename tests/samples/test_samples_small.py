@@ -19,6 +19,7 @@ from samples import (
     aggregator,
     approval,
     batch,
+    encrypted,
     hello_sequence,
     monitor,
     new_code,
@@ -278,3 +279,16 @@ def test_an_order_is_a_row_and_a_workflow_or_neither(tmp_path: Path) -> None:
     with closing(sqlite3.connect(shop)) as connection:
         assert connection.execute("SELECT number, parcel IS NOT NULL FROM orders").fetchall() == [("order-1", 1)]
         assert connection.execute("SELECT id FROM instance").fetchall() == [("order-1",)]
+
+
+def test_what_is_encrypted_is_read_with_the_key_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("cryptography")
+    monkeypatch.setenv("RECORDS_KEYS", f"old:{'00' * 32} new:{'11' * 32}")
+    asyncio.run(encrypted.main(str(tmp_path / "encrypted.db")))
+    assert capsys.readouterr().out.splitlines() == [
+        "with the key:    Ada Lovelace is well",
+        "without the key: (encrypted) (encrypted)",
+    ]
+    assert b"Ada" not in b"".join(file.read_bytes() for file in tmp_path.iterdir())

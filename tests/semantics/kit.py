@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from replayflow import App, FailureDetails, HistoryEvent, Instance, Limits, MemoryStore, OrchestrationFailed, TaskHub
+from replayflow.codec import LARGE_OVER_BYTES
 from replayflow.store import SqliteStore, Store
+from tests.ciphers import ToyCipher
 
 LIMIT = 20.0
 """Seconds after which a test gives up; nothing here comes near it."""
@@ -20,10 +22,15 @@ class Place:
 
     def __init__(self, kind: str, path: Path) -> None:
         self.path = path / "hub.db"
-        self._memory = MemoryStore() if kind == "memory" else None
+        self.is_memory = kind.startswith("memory")
+        self._large_over_bytes = 1 if kind.endswith("out of line") else LARGE_OVER_BYTES
+        self._cipher = ToyCipher() if kind.endswith("sealed") else None
+        self._memory = (
+            MemoryStore(large_over_bytes=self._large_over_bytes, cipher=self._cipher) if self.is_memory else None
+        )
 
     def store(self) -> Store:
-        return self._memory or SqliteStore(self.path)
+        return self._memory or SqliteStore(self.path, large_over_bytes=self._large_over_bytes, cipher=self._cipher)
 
     def hub(self, app: App, **limits: Any) -> TaskHub:
         return TaskHub(self.store(), app, limits=Limits(**{"grace": timedelta(seconds=2), **limits}))

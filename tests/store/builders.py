@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
+from typing import NamedTuple
 
+from replayflow.codec import Payload
+from replayflow.codec.reference import digest_of
+from replayflow.core import events
 from replayflow.core.commit import Commit, Message, RowState, Start
+from replayflow.core.events import EventRaised
 from replayflow.core.instance import Status
 from replayflow.errors import ReplayflowError
-from replayflow.store import SqliteStore, Store
+from replayflow.store import MemoryStore, SqliteStore, Store
 from replayflow.store.base import Create, InstanceFilter, InstanceRecord, OnExisting, Operation, Outcome, Owner, Post
+from replayflow.store.outgoing import references_in
 
 OWNER = Owner(4711, "somewhere", 17)
 EVERYTHING = InstanceFilter()
@@ -130,3 +137,37 @@ async def everything(store: Store) -> object:
         await store.wakes(None, 10_000),
         await store.arrived(0, 10_000),
     )
+
+
+# ---- large payloads
+
+
+def encoded_events(*payloads: Payload) -> bytes:
+    """An event with each of the payloads."""
+    return events.encode([EventRaised("e", payload) for payload in payloads])
+
+
+class Contents(NamedTuple):
+    """Digests of large payloads: of those that are kept, and of those that something refers to."""
+
+    kept: set[bytes]
+    referred_to: set[bytes]
+
+
+async def contents_of(store: Store) -> Contents:
+    """What the store keeps out of line."""
+    if isinstance(store, MemoryStore):
+        referred = {digest_of(r) for kept in store._instances.values() for r in kept.references()}
+        return Contents(set(store._contents), referred)
+    assert isinstance(store, SqliteStore)
+    return await store._read(_contents_in)
+
+
+def _contents_in(connection: sqlite3.Connection) -> Contents:
+    stored = connection.execute(
+        "SELECT events FROM history UNION ALL SELECT event FROM inbox UNION ALL SELECT start FROM instance "
+        "UNION ALL SELECT custom_status FROM instance UNION ALL SELECT output FROM instance "
+        "UNION ALL SELECT orphans FROM instance"
+    )
+    referred = {digest_of(reference) for (one,) in stored if one is not None for reference in references_in(one)}
+    return Contents({digest for (digest,) in connection.execute("SELECT digest FROM payload")}, referred)

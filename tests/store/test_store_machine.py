@@ -1,4 +1,7 @@
-"""Both stores are given the same random operations, and must answer and show the same after each."""
+"""Both stores are given the same random operations, and must answer and show the same after each.
+
+Among what they are given are large payloads. After each operation the contents that a store keeps are those that something in it refers to.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from msgspec.structs import replace
 
+from replayflow.codec.reference import reference_to
 from replayflow.core.commit import Commit, Message, RowState, Start
 from replayflow.core.instance import Status
 from replayflow.errors import StoreError
@@ -30,13 +34,20 @@ from replayflow.store.base import (
     Purge,
     Trim,
 )
-from tests.store.builders import EVERYTHING, OWNER
+from tests.store.builders import EVERYTHING, OWNER, contents_of, encoded_events
 
 T = TypeVar("T")
 
 ids = st.sampled_from(["a", "b", "@e@c", "ü'%", "A"])
 executions = st.sampled_from(["x1", "x2", "x3"])
-events = st.sampled_from([b"", b"one", b"two"])
+LARGE_OVER_BYTES = 8
+LARGE = [b"a large payload", b"another large payload"]
+pieces = st.sampled_from(
+    [encoded_events(), encoded_events(b"small"), *map(encoded_events, LARGE), encoded_events(*LARGE)]
+)
+passed_on = st.sampled_from([encoded_events(reference_to(content)) for content in LARGE])
+events = st.sampled_from([b"", b"one", b"two"]) | pieces | passed_on
+payloads = st.none() | st.sampled_from([b"", b"one", *LARGE])
 tags = st.none() | st.dictionaries(st.sampled_from(["k", "ü", "%"]), st.sampled_from(["v", "'", ""]), max_size=2)
 wakes = st.none() | st.integers(0, 3)
 bad_texts = st.sampled_from(["a\0", "\ud800"])
@@ -48,11 +59,11 @@ states = st.builds(
     RowState,
     st.sampled_from(list(Status)),
     wakes,
-    st.none() | events,
-    st.none() | events,
-    st.none() | events,
+    payloads,
+    payloads,
+    payloads,
     st.none() | st.integers(0, 9),
-    st.none() | events,
+    st.none() | pieces,
 )
 filters = st.builds(
     InstanceFilter,
@@ -75,15 +86,18 @@ class TwoStores(RuleBasedStateMachine):
     def open(self, with_client: bool) -> None:
         self.runner = asyncio.Runner()
         self.folder = Path(tempfile.mkdtemp(prefix="replayflow-"))
-        self.memory = MemoryStore()
-        self.sqlite = SqliteStore(self.folder / "hub.db", synchronous="NORMAL")
+        self.memory = MemoryStore(large_over_bytes=LARGE_OVER_BYTES)
+        self.sqlite = self.store_on_file()
         # What a client writes goes through a connection of its own: the worker's must notice.
-        self.client = SqliteStore(self.folder / "hub.db", synchronous="NORMAL") if with_client else self.sqlite
+        self.client = self.store_on_file() if with_client else self.sqlite
         for store in (self.memory, self.sqlite, self.client):
             self.run(store.open())
         self.epochs: list[int] = []
         self.executions = 3
         self.clock = 0
+
+    def store_on_file(self) -> SqliteStore:
+        return SqliteStore(self.folder / "hub.db", synchronous="NORMAL", large_over_bytes=LARGE_OVER_BYTES)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
@@ -210,7 +224,7 @@ class TwoStores(RuleBasedStateMachine):
             execution,
             sequence + draw(st.sampled_from([0, 0, 0, 0, 1, 2, -1])),
             self.clock,
-            b"chunk" if ends else draw(st.none() | events),
+            encoded_events(b"the end") if ends else draw(st.none() | pieces),
             state,
             draw(st.lists(st.sampled_from(own), unique=True)) if own else [],
             starts,
@@ -269,6 +283,15 @@ class TwoStores(RuleBasedStateMachine):
             self.both(lambda store, one=one: store.history(one))
             for execution in range(1, self.executions + 1, 3):
                 self.both(lambda store, one=one, execution=execution: store.history(one, f"x{execution}"))
+
+    @invariant()
+    def what_is_kept_is_what_is_referred_to(self) -> None:
+        if hasattr(self, "runner"):
+            in_memory = self.run(contents_of(self.memory))
+            in_file = self.run(contents_of(self.sqlite))
+            assert in_memory.kept == in_file.kept
+            assert in_memory.kept == in_memory.referred_to
+            assert in_file.kept == in_file.referred_to
 
 
 async def counts(store: Store) -> object:

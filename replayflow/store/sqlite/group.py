@@ -11,9 +11,11 @@ import json
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from replayflow.codec.cipher import Cipher
+from replayflow.codec.reference import may_refer
 from replayflow.core.commit import Commit, Message, Start
 from replayflow.core.instance import Status
 from replayflow.errors import (
@@ -39,6 +41,9 @@ from replayflow.store.base import (
     Trim,
     why_it_stays,
 )
+from replayflow.store.incoming import Incoming
+from replayflow.store.outgoing import GONE, Outgoing, passed_on_in
+from replayflow.store.sqlite import contents
 from replayflow.store.sqlite.connection import in_transaction
 from replayflow.store.sqlite.statements import NO_BLOB, NO_NUMBER, NO_TEXT, ROWS, SQL
 
@@ -94,31 +99,41 @@ def write_group(
     epoch: int | None,
     url: str,
     remembered: Remembered,
+    large_over_bytes: int,
+    cipher: Cipher | None,
 ) -> list[Outcome]:
-    """The operations as one transaction; an outcome for each.
+    """The operations as one transaction; an outcome for each. Payloads of more than `large_over_bytes` are kept out of line; a cipher seals all.
 
     Raises:
         LeaseLostError: the hub's epoch is another; nothing was written.
     """
     try:
-        return in_transaction(connection, Group(operations, epoch, url, remembered).write)
+        return in_transaction(connection, Group(operations, epoch, url, large_over_bytes, cipher, remembered).write)
     except BaseException as error:
         remembered.forget()
         if not isinstance(error, _UNSTORABLE):
             raise
         # Nothing was written. SQLite does not say whose value it was: again, so that only the operation that has it is refused.
-        return in_transaction(connection, lambda connection: write_one_by_one(connection, operations, epoch, url))
+        return in_transaction(
+            connection,
+            lambda connection: write_one_by_one(connection, operations, epoch, url, large_over_bytes, cipher),
+        )
 
 
 def write_one_by_one(
-    connection: sqlite3.Connection, operations: Sequence[Operation], epoch: int | None, url: str
+    connection: sqlite3.Connection,
+    operations: Sequence[Operation],
+    epoch: int | None,
+    url: str,
+    large_over_bytes: int,
+    cipher: Cipher | None,
 ) -> list[Outcome]:
     """The operations in the transaction that the connection is in, each behind a savepoint; an outcome for each."""
     outcomes: list[Outcome] = []
     for operation in operations:
         connection.execute("SAVEPOINT operation")
         try:
-            outcomes += Group([operation], epoch, url).write(connection)
+            outcomes += Group([operation], epoch, url, large_over_bytes, cipher).write(connection)
         except _UNSTORABLE as error:
             connection.execute("ROLLBACK TO operation")
             id = next(_touched([operation]))
@@ -132,7 +147,13 @@ class Group:
     """The transaction's work: `Group(...).write(connection)` between BEGIN and COMMIT."""
 
     def __init__(
-        self, operations: Sequence[Operation], epoch: int | None, url: str, remembered: Remembered | None = None
+        self,
+        operations: Sequence[Operation],
+        epoch: int | None,
+        url: str,
+        large_over_bytes: int,
+        cipher: Cipher | None,
+        remembered: Remembered | None = None,
     ) -> None:
         self._remembered = remembered or Remembered()
         self._operations = operations
@@ -147,6 +168,9 @@ class Group:
         self._messages: list[tuple[object, ...]] = []
         self._removed: list[int] = []
         self._purged: Counter[tuple[int, str]] = Counter()
+        self._outgoing = Outgoing(large_over_bytes, cipher)
+        self._incoming = Incoming(self._passed_on, cipher)
+        self._untouched_bytes = self._outgoing.untouched_bytes
         self._next_key = self._next_number = 0
 
     def write(self, connection: sqlite3.Connection) -> list[Outcome]:
@@ -192,6 +216,9 @@ class Group:
 
     def _flush(self) -> None:
         connection = self._connection
+        if self._outgoing.uses or self._outgoing.key_ids:
+            # First: a use that goes below must not take a content with it that is used anew.
+            contents.keep(connection, self._outgoing)
         if self._removed:
             self._remove_all()
         if self._instances:
@@ -230,6 +257,10 @@ class Group:
     # ---- operations
 
     def _commit(self, commit: Commit) -> Outcome:
+        if commit.messages or commit.starts or commit.next_start is not None:
+            refused = self._lacks(commit)
+            if refused is not None:
+                return refused
         known = self._known.get(commit.instance_id)
         if known is None or known.execution_id != commit.execution_id or commit.sequence != known.last_number + 1:
             return Outcome(
@@ -238,19 +269,23 @@ class Group:
                 )
             )
         if commit.chunk is not None:
-            self._pieces.append((known.key, commit.sequence, commit.at, bytearray(commit.chunk)))
+            chunk = commit.chunk
+            if len(chunk) > self._untouched_bytes:
+                chunk = self._outgoing.events(chunk, known.key, commit.instance_id)
+            self._pieces.append((known.key, commit.sequence, commit.at, bytearray(chunk)))
             known.last_number = commit.sequence
         state = commit.state
         if state is not None:
             known.status = state.status
+            outgoing, id = self._outgoing, commit.instance_id
             shown = (
                 state.status.value,
                 NO_NUMBER if state.wake_at is None else state.wake_at,
-                _blob(state.custom_status),
-                _blob(state.output),
-                _blob(state.failure),
+                _blob(outgoing.payload(state.custom_status, known.key, id)),
+                _blob(outgoing.payload(state.output, known.key, id)),
+                _events(outgoing, state.failure, known.key, id),
                 NO_NUMBER if state.completed_at is None else state.completed_at,
-                _blob(state.orphans),
+                _events(outgoing, state.orphans, known.key, id),
                 _blob(state.progress),
             )
             if known.row is None:
@@ -330,7 +365,8 @@ class Group:
             outcome.error = LeaseLostError(f"instance '{park.instance_id}' has moved on")
             return outcome
         self._flush()
-        self._connection.execute(SQL["park"], (park.problem, known.key))
+        problem = self._outgoing.text(park.problem, park.instance_id)
+        self._connection.execute(SQL["park"], (problem, known.key))
         known.is_parked = park.problem is not None
         if known.is_parked:
             self._connection.execute(SQL["forget_suspicion"], (park.instance_id,))
@@ -375,8 +411,9 @@ class Group:
         version = NO_TEXT if start.version is None else start.version
         parent_id = NO_TEXT if start.parent_id is None else start.parent_id
         tags = NO_TEXT if start.tags is None else _tags(start.tags)
+        event, start = self._kept_start(start, key)
         row: list[object] = [
-            *(key, start.instance_id, start.execution_id, start.name, version, _PENDING, bytearray(start.event), 0),
+            *(key, start.instance_id, start.execution_id, start.name, version, _PENDING, bytearray(event), 0),
             *(start.wake_at, start.created_at, NO_NUMBER, NO_BLOB, NO_BLOB, NO_BLOB, NO_BLOB, parent_id, tags, NO_BLOB),
             1 if start.instance_id[0] == "@" else 0,
         ]
@@ -429,6 +466,7 @@ class Group:
             first_kept = min(first_kept, after_most)
         connection.execute(SQL["forget_pieces"], (known.key, first_kept))
         connection.execute(SQL["forget_executions"], (known.key, first_kept))
+        contents.recount(connection, known.key)
 
     def _succeed(self, known: Known, start: Start, past_kept: int | None = None) -> None:
         """The next execution begins under the same id; the last one's start takes its place in the history."""
@@ -438,7 +476,8 @@ class Group:
         connection.execute(SQL["note_past_execution"], (known.key,))
         number = known.last_number + 1
         tags = None if start.tags is None else _tags(start.tags)
-        shown = (start.execution_id, start.name, start.version, start.event, number, start.wake_at, tags)
+        event, _ = self._kept_start(start, known.key)
+        shown = (start.execution_id, start.name, start.version, event, number, start.wake_at, tags)
         if known.status is Status.CONTINUED_AS_NEW:
             connection.execute(SQL["begin_continued"], (*shown, known.key))
         else:
@@ -448,6 +487,23 @@ class Group:
         known.start_number = known.last_number = number
         if past_kept is not None:
             self._forget_executions(known, past_kept)
+
+    def _kept_start(self, start: Start, key: int) -> tuple[bytes, Start]:
+        """The start's events as they are stored, and the start as it is told of: whole."""
+        event = start.event
+        if len(event) > self._untouched_bytes or may_refer(event):
+            return self._outgoing.events(event, key, start.instance_id), self._incoming.start(start)
+        return event, start
+
+    def _passed_on(self, digests: Iterable[bytes]) -> dict[bytes, bytes]:
+        """The contents of references that somebody passes on, as far as they are there."""
+        wanted = set(digests)
+        found = {digest: content for digest, content in self._outgoing.contents.items() if digest in wanted}
+        return found | contents.fetch(self._connection, wanted - found.keys())
+
+    def _lacks(self, operation: Operation) -> Outcome | None:
+        """The refusal of an operation that passes on a reference to what is not there."""
+        return None if self._incoming.has(passed_on_in(operation)) else Outcome(InvalidArgumentError(GONE))
 
     def _nudge(self, known: Known, instance_id: str, outcome: Outcome) -> None:
         if self._epoch is None:
@@ -473,12 +529,19 @@ class Group:
     def _deliver(self, known: Known, delivery: Delivery, outcome: Outcome) -> None:
         delivery.number = self._next_number
         self._next_number += 1
+        event = delivery.event
+        if event is not None and (len(event) > self._untouched_bytes or may_refer(event)):
+            event = self._outgoing.events(event, -delivery.number, delivery.instance_id)
+            if may_refer(event):
+                self._incoming.delivery(delivery)
         delivery.takes_messages = known.takes_messages
         execution_id = NO_TEXT if delivery.execution_id is None else delivery.execution_id
-        self._messages.append(
-            (delivery.number, known.key, _blob(delivery.event), execution_id, int(delivery.is_control))
-        )
+        self._messages.append((delivery.number, known.key, _blob(event), execution_id, int(delivery.is_control)))
         outcome.deliveries.append(delivery)
+
+
+def _events(outgoing: Outgoing, encoded: bytes | None, key: int, instance_id: str) -> object:
+    return NO_BLOB if encoded is None else bytearray(outgoing.events(encoded, key, instance_id))
 
 
 def _blob(payload: bytes | None) -> object:

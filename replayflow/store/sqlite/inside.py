@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from replayflow.codec import LARGE_OVER_BYTES
+from replayflow.encryption import cipher_of_environment
 from replayflow.errors import (
     InvalidArgumentError,
     NewerSchemaError,
@@ -124,7 +126,14 @@ def _behind_a_savepoint(connection: _Plain, work: Callable[[], T]) -> T:
 
 
 def _write(connection: _Plain, operation: Create | Post, path: Path) -> Outcome:
-    [outcome] = write_one_by_one(cast("sqlite3.Connection", connection), [operation], None, f"sqlite:///{path}")
+    [outcome] = write_one_by_one(
+        cast("sqlite3.Connection", connection),
+        [operation],
+        None,
+        f"sqlite:///{path}",
+        LARGE_OVER_BYTES,
+        cipher_of_environment(),
+    )
     return outcome
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
+from replayflow.codec.cipher import Cipher
 from replayflow.core.ids import is_unicode
 from replayflow.core.instance import Status
 from replayflow.store.base import (
@@ -15,10 +17,13 @@ from replayflow.store.base import (
     Footprint,
     InstanceRecord,
     Loaded,
+    Page,
     Served,
     Waiting,
     Wake,
 )
+from replayflow.store.incoming import Incoming
+from replayflow.store.sqlite import contents
 from replayflow.store.sqlite.statements import SQL
 
 T = TypeVar("T")
@@ -43,7 +48,9 @@ def rows(connection: sqlite3.Connection, name: str, parameters: Any = ()) -> lis
         return []  # no row has what cannot be stored
 
 
-def load(connection: sqlite3.Connection, instance_ids: Sequence[str]) -> list[Loaded]:
+def load(
+    connection: sqlite3.Connection, instance_ids: Sequence[str], cipher: Cipher | None, whole: bool
+) -> list[Loaded]:
     """The instances with their present history and inbox."""
     # SQLite ends a JSON text at a NUL character; an id that is cut off there is another's.
     wanted = [id for id in dict.fromkeys(instance_ids) if "\0" not in id]
@@ -56,18 +63,31 @@ def load(connection: sqlite3.Connection, instance_ids: Sequence[str]) -> list[Lo
         record = loaded[key].record
         takes = record.problem is None and record.status is not Status.SUSPENDED
         loaded[key].inbox.append(Delivery(number, record.instance_id, event, execution_id, bool(is_control), takes))
+    if loaded and not contents.are_plain(connection):
+        for one in loaded.values():
+            _incoming(connection, cipher).loaded(one, whole)
     found = {one.record.instance_id: one for one in loaded.values()}
     return [found[id] for id in wanted if id in found]
 
 
-def records(connection: sqlite3.Connection, instance_ids: Sequence[str]) -> dict[str, InstanceRecord]:
+def records(
+    connection: sqlite3.Connection, instance_ids: Sequence[str], cipher: Cipher | None
+) -> dict[str, InstanceRecord]:
     """The rows of those that exist, by id."""
     ids = json.dumps([id for id in instance_ids if "\0" not in id and is_unicode(id)])
-    return {row[0]: as_record(row) for row in rows(connection, "records", (ids,))}
+    incoming = _incoming(connection, cipher)
+    return {row[0]: incoming.row(as_record(row)) for row in rows(connection, "records", (ids,))}
 
 
-def history(connection: sqlite3.Connection, instance_id: str, execution_id: str | None) -> list[bytes]:
+def history(
+    connection: sqlite3.Connection, instance_id: str, execution_id: str | None, cipher: Cipher | None
+) -> list[bytes]:
     """The pieces of the execution, its start first."""
+    incoming = _incoming(connection, cipher)
+    return [incoming.events(piece, instance_id) for piece in _stored_history(connection, instance_id, execution_id)]
+
+
+def _stored_history(connection: sqlite3.Connection, instance_id: str, execution_id: str | None) -> list[bytes]:
     found = rows(connection, "record", (instance_id,))
     if not found:
         return []
@@ -79,25 +99,42 @@ def history(connection: sqlite3.Connection, instance_id: str, execution_id: str 
     return []
 
 
+def fetch(connection: sqlite3.Connection, references: Sequence[bytes], cipher: Cipher | None) -> list[bytes]:
+    """What the references stand for."""
+    return _incoming(connection, cipher).contents(references)
+
+
 def wakes(connection: sqlite3.Connection, after: tuple[int, int] | None, limit: int) -> list[Wake]:
     """The instances that want to be looked at, in order of time."""
     found = rows(connection, "wakes", (*(after or (_SMALLEST, 0)), limit))
     return [Wake(at, id, (at, key)) for at, key, id in found]
 
 
-def arrived(connection: sqlite3.Connection, after: int, limit: int) -> list[Delivery]:
+def arrived(connection: sqlite3.Connection, after: int, limit: int, cipher: Cipher | None) -> list[Delivery]:
     """The messages behind that number."""
-    return [
+    found = [
         Delivery(number, id, event, execution_id, bool(is_control), bool(takes))
         for number, id, event, execution_id, is_control, takes in rows(connection, "arrived", (after, limit))
     ]
+    incoming = _incoming(connection, cipher)
+    return [incoming.arrival(delivery) for delivery in found]
 
 
-def waiting(connection: sqlite3.Connection, instance_id: str | None, limit: int) -> list[Waiting]:
+def shown(connection: sqlite3.Connection, page: Page, cipher: Cipher | None) -> Page:
+    """The page with its rows as readers see them."""
+    incoming = _incoming(connection, cipher)
+    page.records = [incoming.row(record) for record in page.records]
+    return page
+
+
+def waiting(
+    connection: sqlite3.Connection, instance_id: str | None, limit: int, cipher: Cipher | None
+) -> list[Waiting]:
     """The messages in one inbox, or in any, the oldest first."""
     statement, whose = ("waiting_since", 0) if instance_id is None else ("waiting_for", instance_id)
+    incoming = _incoming(connection, cipher)
     return [
-        Waiting(number, id, event, at, bool(is_control), bool(takes))
+        Waiting(number, id, None if event is None else incoming.events(event, id), at, bool(is_control), bool(takes))
         for number, id, event, at, is_control, takes in rows(connection, statement, (whose, limit))
     ]
 
@@ -160,8 +197,12 @@ def _pieces(connection: sqlite3.Connection, key: int, first: int, end: int) -> l
     return [piece for (piece,) in rows(connection, "pieces_between", (key, first, end))]
 
 
+def _incoming(connection: sqlite3.Connection, cipher: Cipher | None) -> Incoming:
+    return Incoming(partial(contents.fetch, connection), cipher)
+
+
 def as_record(row: Sequence[Any]) -> InstanceRecord:
-    """The row of a statement that has all columns of an instance."""
+    """The row of a statement that has all columns of an instance, as it is stored."""
     return InstanceRecord(
         instance_id=row[0],
         execution_id=row[1],

@@ -350,3 +350,33 @@ SELECT file FROM pragma_database_list WHERE name = 'main'
 
 -- name: hidden_tables
 SELECT name FROM sqlite_temp_schema WHERE name IN ('hub', 'instance', 'history', 'execution', 'inbox', 'dedupe')
+
+-- Large payloads.
+
+-- name: keep_content
+INSERT INTO payload (digest, content) VALUES (?, ?) ON CONFLICT (digest) DO NOTHING
+
+-- name: keep_use
+INSERT INTO payload_use (owner, digest) VALUES (?, ?) ON CONFLICT DO NOTHING
+
+-- name: content
+SELECT content FROM payload WHERE digest = ?
+
+-- name: is_plain
+SELECT NOT EXISTS (SELECT 1 FROM payload) AND NOT EXISTS (SELECT 1 FROM sealing_key)
+
+-- name: keep_key_id
+INSERT INTO sealing_key (key_id) VALUES (?) ON CONFLICT DO NOTHING
+
+-- name: uses
+SELECT digest FROM payload_use WHERE owner = ?
+
+-- name: forget_use
+DELETE FROM payload_use WHERE owner = ? AND digest = ?
+
+-- name: all_kept
+SELECT events FROM history WHERE instance = ?1
+UNION ALL SELECT start FROM instance WHERE key = ?1
+UNION ALL SELECT custom_status FROM instance WHERE key = ?1 AND custom_status IS NOT NULL
+UNION ALL SELECT output FROM instance WHERE key = ?1 AND output IS NOT NULL
+UNION ALL SELECT orphans FROM instance WHERE key = ?1 AND orphans IS NOT NULL

@@ -14,6 +14,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from replayflow.codec import LARGE_OVER_BYTES
+from replayflow.codec.cipher import Cipher, checked_cipher
 from replayflow.core.instance import Status
 from replayflow.core.suspicion import Suspicion
 from replayflow.errors import HubOwnedError, LeaseLostError, StoreError, StoreUnavailableError
@@ -35,6 +37,7 @@ from replayflow.store.base import (
     Waiting,
     Wake,
 )
+from replayflow.store.outgoing import checked_limit
 from replayflow.store.sqlite import finding, reading, schema, suspects
 from replayflow.store.sqlite.condition import condition
 from replayflow.store.sqlite.connection import (
@@ -57,7 +60,10 @@ POLL_SECONDS = 0.04  # so that a worker notices within 100 ms what a client in a
 
 
 class SqliteStore:
-    """A hub in an SQLite file. `synchronous="NORMAL"` may lose the last commits when the machine (not the process) dies; FULL loses none."""
+    """A hub in an SQLite file. `synchronous="NORMAL"` may lose the last commits when the machine (not the process) dies; FULL loses none.
+
+    Payloads of more than `large_over_bytes` are kept out of line, once for all who refer to them. With a `cipher` values are sealed.
+    """
 
     def __init__(
         self,
@@ -65,11 +71,15 @@ class SqliteStore:
         *,
         busy_seconds: float = 10.0,
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        large_over_bytes: int = LARGE_OVER_BYTES,
+        cipher: Cipher | None = None,
     ) -> None:
         self.path = Path(path)
         self.url = f"sqlite:///{self.path}"
         self._busy_seconds = busy_seconds
         self._synchronous = synchronous
+        self._large_over_bytes = checked_limit(large_over_bytes)
+        self._cipher = None if cipher is None else checked_cipher(cipher)
         # Beside the file itself: two ways to it (a link, a detour) must not be two locks.
         self._lock = FileLock(Path(os.path.realpath(self.path) + "-lock"))
         self._writer: DatabaseThread | None = None
@@ -186,7 +196,11 @@ class SqliteStore:
 
     async def write(self, operations: Sequence[Operation], epoch: int | None = None) -> list[Outcome]:
         remembered = self._remembered
-        return await self._write(lambda connection: write_group(connection, operations, epoch, self.url, remembered))
+        return await self._write(
+            lambda connection: write_group(
+                connection, operations, epoch, self.url, remembered, self._large_over_bytes, self._cipher
+            )
+        )
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await self._on(self._writer, work)
@@ -231,8 +245,16 @@ class SqliteStore:
         return await self._read(suspects.held)
 
     async def load(self, instance_ids: Sequence[str]) -> list[Loaded]:
+        return await self._load(instance_ids, whole=False)
+
+    async def load_whole(self, instance_id: str) -> Loaded | None:
+        return next(iter(await self._load([instance_id], whole=True)), None)
+
+    async def _load(self, instance_ids: Sequence[str], *, whole: bool) -> list[Loaded]:
         return await self._read(
-            lambda connection: reading.in_snapshot(connection, lambda c: reading.load(c, instance_ids))
+            lambda connection: reading.in_snapshot(
+                connection, lambda c: reading.load(c, instance_ids, self._cipher, whole)
+            )
         )
 
     async def get(self, instance_id: str) -> InstanceRecord | None:
@@ -241,14 +263,15 @@ class SqliteStore:
         return await self._together.get(instance_id)
 
     async def _records(self, instance_ids: Sequence[str]) -> dict[str, InstanceRecord]:
-        return await self._read(lambda connection: reading.records(connection, instance_ids))
+        return await self._read(lambda connection: reading.records(connection, instance_ids, self._cipher))
 
     async def page(
         self, wanted: InstanceFilter, limit: int, cursor: str | None = None, latest_first: bool = False
     ) -> Page:
         return await self._read(
             lambda connection: reading.in_snapshot(
-                connection, lambda c: finding.page(c, wanted, limit, cursor, latest_first)
+                connection,
+                lambda c: reading.shown(c, finding.page(c, wanted, limit, cursor, latest_first), self._cipher),
             )
         )
 
@@ -258,14 +281,21 @@ class SqliteStore:
         )
 
     async def waiting(self, instance_id: str | None, limit: int = 1_000) -> list[Waiting]:
-        return await self._read(lambda connection: reading.waiting(connection, instance_id, limit))
+        return await self._read(lambda connection: reading.waiting(connection, instance_id, limit, self._cipher))
 
     async def condition(self, is_thorough: bool = False) -> Condition:
         return await self._read(lambda connection: condition(connection, self.path, is_thorough))
 
     async def history(self, instance_id: str, execution_id: str | None = None) -> list[bytes]:
         return await self._read(
-            lambda connection: reading.in_snapshot(connection, lambda c: reading.history(c, instance_id, execution_id))
+            lambda connection: reading.in_snapshot(
+                connection, lambda c: reading.history(c, instance_id, execution_id, self._cipher)
+            )
+        )
+
+    async def fetch(self, references: Sequence[bytes]) -> list[bytes]:
+        return await self._read(
+            lambda connection: reading.in_snapshot(connection, lambda c: reading.fetch(c, references, self._cipher))
         )
 
     async def executions(self, instance_id: str) -> list[str]:
@@ -277,7 +307,9 @@ class SqliteStore:
         return await self._read(lambda connection: reading.wakes(connection, after, limit))
 
     async def arrived(self, after: int, limit: int) -> list[Delivery]:
-        return await self._read(lambda connection: reading.arrived(connection, after, limit))
+        return await self._read(
+            lambda connection: reading.in_snapshot(connection, lambda c: reading.arrived(c, after, limit, self._cipher))
+        )
 
     async def children(self, parent_ids: Sequence[str], limit: int) -> list[Finished]:
         return await self._read(lambda connection: reading.children(connection, parent_ids, limit))
