@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -20,19 +21,20 @@ from typing import Any, TypeAlias
 from msgspec import Struct
 
 from replayflow.codec import Payload
-from replayflow.core import rows
+from replayflow.core import events
 from replayflow.core.context import ActivityContext
 from replayflow.core.definitions import ActivityDefinition, Environment, Executor
 from replayflow.core.events import HistoryEvent, TaskCompleted, TaskFailed, TaskScheduled
 from replayflow.core.limiter import Limiter
+from replayflow.engine.failures import failed
 from replayflow.engine.heartbeats import Pulse, Told
 from replayflow.engine.lines import Gate, Line
 from replayflow.engine.processes import Place, ProcessDied, ProcessPool
 from replayflow.engine.runners import Runners
 from replayflow.engine.threads import ThreadPool
 from replayflow.engine.watch import Watch
-from replayflow.errors import FailureDetails, RetryAfter
 
+_making = threading.Lock()
 _BEGIN_SECONDS = 60.0
 """What a process has to begin, before its activity is listened to."""
 _CLEAN_UP_SECONDS = 1.0
@@ -70,8 +72,16 @@ class Run(Struct, eq=False):
             idempotency_key=self.idempotency_key,
             name=self.task.name,
             is_cancelled=lambda: self.is_abandoned,
-            heart=self.plan.pulse_of(self),
+            heart=self,
         )
+
+    def beat(self, detail: object) -> None:
+        """As `ActivityContext.heartbeat`. The heart is made with the first beat: most activities that take a context never give one."""
+        self.plan.pulse_of(self).beat(detail)
+
+    def last(self) -> Any:
+        """As `ActivityContext.last_heartbeat`."""
+        return None if self.told is None else self.plan.pulse_of(self).last()
 
 
 Finished: TypeAlias = Callable[[Run, HistoryEvent], None]
@@ -100,13 +110,17 @@ class Plan:
         return (run.context(),) if definition.takes_context else ()
 
     def pulse_of(self, run: Run) -> Pulse[Run]:
-        """The heart of the run."""
+        """The heart of the run, asked for in any thread."""
         watch = run.watch
-        if watch is None:
-            watch = run.watch = Watch()
-        if watch.pulse is None:
-            watch.pulse = self.new_pulse(run)
-        return watch.pulse
+        if watch is not None and watch.pulse is not None:
+            return watch.pulse
+        with _making:
+            watch = run.watch
+            if watch is None:
+                watch = run.watch = Watch()
+            if watch.pulse is None:
+                watch.pulse = self.new_pulse(run)
+            return watch.pulse
 
 
 class Activities:
@@ -258,7 +272,7 @@ class Activities:
         if self.running:
             self._idle.clear()
             await self._idle_within(grace_seconds)
-        if self.running:
+        if self.running and self._runs:
             for run in self._runs:
                 if run.watch is not None and run.watch.pulse is not None:
                     run.watch.pulse.flush()
@@ -343,11 +357,11 @@ class Activities:
         except (asyncio.CancelledError, GeneratorExit) as error:
             if run.is_abandoned or self._is_stopping:
                 raise
-            event = _failed(task.event_id, error)  # the activity cancelled itself
+            event = failed(task.event_id, error)  # the activity cancelled itself
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # the runner serves others, whatever this activity raises
-            event = _failed(task.event_id, error)
+            event = failed(task.event_id, error)
         finally:
             self._end(plan.line, run, event)
 
@@ -359,8 +373,9 @@ class Activities:
 
         def stopped() -> None:
             nonlocal error
-            error = _too_silent(run)
-            limit.reschedule(self._loop.time())
+            if not limit.expired():
+                error = _too_silent(run)
+                limit.reschedule(self._loop.time())
 
         try:
             async with limit:
@@ -381,7 +396,7 @@ class Activities:
             result = run.plan.definition.fn(*run.plan.arguments(run))
             event = TaskCompleted(run.task.event_id, self._codec.encode(result, run.plan.result_of))
         except BaseException as error:  # the thread serves others, whatever this activity raises
-            event = _failed(run.task.event_id, error)
+            event = failed(run.task.event_id, error)
         self._tell(line, run, event)
 
     def _of_process(self, run: Run, done: Any) -> HistoryEvent:
@@ -389,14 +404,17 @@ class Activities:
             succeeded, payload, detail = done.result()
         except BrokenProcessPool:
             died = f"the process of activity '{run.task.name}' died before the activity had ended"
-            return _failed(run.task.event_id, ProcessDied(died))
+            return failed(run.task.event_id, ProcessDied(died))
         except BaseException as error:  # a pool that closed, or a result that did not get across
-            return _failed(run.task.event_id, error)
+            return failed(run.task.event_id, error)
         if succeeded:
             return TaskCompleted(run.task.event_id, payload)
         if detail is not None:
             run.plan.pulse_of(run).take(detail)
-        return TaskFailed(run.task.event_id, rows.decode_failure(payload))
+        (event,) = events.decode(payload)
+        assert isinstance(event, TaskFailed)  # noqa: S101 - so the child has it
+        event.task_scheduled_id = run.task.event_id
+        return event
 
     def _time_out(self, run: Run, error: TimeoutError) -> None:
         """The attempt has failed. A process is killed; a function in a thread runs on in its place, and what it returns is nobody's."""
@@ -410,7 +428,7 @@ class Activities:
             if run.watch is not None and run.watch.pulse is not None:
                 run.watch.pulse.flush()
             run.is_abandoned = True
-            self._finished(run, _failed(run.task.event_id, error))
+            self._finished(run, failed(run.task.event_id, error))
 
     def _interrupt(self, run: Run) -> None:
         """Whoever does the work is told that nobody waits for it: a task by its cancellation, a process by its end."""
@@ -476,9 +494,3 @@ def _too_silent(run: Run) -> TimeoutError:
 def _waits_in(run: Run, task: asyncio.Task[None]) -> None:
     """Who has to be cancelled to cancel the run. One that does not wait cannot be cancelled, and needs nobody."""
     run.handle = task
-
-
-def _failed(task_id: int, error: BaseException) -> TaskFailed:
-    retry_after = int(error.seconds * 1_000_000) if isinstance(error, RetryAfter) else None
-    details = FailureDetails.of(error)
-    return TaskFailed(task_id, details, retry_after)

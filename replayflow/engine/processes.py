@@ -19,11 +19,11 @@ from multiprocessing import connection, get_context, parent_process
 from typing import Any, NamedTuple
 
 from replayflow.codec import Codec, Payload
-from replayflow.core import rows
+from replayflow.core import events
 from replayflow.core.context import ActivityContext
 from replayflow.core.definitions import ActivityDefinition
 from replayflow.engine.beater import Beater, listen
-from replayflow.errors import FailureDetails
+from replayflow.engine.failures import failed
 from replayflow.registry import input_type_of
 
 
@@ -88,7 +88,7 @@ class ProcessPool:
         place: Place | None = None,
         hears: Callable[[Payload], None] | None = None,
     ) -> Future[Any]:
-        """The activity runs in one of the processes; the future has `(True, result payload, None)` or `(False, failure, last heartbeat)`, encoded.
+        """The activity runs in one of the processes; the future has `(True, result payload, None)` or `(False, TaskFailed, last heartbeat)`, encoded.
 
         With a place it gets a context; `hears` is called, in a thread, with what it tells there. Whoever submits keeps the number of
         activities within bounds.
@@ -196,7 +196,7 @@ def _run_in_child(
         result = fn(*inputs)
         return True, codec.encode(result, f"result of activity '{fn.__name__}'"), None
     except (Exception, SystemExit) as error:
-        return False, rows.encode_failure(FailureDetails.of(error)), beater.detail if place is not None else None
+        return False, events.encode([failed(0, error)]), beater.detail if place is not None else None
     finally:
         beater.end()
 

@@ -13,8 +13,27 @@ from typing import Any
 
 import pytest
 
-from replayflow import Client, Instance, Status, TaskHub, TaskScheduled
-from samples import aggregator, approval, batch, hello_sequence, monitor, nightly_report, order_saga, sub_orchestrations
+from replayflow import (
+    Client,
+    HeartbeatRecorded,
+    Instance,
+    Status,
+    TaskAttemptFailed,
+    TaskHub,
+    TaskScheduled,
+    ValueRecorded,
+)
+from samples import (
+    aggregator,
+    approval,
+    batch,
+    hello_sequence,
+    importer,
+    monitor,
+    nightly_report,
+    order_saga,
+    sub_orchestrations,
+)
 
 CHECKOUT = Path(__file__).parent.parent.parent
 LAST_LINE = {
@@ -22,6 +41,7 @@ LAST_LINE = {
     "order_saga": "order-2: not shipped, no carrier goes to Atlantis",
     "approval": "a yacht: no answer in time",
     "aggregator": "oslo: 70 readings, at most 2.0 degrees",
+    "importer": "400 lines, 79,800 in all, from dk, fi, no, se",
     "monitor": "the print job was done at look 8",
     "nightly_report": "the shop in Porto: 119 orders",
 }
@@ -245,3 +265,17 @@ async def test_the_aggregator_counts_every_reading_once_and_keeps_records(store:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while await hub.client.read_entity("@records@all") != {"bergen": 29.0, "tromso": 4.5}:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
+
+
+async def test_the_importer_goes_on_where_it_was_and_asks_no_more_often_than_it_may(store: str) -> None:
+    async with TaskHub(store, importer.app) as hub:
+        instance = await hub.client.start(importer.importer, 100)
+        report = await instance.result(PATIENCE_SECONDS)
+        events = [event async for event in instance.history()]
+    assert (report.total, report.countries) == (sum(range(100)), ["dk", "fi", "no", "se"])
+    (failed,) = [event for event in events if isinstance(event, TaskAttemptFailed)]
+    told = [event.detail for event in events if isinstance(event, HeartbeatRecorded)]
+    assert failed.failure_details.type == "ConnectionError"
+    assert (50, sum(range(50))) in told  # which is where the second attempt began
+    (recorded,) = [event for event in events if isinstance(event, ValueRecorded)]
+    assert recorded.value == report.batch
