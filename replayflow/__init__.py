@@ -60,7 +60,7 @@ from replayflow.core.events import (
     ValueRecorded,
 )
 from replayflow.core.instance import Status
-from replayflow.core.limiter import Rate
+from replayflow.core.limiter import Quota, Rate
 from replayflow.core.map_progress import MapState
 from replayflow.core.map_result import MapFailure, MapResult
 from replayflow.core.saga import Saga
@@ -210,6 +210,7 @@ __all__ = [
     "OrchestratorStarted",
     "PayloadError",
     "PayloadTooLargeError",
+    "Quota",
     "Rate",
     "RecordError",
     "RegistrationError",

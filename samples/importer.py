@@ -4,7 +4,7 @@
 
 `load` tells with each line how far it is and what it has added up: a heartbeat. Half-way its first attempt loses its connection; the next one begins
 where the last heartbeat says, and so does one after the process was killed. `look_up` asks a service that allows ten requests within 200
-milliseconds, over all orchestrations, and two at a time for each country: the worker keeps to that, whoever calls.
+milliseconds, and one at a time for each country: the worker keeps to that, whoever calls, and however many orchestrations there are.
 """
 
 import asyncio
@@ -13,7 +13,17 @@ import sys
 from dataclasses import dataclass
 from datetime import timedelta
 
-from replayflow import ActivityContext, App, Orchestration, OrchestrationContext, Rate, RetryPolicy, TaskHub, when_all
+from replayflow import (
+    ActivityContext,
+    App,
+    Orchestration,
+    OrchestrationContext,
+    Quota,
+    Rate,
+    RetryPolicy,
+    TaskHub,
+    when_all,
+)
 
 app = App()
 LINES = 400
@@ -55,7 +65,10 @@ async def load(ctx: ActivityContext, lines: int) -> int:
     return total
 
 
-@app.activity(concurrency=2, rate=Rate(10, per=timedelta(milliseconds=200)), key=lambda request: request.country)
+service = Quota(rate=Rate(10, per=timedelta(milliseconds=200)))
+
+
+@app.activity(concurrency=1, key=lambda request: request.country, quota=service)
 async def look_up(request: Request) -> str:
     await asyncio.sleep(0.01)  # the service takes its time
     return request.country

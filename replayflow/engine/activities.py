@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -25,7 +26,7 @@ from replayflow.core import events
 from replayflow.core.context import ActivityContext
 from replayflow.core.definitions import ActivityDefinition, Environment, Executor
 from replayflow.core.events import HistoryEvent, TaskCompleted, TaskFailed, TaskScheduled
-from replayflow.core.limiter import Limiter
+from replayflow.core.limiter import Allowance, Limiter, Quota, Rate
 from replayflow.engine.failures import failed
 from replayflow.engine.heartbeats import Pulse, Told
 from replayflow.engine.lines import Gate, Line
@@ -146,6 +147,7 @@ class Activities:
         self._is_held = is_held
         self._began_at = None if is_first else monotonic_ns() // 1000
         self._gates: list[Gate[Run]] = []
+        self._quotas: dict[Quota, tuple[Allowance, deque[Gate[Run]]]] = {}
         self._lines: dict[Executor, Line[Run]] = {executor: Line(limit) for executor, limit in limits.items()}
         self._async = self._lines["async"]
         self._plans: dict[str, Plan] = {}
@@ -217,27 +219,38 @@ class Activities:
             None if definition.heartbeat_timeout is None else definition.heartbeat_timeout.total_seconds(),
             self._new_pulse,
         )
-        if definition.concurrency is not None or definition.rate is not None:
+        if definition.is_limited:
             plan.door = self._gate(plan)
         return plan
 
     def _gate(self, plan: Plan) -> Gate[Run]:
         definition = plan.definition
-        concurrency, rate, key = definition.concurrency, definition.rate, definition.key
-        opens_at = None
-        if rate is not None and self._began_at is not None:
-            opens_at = self._began_at + rate.per // timedelta(microseconds=1)
+        concurrency, rate, key, quota = definition.concurrency, definition.rate, definition.key, definition.quota
+        total, sharing = None, deque[Gate[Run]]()
+        if quota is not None:
+            if quota not in self._quotas:
+                allowance = Allowance(quota.concurrency, quota.rate, self._opens_at(quota.rate))
+                self._quotas[quota] = allowance, sharing
+            total, sharing = self._quotas[quota]
         gate: Gate[Run] = Gate(
             plan.line,
-            Limiter(concurrency, rate, opens_at),
+            Limiter(concurrency, rate, self._opens_at(rate), total),
+            sharing,
             (lambda _: None) if key is None else (lambda run: key(plan.decode(run.task.input))),
             self._begin,
             self._refuse,
             self._is_held,
             self._loop,
         )
+        sharing.append(gate)
         self._gates.append(gate)
         return gate
+
+    def _opens_at(self, rate: Rate | None) -> int | None:
+        """Until when the rate may be used up by another worker that ran before."""
+        if rate is None or self._began_at is None:
+            return None
+        return self._began_at + rate.per // timedelta(microseconds=1)
 
     def _new_pulse(self, run: Run) -> Pulse[Run]:
         return Pulse(run, self._codec, self._loop, self._told)
