@@ -41,6 +41,7 @@ class Pulse(Generic[R]):
         "_began",
         "_codec",
         "_is_asked",
+        "_is_over",
         "_loop",
         "_may_write_at",
         "_run",
@@ -59,6 +60,7 @@ class Pulse(Generic[R]):
         self._began = self.beaten_at = monotonic()
         self._may_write_at = 0.0
         self._is_asked = False
+        self._is_over = False
         self._timer: asyncio.TimerHandle | None = None
         self._written: Payload = None
         self.detail: Payload = None
@@ -103,12 +105,12 @@ class Pulse(Generic[R]):
 
     def close(self) -> None:
         """Nothing is written any more."""
-        self._is_asked = True
+        self._is_over = True
         if self._timer is not None:
             self._timer.cancel()
 
     def _write(self) -> None:
-        if self._run.is_abandoned:
+        if self._is_over or self._run.is_abandoned:
             return
         now = monotonic()
         pause = self._may_write_at - now
