@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from time import monotonic, monotonic_ns
 from typing import Any, TypeAlias
 
@@ -36,8 +37,6 @@ from replayflow.engine.threads import ThreadPool
 from replayflow.engine.watch import Watch
 
 _making = threading.Lock()
-_BEGIN_SECONDS = 60.0
-"""What a process has to begin, before its activity is listened to."""
 _CLEAN_UP_SECONDS = 1.0
 """What a run that is over the grace has to come to an end, once it is told."""
 
@@ -313,9 +312,9 @@ class Activities:
         if executor == "async":
             self._runners.put(run)
             return
-        if run.task.timeout_microseconds is not None or plan.heartbeat_seconds is not None:
-            self._limit(run)
         if executor == "thread":
+            if run.task.timeout_microseconds is not None or plan.heartbeat_seconds is not None:
+                self._limit(run)
             self._threads.submit(lambda: self._run_in_thread(line, run))
         else:
             future = self._in_process(run)
@@ -323,15 +322,29 @@ class Activities:
             future.add_done_callback(lambda done: self._tell(line, run, self._of_process(run, done)))
 
     def _in_process(self, run: Run) -> Future[Any]:
-        definition, codec = run.plan.definition, self._codec
-        if not definition.takes_context:
-            return self._processes.submit(definition, run.task.input, codec.payload_bytes_max)
-        place = Place(run.instance_id, run.task.event_id, run.attempt, run.idempotency_key, run.name, run.told)
+        definition = run.plan.definition
+        place = None
+        if definition.takes_context:
+            place = Place(run.instance_id, run.task.event_id, run.attempt, run.idempotency_key, run.name, run.told)
+        is_heard = place is not None or run.task.timeout_microseconds is not None
+        hears = partial(self._hear, run) if is_heard else None
+        return self._processes.submit(definition, run.task.input, self._codec.payload_bytes_max, place, hears)
+
+    def _hear(self, run: Run, detail: Payload) -> None:
+        """Something comes from a process, in a thread of ours. The first thing says that the function begins: its time is not that of the process."""
         pulse = run.plan.pulse_of(run)
-        return self._processes.submit(definition, run.task.input, codec.payload_bytes_max, place, pulse.take)
+        if not pulse.is_heard:
+            pulse.is_heard = True
+            try:
+                self._loop.call_soon_threadsafe(self._limit, run)
+            except RuntimeError:
+                return  # the event loop is gone
+        pulse.take(detail)
 
     def _limit(self, run: Run) -> None:
         """The time limits of a run in a thread or a process begin."""
+        if run not in self._runs:
+            return
         seconds, silence = run.task.timeout_microseconds, run.plan.heartbeat_seconds
         watch = run.watch
         if watch is None:
@@ -340,8 +353,6 @@ class Activities:
             watch.timeout = self._loop.call_later(seconds / 1e6, self._time_out, run, _too_long(run))
         if silence is not None:
             pulse = run.plan.pulse_of(run)
-            if run.plan.definition.executor == "process":
-                pulse.beaten_at += _BEGIN_SECONDS  # corrected by the first beat, with which the function begins
             self._listen(run, pulse, silence, lambda: self._time_out(run, _too_silent(run)))
 
     def _listen(self, run: Run, pulse: Pulse[Run], seconds: float, stopped: Callable[[], None]) -> None:
@@ -350,7 +361,7 @@ class Activities:
         if left <= 0:
             stopped()
         elif run.watch is not None:
-            run.watch.silence = self._loop.call_later(min(left, seconds), self._listen, run, pulse, seconds, stopped)
+            run.watch.silence = self._loop.call_later(left, self._listen, run, pulse, seconds, stopped)
 
     async def _run_async(self, run: Run) -> None:
         event: HistoryEvent | None = None

@@ -50,6 +50,7 @@ class Pulse(Generic[R]):
         "_written",
         "beaten_at",
         "detail",
+        "is_heard",
     )
 
     def __init__(self, run: R, codec: Codec, loop: asyncio.AbstractEventLoop, told: Told[R]) -> None:
@@ -64,6 +65,8 @@ class Pulse(Generic[R]):
         self._timer: asyncio.TimerHandle | None = None
         self._written: Payload = None
         self.detail: Payload = None
+        self.is_heard = False
+        """Whether anything has come of it, where it beats in another process."""
 
     # ---- the activity's side, in any thread
 

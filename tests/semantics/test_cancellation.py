@@ -89,7 +89,6 @@ def app_for(worked: Worked, executor: str) -> App:
     @app.orchestrator
     def main(ctx: OrchestrationContext, call: list[str]) -> Orchestration[str]:
         way, path = call
-        timeout = timedelta(seconds=3) if way == "timeout" else None
         if way == "map":
             # A map that fails fast, beside the one that is at work.
             yield race(
@@ -98,14 +97,12 @@ def app_for(worked: Worked, executor: str) -> App:
                     ctx.call_activity("fails_when_begun", path),
                 ]
             )
-        task = ctx.call_activity("leaves_its_pid", path, timeout=timeout)
+        task = ctx.call_activity("leaves_its_pid", path)
         if way == "race":
             yield race([task, ctx.wait_for_external_event("enough")])
         elif way == "given up":
             yield ctx.wait_for_external_event("enough")
             task.cancel()
-        elif way == "timeout":
-            yield task
         yield ctx.wait_for_external_event("never")
         return "not reached"
 
@@ -124,7 +121,7 @@ async def _end(way: str, instance: Instance[Any]) -> None:
             pass
 
 
-@pytest.mark.parametrize(("way", "executor"), [*CASES, ("timeout", "process")])
+@pytest.mark.parametrize(("way", "executor"), CASES)
 async def test_whoever_is_at_work_learns_that_nobody_waits(
     place: Place, tmp_path: Path, way: str, executor: str
 ) -> None:

@@ -164,7 +164,7 @@ async def test_a_process_that_is_over_its_time_is_killed_and_the_next_attempt_go
     place: Place, tmp_path: Path
 ) -> None:
     async with place.hub(app_with(), process_activities=1) as hub:  # so that there is no second place
-        instance = await hub.client.start("main", ["counts_and_waits", str(tmp_path / "began"), 3])
+        instance = await hub.client.start("main", ["counts_and_waits", str(tmp_path / "began"), 0.2])
         assert await instance.result(LIMIT) == ["so far"]
 
 
