@@ -78,7 +78,7 @@ from replayflow.core.events import (
     ValueRecorded,
 )
 from replayflow.core.instance import Status
-from replayflow.core.limiter import Rate
+from replayflow.core.limiter import Quota, Rate
 from replayflow.core.map_progress import MapState
 from replayflow.core.map_result import MapFailure, MapResult
 from replayflow.core.saga import Saga
@@ -244,6 +244,7 @@ __all__ = [
     "Patience",
     "PayloadError",
     "PayloadTooLargeError",
+    "Quota",
     "Rate",
     "RecordError",
     "RegistrationError",

@@ -16,9 +16,9 @@ from replayflow.core.context import ActivityContext, OrchestrationContext
 from replayflow.core.definitions import ActivityDefinition, Executor, OrchestratorDefinition, Orchestrators
 from replayflow.core.entity_definition import EntityDefinition, define_entity
 from replayflow.core.ids import is_unicode
-from replayflow.core.limiter import Rate
+from replayflow.core.limiter import Quota, Rate, check_limits
 from replayflow.core.signatures import OWN_PREFIX, check_name, hints_of, parameters_of
-from replayflow.errors import RegistrationError, UnknownNameError
+from replayflow.errors import InvalidArgumentError, RegistrationError, UnknownNameError
 from replayflow.retry import RetryPolicy
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -47,6 +47,7 @@ class App:
         concurrency: int | None = None,
         rate: Rate | None = None,
         key: Callable[[Any], Hashable] | None = None,
+        quota: Quota | None = None,
     ) -> Callable[[F], F]: ...
 
     def activity(
@@ -61,6 +62,7 @@ class App:
         concurrency: int | None = None,
         rate: Rate | None = None,
         key: Callable[[Any], Hashable] | None = None,
+        quota: Quota | None = None,
     ) -> Any:
         """Registers a function as an activity, under its own name or `name`; returns the function as it is.
 
@@ -70,12 +72,13 @@ class App:
 
         At most `concurrency` of it are at work at one time, and at most `rate` begin; others wait, first come, first served. With `key`, a short
         function of the input, both hold for each key by itself, and no key waits for another: `concurrency=1, key=lambda order: order.customer`.
-        The limits hold for the hub, for calls and maps alike, and over a restart: a rate counts as used up until a period of it has passed.
+        A `quota` is shared by all activities that are given the same one, and by all keys. The limits hold for the hub, for calls and maps alike, and
+        over a restart: a rate counts as used up until a period of it has passed.
 
         Raises:
             RegistrationError: the function cannot be an activity, the name is taken, or a limit is none.
         """
-        options = _ActivityOptions(name, retry, timeout, executor, heartbeat_timeout, concurrency, rate, key)
+        options = _ActivityOptions(name, retry, timeout, executor, heartbeat_timeout, concurrency, rate, key, quota)
 
         def register(fn: F) -> F:
             definition = _activity(fn, options)
@@ -222,6 +225,7 @@ class _ActivityOptions(NamedTuple):
     concurrency: int | None = None
     rate: Rate | None = None
     key: Callable[[Any], Hashable] | None = None
+    quota: Quota | None = None
 
 
 def _activity(fn: Callable[..., Any], options: _ActivityOptions) -> ActivityDefinition:
@@ -267,6 +271,7 @@ def _activity(fn: Callable[..., Any], options: _ActivityOptions) -> ActivityDefi
         concurrency=options.concurrency,
         rate=options.rate,
         key=options.key,
+        quota=options.quota,
     )
 
 
@@ -290,13 +295,13 @@ def _check_limits(title: str, options: _ActivityOptions, *, takes_context: bool,
             f"{where} has a heartbeat_timeout and no way to beat: annotate its first parameter with ActivityContext, and call ctx.heartbeat()"
         )
     concurrency, rate, key = options.concurrency, options.rate, options.key
-    if concurrency is not None and (
-        not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1
-    ):
-        raise RegistrationError(f"{where}: concurrency is {concurrency!r:.80}; it is a whole number, 1 or more")
-    if rate is not None and not isinstance(rate, Rate):
+    try:
+        check_limits(where, concurrency, rate)
+    except InvalidArgumentError as error:
+        raise RegistrationError(str(error)) from None
+    if options.quota is not None and not isinstance(options.quota, Quota):
         raise RegistrationError(
-            f"{where}: rate is {rate!r:.80}; it is a Rate, such as Rate(10) or Rate(100, per=timedelta(minutes=1))"
+            f"{where}: quota is {options.quota!r:.80}; it is a Quota, made once and given to all that share it"
         )
     if key is None:
         return

@@ -49,7 +49,8 @@ def test_a_code_finds_its_class_in_any_case() -> None:
 
 def test_the_branches_say_who_must_act() -> None:
     branches = (errors.UserError, errors.StateError, errors.StoreError, errors.TaskError)
-    alone = {ReplayflowError, errors.TaskCanceledError, NonRetryableError, RetryAfter, OrchestrationCancelled}
+    alone = {ReplayflowError, errors.TaskCanceledError, NonRetryableError, RetryAfter}
+    alone |= {OrchestrationCancelled, errors.ActivityCancelled}
     for cls in set(every()) - alone:
         assert sum(issubclass(cls, branch) for branch in branches) == 1, cls
 

@@ -100,6 +100,7 @@ def keyword_only(x: int, *, y: int) -> None: ...
         (lambda app: app.activity(rate="10/s")(one), r"rate is '10/s'; it is a Rate, such as Rate\(10\)"),
         (lambda app: app.activity(concurrency=1, key="customer")(one), "key is 'customer'"),
         (lambda app: app.activity(concurrency=1, key=asynchronous)(one), "plain function of the activity's input"),
+        (lambda app: app.activity(quota=3)(one), "quota is 3; it is a Quota"),
         (lambda app: app.activity(key=len)(one), "nothing that is counted by it"),
         (lambda app: app.activity(concurrency=1, key=len)(nothing), "no input that the key could be of"),
         (lambda app: app.orchestrator(coroutine), "`yield` where you would await"),

@@ -30,7 +30,7 @@ def _subject(event: HistoryEvent, scheduled: Mapping[int, HistoryEvent]) -> str:
         case events.TaskAttemptFailed() | events.CompensationFailed() | events.SubOrchestrationAttemptFailed():
             return f"{_name(event.task_scheduled_id, scheduled)}, attempt {event.attempt}"
         case events.HeartbeatRecorded():
-            call = "" if event.number is None else f", call {event.number}"
+            call = "" if event.call is None else f", call {event.call}"
             return f"{_name(event.task_scheduled_id, scheduled)}{call}, attempt {event.attempt}"
         case events.SubOrchestrationRetried():
             return f"{_name(event.task_scheduled_id, scheduled)}, attempt {event.attempt}: {event.instance_id}"

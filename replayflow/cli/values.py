@@ -23,7 +23,18 @@ from replayflow.core.definitions import OrchestratorDefinition
 from replayflow.core.events import HistoryEvent
 from replayflow.errors import DecodeError, FailureDetails, InvalidArgumentError, PayloadError
 
-_PAYLOAD_FIELDS = ("input", "result", "custom_status", "items", "results", "cursor", "output", "state")
+_PAYLOAD_FIELDS = (
+    "input",
+    "result",
+    "custom_status",
+    "items",
+    "results",
+    "cursor",
+    "output",
+    "state",
+    "value",
+    "detail",
+)
 _DURATIONS = {"timeout_microseconds": "timeout_seconds", "retry_after_microseconds": "retry_after_seconds"}
 _RETRY_DURATIONS = ("first_interval", "max_interval", "timeout")
 

@@ -543,6 +543,10 @@ class OrchestrationContext(MapContext, EntityCalls, RecordContext):
         if decisions.is_sealed:
             return
         site = site_of(_frame(1))
+        if decisions.recording:
+            raise OrchestratorError(
+                f"{site}: continue_as_new was called by the function that ctx.record called: call it outside"
+            )
         if decisions.ending is not None:
             raise OrchestratorError(f"{site}: continue_as_new was called already, at {decisions.ending.site}")
         if decisions.saga is not None:

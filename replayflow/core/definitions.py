@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from replayflow.codec import Codec
 from replayflow.core.entity_definition import EntityDefinition
-from replayflow.core.limiter import Rate
+from replayflow.core.limiter import Quota, Rate
 from replayflow.core.versions import VersioningOptions, of_version, version_key
 from replayflow.errors import FailureDetails, UnknownNameError, VersionMismatchError
 from replayflow.retry import RetryPolicy, RetryValues, stored_duration
@@ -38,6 +38,12 @@ class ActivityDefinition:
     rate: Rate | None = None
     key: Callable[[Any], Hashable] | None = None
     """By what part of the input `concurrency` and `rate` are counted."""
+    quota: Quota | None = None
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether its runs may have to wait for each other."""
+        return self.concurrency is not None or self.rate is not None or self.quota is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -562,12 +562,12 @@ class ValueRecorded(Decided, tag=150):
 
 
 class HeartbeatRecorded(Fact, tag=151):
-    """An activity said how far it has come: `detail` is what its next attempt will be told. Of a map it is the call with the `number`."""
+    """An activity said how far it has come: `detail` is what its next attempt will be told. Of a map it is the call with the number `call`."""
 
     task_scheduled_id: int
     attempt: int
     detail: Payload
-    number: int | None = None
+    call: int | None = None
 
 
 # ---- storing and reading ---------------------------------------------------------------------------------------

@@ -287,15 +287,15 @@ class Instance:
         """Whether somebody may want to know: whether the task, or the call of the map, is open."""
         if self.is_finished:
             return False
-        if event.number is None:
+        if event.call is None:
             return event.task_scheduled_id in self.tasks
         open = self.maps.get(event.task_scheduled_id)
-        return open is not None and not open.is_settled(event.number)
+        return open is not None and not open.is_settled(event.call)
 
     def _heartbeat_recorded(self, event: events.HeartbeatRecorded) -> None:
         id = event.task_scheduled_id
-        if event.number is not None:
-            self.maps[id].hear(event.number, event.detail)
+        if event.call is not None:
+            self.maps[id].hear(event.call, event.detail)
             return
         # That an activity ends happens more often than anything else, and does not look here.
         self.heartbeats = {known: told for known, told in self.heartbeats.items() if known in self.tasks}

@@ -148,6 +148,7 @@ class OpenMap:
             self.settled.extend(bytes(len(self.tally.calls) - len(self.settled)))
             self.pages = event.number + 1
             self.cursor = event.cursor
+            self.heartbeats.pop(PAGE, None)  # the next page is another call
             self._forget(PAGE)
         else:
             for number in event.numbers:

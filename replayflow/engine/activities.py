@@ -9,32 +9,34 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from time import monotonic, monotonic_ns
 from typing import Any, TypeAlias
 
 from msgspec import Struct
 
 from replayflow.codec import Payload
-from replayflow.core import rows
+from replayflow.core import events
 from replayflow.core.context import ActivityContext
 from replayflow.core.definitions import ActivityDefinition, Environment, Executor
 from replayflow.core.events import HistoryEvent, TaskCompleted, TaskFailed, TaskScheduled
-from replayflow.core.limiter import Limiter
+from replayflow.core.limiter import Allowance, Limiter, Quota, Rate
+from replayflow.engine.failures import failed
 from replayflow.engine.heartbeats import Pulse, Told
 from replayflow.engine.lines import Gate, Line
 from replayflow.engine.processes import Place, ProcessDied, ProcessPool
 from replayflow.engine.runners import Runners
 from replayflow.engine.threads import ThreadPool
 from replayflow.engine.watch import Watch
-from replayflow.errors import FailureDetails, RetryAfter
 
-_BEGIN_SECONDS = 60.0
-"""What a process has to begin, before its activity is listened to."""
+_making = threading.Lock()
 _CLEAN_UP_SECONDS = 1.0
 """What a run that is over the grace has to come to an end, once it is told."""
 
@@ -70,8 +72,16 @@ class Run(Struct, eq=False):
             idempotency_key=self.idempotency_key,
             name=self.task.name,
             is_cancelled=lambda: self.is_abandoned,
-            heart=self.plan.pulse_of(self),
+            heart=self,
         )
+
+    def beat(self, detail: object) -> None:
+        """As `ActivityContext.heartbeat`. The heart is made with the first beat: most activities that take a context never give one."""
+        self.plan.pulse_of(self).beat(detail)
+
+    def last(self) -> Any:
+        """As `ActivityContext.last_heartbeat`."""
+        return None if self.told is None else self.plan.pulse_of(self).last()
 
 
 Finished: TypeAlias = Callable[[Run, HistoryEvent], None]
@@ -100,13 +110,17 @@ class Plan:
         return (run.context(),) if definition.takes_context else ()
 
     def pulse_of(self, run: Run) -> Pulse[Run]:
-        """The heart of the run."""
+        """The heart of the run, asked for in any thread."""
         watch = run.watch
-        if watch is None:
-            watch = run.watch = Watch()
-        if watch.pulse is None:
-            watch.pulse = self.new_pulse(run)
-        return watch.pulse
+        if watch is not None and watch.pulse is not None:
+            return watch.pulse
+        with _making:
+            watch = run.watch
+            if watch is None:
+                watch = run.watch = Watch()
+            if watch.pulse is None:
+                watch.pulse = self.new_pulse(run)
+            return watch.pulse
 
 
 class Activities:
@@ -132,6 +146,7 @@ class Activities:
         self._is_held = is_held
         self._began_at = None if is_first else monotonic_ns() // 1000
         self._gates: list[Gate[Run]] = []
+        self._quotas: dict[Quota, tuple[Allowance, deque[Gate[Run]]]] = {}
         self._lines: dict[Executor, Line[Run]] = {executor: Line(limit) for executor, limit in limits.items()}
         self._async = self._lines["async"]
         self._plans: dict[str, Plan] = {}
@@ -203,27 +218,38 @@ class Activities:
             None if definition.heartbeat_timeout is None else definition.heartbeat_timeout.total_seconds(),
             self._new_pulse,
         )
-        if definition.concurrency is not None or definition.rate is not None:
+        if definition.is_limited:
             plan.door = self._gate(plan)
         return plan
 
     def _gate(self, plan: Plan) -> Gate[Run]:
         definition = plan.definition
-        concurrency, rate, key = definition.concurrency, definition.rate, definition.key
-        opens_at = None
-        if rate is not None and self._began_at is not None:
-            opens_at = self._began_at + rate.per // timedelta(microseconds=1)
+        concurrency, rate, key, quota = definition.concurrency, definition.rate, definition.key, definition.quota
+        total, sharing = None, deque[Gate[Run]]()
+        if quota is not None:
+            if quota not in self._quotas:
+                allowance = Allowance(quota.concurrency, quota.rate, self._opens_at(quota.rate))
+                self._quotas[quota] = allowance, sharing
+            total, sharing = self._quotas[quota]
         gate: Gate[Run] = Gate(
             plan.line,
-            Limiter(concurrency, rate, opens_at),
+            Limiter(concurrency, rate, self._opens_at(rate), total),
+            sharing,
             (lambda _: None) if key is None else (lambda run: key(plan.decode(run.task.input))),
             self._begin,
             self._refuse,
             self._is_held,
             self._loop,
         )
+        sharing.append(gate)
         self._gates.append(gate)
         return gate
+
+    def _opens_at(self, rate: Rate | None) -> int | None:
+        """Until when the rate may be used up by another worker that ran before."""
+        if rate is None or self._began_at is None:
+            return None
+        return self._began_at + rate.per // timedelta(microseconds=1)
 
     def _new_pulse(self, run: Run) -> Pulse[Run]:
         return Pulse(run, self._codec, self._loop, self._told)
@@ -258,7 +284,7 @@ class Activities:
         if self.running:
             self._idle.clear()
             await self._idle_within(grace_seconds)
-        if self.running:
+        if self.running and self._runs:
             for run in self._runs:
                 if run.watch is not None and run.watch.pulse is not None:
                     run.watch.pulse.flush()
@@ -286,9 +312,9 @@ class Activities:
         if executor == "async":
             self._runners.put(run)
             return
-        if run.task.timeout_microseconds is not None or plan.heartbeat_seconds is not None:
-            self._limit(run)
         if executor == "thread":
+            if run.task.timeout_microseconds is not None or plan.heartbeat_seconds is not None:
+                self._limit(run)
             self._threads.submit(lambda: self._run_in_thread(line, run))
         else:
             future = self._in_process(run)
@@ -296,15 +322,29 @@ class Activities:
             future.add_done_callback(lambda done: self._tell(line, run, self._of_process(run, done)))
 
     def _in_process(self, run: Run) -> Future[Any]:
-        definition, codec = run.plan.definition, self._codec
-        if not definition.takes_context:
-            return self._processes.submit(definition, run.task.input, codec.payload_bytes_max)
-        place = Place(run.instance_id, run.task.event_id, run.attempt, run.idempotency_key, run.name, run.told)
+        definition = run.plan.definition
+        place = None
+        if definition.takes_context:
+            place = Place(run.instance_id, run.task.event_id, run.attempt, run.idempotency_key, run.name, run.told)
+        is_heard = place is not None or run.task.timeout_microseconds is not None
+        hears = partial(self._hear, run) if is_heard else None
+        return self._processes.submit(definition, run.task.input, self._codec.payload_bytes_max, place, hears)
+
+    def _hear(self, run: Run, detail: Payload) -> None:
+        """Something comes from a process, in a thread of ours. The first thing says that the function begins: its time is not that of the process."""
         pulse = run.plan.pulse_of(run)
-        return self._processes.submit(definition, run.task.input, codec.payload_bytes_max, place, pulse.take)
+        if not pulse.is_heard:
+            pulse.is_heard = True
+            try:
+                self._loop.call_soon_threadsafe(self._limit, run)
+            except RuntimeError:
+                return  # the event loop is gone
+        pulse.take(detail)
 
     def _limit(self, run: Run) -> None:
         """The time limits of a run in a thread or a process begin."""
+        if run not in self._runs:
+            return
         seconds, silence = run.task.timeout_microseconds, run.plan.heartbeat_seconds
         watch = run.watch
         if watch is None:
@@ -313,8 +353,6 @@ class Activities:
             watch.timeout = self._loop.call_later(seconds / 1e6, self._time_out, run, _too_long(run))
         if silence is not None:
             pulse = run.plan.pulse_of(run)
-            if run.plan.definition.executor == "process":
-                pulse.beaten_at += _BEGIN_SECONDS  # corrected by the first beat, with which the function begins
             self._listen(run, pulse, silence, lambda: self._time_out(run, _too_silent(run)))
 
     def _listen(self, run: Run, pulse: Pulse[Run], seconds: float, stopped: Callable[[], None]) -> None:
@@ -323,7 +361,7 @@ class Activities:
         if left <= 0:
             stopped()
         elif run.watch is not None:
-            run.watch.silence = self._loop.call_later(min(left, seconds), self._listen, run, pulse, seconds, stopped)
+            run.watch.silence = self._loop.call_later(left, self._listen, run, pulse, seconds, stopped)
 
     async def _run_async(self, run: Run) -> None:
         event: HistoryEvent | None = None
@@ -343,11 +381,11 @@ class Activities:
         except (asyncio.CancelledError, GeneratorExit) as error:
             if run.is_abandoned or self._is_stopping:
                 raise
-            event = _failed(task.event_id, error)  # the activity cancelled itself
+            event = failed(task.event_id, error)  # the activity cancelled itself
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # the runner serves others, whatever this activity raises
-            event = _failed(task.event_id, error)
+            event = failed(task.event_id, error)
         finally:
             self._end(plan.line, run, event)
 
@@ -359,8 +397,9 @@ class Activities:
 
         def stopped() -> None:
             nonlocal error
-            error = _too_silent(run)
-            limit.reschedule(self._loop.time())
+            if not limit.expired():
+                error = _too_silent(run)
+                limit.reschedule(self._loop.time())
 
         try:
             async with limit:
@@ -381,7 +420,7 @@ class Activities:
             result = run.plan.definition.fn(*run.plan.arguments(run))
             event = TaskCompleted(run.task.event_id, self._codec.encode(result, run.plan.result_of))
         except BaseException as error:  # the thread serves others, whatever this activity raises
-            event = _failed(run.task.event_id, error)
+            event = failed(run.task.event_id, error)
         self._tell(line, run, event)
 
     def _of_process(self, run: Run, done: Any) -> HistoryEvent:
@@ -389,14 +428,17 @@ class Activities:
             succeeded, payload, detail = done.result()
         except BrokenProcessPool:
             died = f"the process of activity '{run.task.name}' died before the activity had ended"
-            return _failed(run.task.event_id, ProcessDied(died))
+            return failed(run.task.event_id, ProcessDied(died))
         except BaseException as error:  # a pool that closed, or a result that did not get across
-            return _failed(run.task.event_id, error)
+            return failed(run.task.event_id, error)
         if succeeded:
             return TaskCompleted(run.task.event_id, payload)
         if detail is not None:
             run.plan.pulse_of(run).take(detail)
-        return TaskFailed(run.task.event_id, rows.decode_failure(payload))
+        (event,) = events.decode(payload)
+        assert isinstance(event, TaskFailed)  # noqa: S101 - so the child has it
+        event.task_scheduled_id = run.task.event_id
+        return event
 
     def _time_out(self, run: Run, error: TimeoutError) -> None:
         """The attempt has failed. A process is killed; a function in a thread runs on in its place, and what it returns is nobody's."""
@@ -410,7 +452,7 @@ class Activities:
             if run.watch is not None and run.watch.pulse is not None:
                 run.watch.pulse.flush()
             run.is_abandoned = True
-            self._finished(run, _failed(run.task.event_id, error))
+            self._finished(run, failed(run.task.event_id, error))
 
     def _interrupt(self, run: Run) -> None:
         """Whoever does the work is told that nobody waits for it: a task by its cancellation, a process by its end."""
@@ -476,9 +518,3 @@ def _too_silent(run: Run) -> TimeoutError:
 def _waits_in(run: Run, task: asyncio.Task[None]) -> None:
     """Who has to be cancelled to cancel the run. One that does not wait cannot be cancelled, and needs nobody."""
     run.handle = task
-
-
-def _failed(task_id: int, error: BaseException) -> TaskFailed:
-    retry_after = int(error.seconds * 1_000_000) if isinstance(error, RetryAfter) else None
-    details = FailureDetails.of(error)
-    return TaskFailed(task_id, details, retry_after)

@@ -41,6 +41,7 @@ class Pulse(Generic[R]):
         "_began",
         "_codec",
         "_is_asked",
+        "_is_over",
         "_loop",
         "_may_write_at",
         "_run",
@@ -49,6 +50,7 @@ class Pulse(Generic[R]):
         "_written",
         "beaten_at",
         "detail",
+        "is_heard",
     )
 
     def __init__(self, run: R, codec: Codec, loop: asyncio.AbstractEventLoop, told: Told[R]) -> None:
@@ -59,9 +61,12 @@ class Pulse(Generic[R]):
         self._began = self.beaten_at = monotonic()
         self._may_write_at = 0.0
         self._is_asked = False
+        self._is_over = False
         self._timer: asyncio.TimerHandle | None = None
         self._written: Payload = None
         self.detail: Payload = None
+        self.is_heard = False
+        """Whether anything has come of it, where it beats in another process."""
 
     # ---- the activity's side, in any thread
 
@@ -103,12 +108,12 @@ class Pulse(Generic[R]):
 
     def close(self) -> None:
         """Nothing is written any more."""
-        self._is_asked = True
+        self._is_over = True
         if self._timer is not None:
             self._timer.cancel()
 
     def _write(self) -> None:
-        if self._run.is_abandoned:
+        if self._is_over or self._run.is_abandoned:
             return
         now = monotonic()
         pause = self._may_write_at - now

@@ -46,7 +46,8 @@ class Line(Generic[R]):
 class Gate(Line[R]):
     """The way to a line for an activity with limits. It has no places of its own, so that whoever comes has to wait here.
 
-    `key_of(run)` is the run's key, `begin(line, run)` what lets it begin, `refuse(run, error)` what becomes of one that has no key.
+    `sharing` are the gates that draw on the same quota, this one among them. `key_of(run)` is the run's key, `begin(line, run)` what lets it begin,
+    `refuse(run, error)` what becomes of one that has no key.
     """
 
     __slots__ = (
@@ -60,6 +61,7 @@ class Gate(Line[R]):
         "_line",
         "_loop",
         "_refuse",
+        "_sharing",
         "_timer",
     )
 
@@ -67,6 +69,7 @@ class Gate(Line[R]):
         self,
         line: Line[R],
         limiter: Limiter[R],
+        sharing: deque[Gate[R]],
         key_of: Callable[[R], Hashable],
         begin: Callable[[Line[R], R], None],
         refuse: Callable[[R, BaseException], None],
@@ -76,6 +79,7 @@ class Gate(Line[R]):
         super().__init__(0)
         self._line = line
         self._limiter = limiter
+        self._sharing = sharing
         self._key_of = key_of
         self._begin = begin
         self._refuse = refuse
@@ -104,9 +108,7 @@ class Gate(Line[R]):
     def turn(self) -> None:
         """It is the gate's turn in the line, which has a place."""
         self._is_in_line = False
-        run = self._limiter.take(_now(), self._is_wanted)
-        if run is not None:
-            self._begin(self._line, run)
+        self._let_one_in()
         self._stand_in_line()
 
     def rejoin(self, instance_id: str) -> None:
@@ -126,16 +128,26 @@ class Gate(Line[R]):
         self._serve()
 
     def _serve(self) -> None:
-        """As many begin as may."""
+        """As many begin as may, here and where the same quota is drawn on: one run of each in turn."""
         if self._is_closed:
             return
+        sharing = self._sharing
+        in_vain = 0
+        while in_vain < len(sharing):
+            gate = sharing[0]
+            sharing.rotate(-1)
+            in_vain = 0 if gate._let_one_in() else in_vain + 1
+        for gate in sharing:
+            gate._stand_in_line()
+
+    def _let_one_in(self) -> bool:
+        """Whether somebody could begin, and has."""
         line = self._line
-        while line.active < line.limit:
-            run = self._limiter.take(_now(), self._is_wanted)
-            if run is None:
-                break
-            self._begin(line, run)
-        self._stand_in_line()
+        run = self._limiter.take(_now(), self._is_wanted) if line.active < line.limit else None
+        if run is None:
+            return False
+        self._begin(line, run)
+        return True
 
     def _stand_in_line(self) -> None:
         limiter = self._limiter

@@ -19,11 +19,11 @@ from multiprocessing import connection, get_context, parent_process
 from typing import Any, NamedTuple
 
 from replayflow.codec import Codec, Payload
-from replayflow.core import rows
+from replayflow.core import events
 from replayflow.core.context import ActivityContext
 from replayflow.core.definitions import ActivityDefinition
 from replayflow.engine.beater import Beater, listen
-from replayflow.errors import FailureDetails
+from replayflow.engine.failures import failed
 from replayflow.registry import input_type_of
 
 
@@ -56,7 +56,7 @@ class _Child:
     def submit(self, hears: Callable[[Payload], None] | None, *arguments: Any) -> Future[Any]:
         self._runs += 1
         self._hears = hears
-        future = self.executor.submit(_run_in_child, self._runs, *arguments)
+        future = self.executor.submit(_run_in_child, self._runs, hears is not None, *arguments)
         self._sender.close()  # the process has its own by now, and the pipe ends with that
         return future
 
@@ -88,10 +88,10 @@ class ProcessPool:
         place: Place | None = None,
         hears: Callable[[Payload], None] | None = None,
     ) -> Future[Any]:
-        """The activity runs in one of the processes; the future has `(True, result payload, None)` or `(False, failure, last heartbeat)`, encoded.
+        """The activity runs in one of the processes; the future has `(True, result payload, None)` or `(False, TaskFailed, last heartbeat)`, encoded.
 
-        With a place it gets a context; `hears` is called, in a thread, with what it tells there. Whoever submits keeps the number of
-        activities within bounds.
+        With a place it gets a context. `hears` is called, in a thread, with None when the function begins, and with what it tells after that. Whoever
+        submits keeps the number of activities within bounds.
         """
         arguments = (
             definition.fn.__module__,
@@ -175,6 +175,7 @@ def _end_with(sentinel: int) -> None:
 
 def _run_in_child(
     run: int,
+    is_heard: bool,
     module: str,
     qualified_name: str,
     takes_input: bool,
@@ -190,13 +191,15 @@ def _run_in_child(
         inputs: tuple[Any, ...] = ()
         if takes_input:
             inputs = (codec.decode(payload, input_type_of(fn), f"input of activity '{fn.__name__}'"),)
+        if is_heard:
+            name, told = (fn.__name__, None) if place is None else (place.name, place.told)
+            beater.begin(run, codec, name, told)
         if place is not None:
-            beater.begin(run, codec, place.name, place.told)
             inputs = (_context(place, beater), *inputs)
         result = fn(*inputs)
         return True, codec.encode(result, f"result of activity '{fn.__name__}'"), None
     except (Exception, SystemExit) as error:
-        return False, rows.encode_failure(FailureDetails.of(error)), beater.detail if place is not None else None
+        return False, events.encode([failed(0, error)]), beater.detail if place is not None else None
     finally:
         beater.end()
 

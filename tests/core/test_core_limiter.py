@@ -4,38 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replayflow import InvalidArgumentError, Rate
-from replayflow.core.limiter import Limiter
+from replayflow import InvalidArgumentError, Quota, Rate
+from replayflow.core.limiter import Allowance, Limiter
 
 KEYS = ("a", "b", "c")
 MICROSECOND = timedelta(microseconds=1)
 
 
+Limits: TypeAlias = tuple[int | None, Rate | None]
+
+
 class Model:
     """All that ever happened, looked through at each question."""
 
-    def __init__(self, concurrency: int | None, rate: Rate | None, opens_at: int | None) -> None:
-        self.concurrency = concurrency
-        self.rate = rate
+    def __init__(self, own: Limits, total: Limits, opens_at: int | None) -> None:
+        self.own = own
+        self.total = total
         self.opens_at = opens_at
         self.waiting: list[tuple[int, str]] = []
         self.active: list[str] = []
         self.begun: list[tuple[int, str]] = []
 
     def may_begin(self, key: str, now: int) -> bool:
-        if self.concurrency is not None and self.active.count(key) >= self.concurrency:
+        return self._allows(self.own, {key}, now) and self._allows(self.total, set(KEYS), now)
+
+    def _allows(self, limits: Limits, keys: set[str], now: int) -> bool:
+        concurrency, rate = limits
+        if concurrency is not None and sum(key in keys for key in self.active) >= concurrency:
             return False
-        if self.rate is None:
+        if rate is None:
             return True
-        since = now - self.rate.per // MICROSECOND
-        lately = sum(1 for at, whose in self.begun if whose == key and at > since)
-        return lately < self.rate.count and (self.opens_at is None or now >= self.opens_at)
+        since = now - rate.per // MICROSECOND
+        lately = sum(1 for at, key in self.begun if key in keys and at > since)
+        return lately < rate.count and (self.opens_at is None or now >= self.opens_at)
 
     def candidates(self, now: int, unwanted: set[int]) -> set[int]:
         """The first of each key that wants to begin, where it may."""
@@ -53,10 +60,9 @@ class Model:
         return key
 
 
-limits = st.tuples(
+limits: st.SearchStrategy[Limits] = st.tuples(
     st.none() | st.integers(1, 3),
     st.none() | st.builds(Rate, st.integers(1, 3), st.integers(1, 8).map(lambda us: us * MICROSECOND)),
-    st.none() | st.integers(0, 10),
 )
 moves = st.lists(
     st.one_of(
@@ -70,11 +76,12 @@ moves = st.lists(
 )
 
 
-@given(limits, moves)
+@given(limits, limits, st.none() | st.integers(0, 10), moves)
 def test_whoever_may_begin_does_and_nobody_else(
-    limit: tuple[int | None, Rate | None, int | None], moves: list[tuple[str, Any]]
+    own: Limits, total: Limits, opens_at: int | None, moves: list[tuple[str, Any]]
 ) -> None:
-    model, limiter = Model(*limit), Limiter[int](*limit)
+    model = Model(own, total, opens_at)
+    limiter = Limiter[int](*own, opens_at, Allowance(*total, opens_at))
     unwanted: set[int] = set()
     now = items = 0
     for move, argument in moves:
@@ -147,6 +154,36 @@ def test_keys_take_turns_however_many_wait_for_one_of_them() -> None:
     assert limiter.take(0, lambda _: True) == "a2"
 
 
+def test_keys_take_turns_at_what_is_left_of_a_total() -> None:
+    total = Allowance(concurrency=1)
+    limiter = Limiter[str](total=total)
+    for number in range(3):
+        for key in ("a", "a", "b"):
+            limiter.join(f"{key}{number}", key)
+    taken = []
+    while (item := limiter.take(0, lambda _: True)) is not None:
+        assert limiter.take(0, lambda _: True) is None
+        assert not limiter.is_ready
+        taken.append(item[0])
+        limiter.leave(item[0])
+    assert "".join(taken) == "abababaaa"
+
+
+def test_a_total_is_shared_by_all_that_have_it() -> None:
+    total = Allowance(rate=Rate(2, 5 * MICROSECOND))
+    one, other = Limiter[int](total=total), Limiter[int](total=total)
+    for number in range(2):
+        one.join(number)
+        other.join(number)
+    assert (one.take(0, lambda _: True), other.take(3, lambda _: True)) == (0, 0)
+    assert one.take(3, lambda _: True) is None
+    assert other.take(4, lambda _: True) is None
+    assert (one.next_at, other.next_at) == (5, 5)
+    assert other.take(5, lambda _: True) == 1
+    assert one.take(5, lambda _: True) is None
+    assert one.next_at == 8
+
+
 def test_who_is_not_wanted_takes_no_part_of_the_rate() -> None:
     limiter = Limiter[int](rate=Rate(1, timedelta(seconds=1)))
     for number in range(10):
@@ -190,6 +227,19 @@ def test_ten_thousand_that_wait_cost_those_that_begin_nothing() -> None:
         assert limiter.take(0, wanted) == -number
         limiter.leave("quick")
     assert len(looked_at) == 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({}, "it limits nothing"),
+        ({"concurrency": 0}, "Quota: concurrency is 0"),
+        ({"rate": 10}, "Quota: rate is 10; it is a Rate"),
+    ],
+)
+def test_what_is_no_quota_is_refused(arguments: Any, words: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=words):
+        Quota(**arguments)
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,7 @@ simple: st.SearchStrategy[Step] = st.one_of(
     st.tuples(st.just("status"), st.integers(0, 2)),
     st.tuples(st.just("send")),
     st.tuples(st.just("look")),
+    st.tuples(st.just("record"), st.booleans()),
 )
 
 
@@ -107,6 +108,15 @@ def make(ctx: OrchestrationContext, step: Step) -> Task[Any]:
     raise AssertionError(step)
 
 
+def world(ctx: OrchestrationContext) -> str:
+    """What the world says: something else on a replay, when nobody may look."""
+    return "replayed" if ctx.is_replaying else "first"
+
+
+def fails(ctx: OrchestrationContext) -> None:
+    raise ValueError(world(ctx))
+
+
 def shown(value: Any) -> Any:
     if isinstance(value, Task):
         return [type(value).__name__, value.is_failed]
@@ -133,6 +143,10 @@ def body(ctx: OrchestrationContext, steps: list[Step], seen: list[Any]) -> Gener
                 ctx.send_event("other", "hello", len(seen))
             case ("look",):
                 seen.append([str(ctx.current_utc_datetime), ctx.new_uuid(), ctx.random.random()])
+            case ("record", True):
+                seen.append(ctx.record(world, ctx))
+            case ("record", False):
+                seen.append(ctx.record(fails, ctx))
             case ("loop", count, below):
                 for _ in range(count):
                     yield from body(ctx, below, seen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import sys
 from datetime import timedelta
 
@@ -13,6 +14,7 @@ from replayflow import (
     Limits,
     Orchestration,
     OrchestrationContext,
+    Quota,
     Retention,
     RetryPolicy,
     Saga,
@@ -24,7 +26,7 @@ from replayflow.core import entity
 app = App()
 
 
-@app.activity
+@app.activity(concurrency=8, quota=Quota(concurrency=12))
 async def double(x: int) -> int:
     await asyncio.sleep(0.001 * (x % 7))
     return 2 * x
@@ -89,17 +91,24 @@ def family(ctx: OrchestrationContext, size: int) -> Orchestration[int]:
 
 @app.orchestrator
 def batch(ctx: OrchestrationContext, width: int) -> Orchestration[dict[str, int | str]]:
+    chance = ctx.record(random.randrange, 1000)
     results = yield from when_all([ctx.call_activity(double, i) for i in range(width)])
     children = yield from when_all([ctx.call_sub_orchestrator(child, i) for i in range(3)])
     yield from ctx.create_timer(timedelta(milliseconds=20))
     said = yield from ctx.call_activity(in_thread, width)
     more = yield from ctx.wait_for_external_event("more", type=int)
+    if (yield from ctx.call_activity(double, chance)) != 2 * chance:
+        raise AssertionError("what was recorded has changed")
     return {"sum": sum(results), "children": sum(children), "more": more, "said": said}
 
 
 @app.activity
 async def flaky(ctx: ActivityContext, x: int) -> int:
     await asyncio.sleep(0.001 * (x % 5))
+    if ctx.attempt > 1 and ctx.last_heartbeat != x:
+        raise AssertionError(f"{x} told, and heard {ctx.last_heartbeat}")
+    ctx.heartbeat(-x - 1)
+    ctx.heartbeat(x)
     if ctx.attempt == 1 and x % 13 == 0:
         raise ValueError(f"{x}, at first")
     return 2 * x

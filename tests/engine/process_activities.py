@@ -7,7 +7,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-from replayflow import ActivityContext, App
+from replayflow import ActivityContext, App, NonRetryableError, RetryAfter
 
 app = App()
 
@@ -101,3 +101,25 @@ def leaves_its_pid(path: str) -> None:
 
 def size_in_process(value: bytes) -> int:
     return len(value)
+
+
+@app.activity(executor="process")
+def fails_for_good(x: int) -> int:
+    raise NonRetryableError("never")
+
+
+@app.activity(executor="process")
+def asks_for_time(ctx: ActivityContext, x: int) -> int:
+    if ctx.attempt == 1:
+        raise RetryAfter(0.001)
+    return ctx.attempt
+
+
+@app.activity(executor="process")
+def notes_its_key(ctx: ActivityContext, path: str) -> str:
+    """Notes attempt and key; hangs until another file is there."""
+    with Path(path).open("a") as out:
+        out.write(f"{ctx.attempt} {ctx.idempotency_key}\n")
+    while not Path(f"{path}.go").exists():
+        time.sleep(0.005)
+    return ctx.idempotency_key

@@ -14,13 +14,23 @@ from typing import Any
 
 import pytest
 
-from replayflow import Client, Instance, Status, TaskHub, TaskScheduled
+from replayflow import (
+    Client,
+    HeartbeatRecorded,
+    Instance,
+    Status,
+    TaskAttemptFailed,
+    TaskHub,
+    TaskScheduled,
+    ValueRecorded,
+)
 from samples import (
     aggregator,
     approval,
     batch,
     encrypted,
     hello_sequence,
+    importer,
     monitor,
     new_code,
     nightly_report,
@@ -36,6 +46,7 @@ LAST_LINE = {
     "order_row": "order-2: too expensive, 0 workflows",
     "approval": "a yacht: no answer in time",
     "aggregator": "oslo: 70 readings, at most 2.0 degrees",
+    "importer": "400 lines, 79,800 in all, from dk, fi, no, se",
     "monitor": "the print job was done at look 8",
     "nightly_report": "the shop in Porto: 119 orders",
     "new_code": "autumn: a lamp, paid for, shipped",
@@ -292,3 +303,17 @@ def test_what_is_encrypted_is_read_with_the_key_alone(
         "without the key: (encrypted) (encrypted)",
     ]
     assert b"Ada" not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
+
+
+async def test_the_importer_goes_on_where_it_was_and_asks_no_more_often_than_it_may(store: str) -> None:
+    async with TaskHub(store, importer.app) as hub:
+        instance = await hub.client.start(importer.importer, 100)
+        report = await instance.result(PATIENCE_SECONDS)
+        events = [event async for event in instance.history()]
+    assert (report.total, report.countries) == (sum(range(100)), ["dk", "fi", "no", "se"])
+    (failed,) = [event for event in events if isinstance(event, TaskAttemptFailed)]
+    told = [event.detail for event in events if isinstance(event, HeartbeatRecorded)]
+    assert failed.failure_details.type == "ConnectionError"
+    assert (50, sum(range(50))) in told  # which is where the second attempt began
+    (recorded,) = [event for event in events if isinstance(event, ValueRecorded)]
+    assert recorded.value == report.batch
