@@ -63,6 +63,7 @@ from replayflow.core.map_result import MapFailure, MapResult
 from replayflow.core.saga import Saga
 from replayflow.core.sections import EntityLock
 from replayflow.core.tasks import Orchestration, Task, TimerTask, race, when_all, when_any
+from replayflow.core.transaction import Transaction
 from replayflow.engine import Limits
 from replayflow.entities import EntityState
 from replayflow.errors import (
@@ -73,6 +74,7 @@ from replayflow.errors import (
     EntityError,
     EntityStateError,
     FailureDetails,
+    ForbiddenStatementError,
     HubOwnedError,
     InstanceExistsError,
     InstanceFinishedError,
@@ -94,6 +96,7 @@ from replayflow.errors import (
     OrchestratorError,
     PayloadError,
     PayloadTooLargeError,
+    PoisonError,
     RegistrationError,
     ReplayflowError,
     RetryAfter,
@@ -108,6 +111,7 @@ from replayflow.errors import (
     SubOrchestrationError,
     TaskCanceledError,
     TaskError,
+    TransactionTimeoutError,
     UnknownNameError,
     UserError,
 )
@@ -158,6 +162,7 @@ __all__ = [
     "ExecutionSuspended",
     "ExecutionTerminated",
     "FailureDetails",
+    "ForbiddenStatementError",
     "GenericEvent",
     "HistoryEvent",
     "HubOwnedError",
@@ -203,6 +208,7 @@ __all__ = [
     "OrchestratorStarted",
     "PayloadError",
     "PayloadTooLargeError",
+    "PoisonError",
     "RegistrationError",
     "ReplayflowError",
     "RetryAfter",
@@ -239,6 +245,8 @@ __all__ = [
     "TimerCreated",
     "TimerFired",
     "TimerTask",
+    "Transaction",
+    "TransactionTimeoutError",
     "UnknownNameError",
     "UserError",
     "race",

@@ -17,11 +17,13 @@ from replayflow.core.definitions import ActivityDefinition, Executor, Orchestrat
 from replayflow.core.entity_definition import EntityDefinition, define_entity
 from replayflow.core.ids import is_unicode
 from replayflow.core.signatures import OWN_PREFIX, check_name, hints_of, parameters_of
+from replayflow.core.transaction import Transaction
 from replayflow.errors import RegistrationError, UnknownNameError
 from replayflow.retry import RetryPolicy
 
 F = TypeVar("F", bound=Callable[..., Any])
 APP_ATTRIBUTE = "__replayflow_app__"
+TRANSACTION_MAX = timedelta(seconds=10)
 
 
 class App:
@@ -42,6 +44,7 @@ class App:
         retry: RetryPolicy | None = None,
         timeout: timedelta | None = None,
         executor: Executor | None = None,
+        transactional: bool = False,
     ) -> Callable[[F], F]: ...
 
     def activity(
@@ -52,18 +55,23 @@ class App:
         retry: RetryPolicy | None = None,
         timeout: timedelta | None = None,
         executor: Executor | None = None,
+        transactional: bool = False,
     ) -> Any:
         """Registers a function as an activity, under its own name or `name`; returns the function as it is.
 
         An `async def` runs in the event loop, a plain function in a thread, and with `executor="process"` in a process of its own pool (it has to be
         importable by its module and name then). `retry` and `timeout` (of one attempt) are the defaults of its calls.
 
+        With `transactional=True` a plain function, whose first parameter is annotated `Transaction`, runs inside one transaction of the hub's own
+        database: what it writes into tables of the program's own and its result become durable together, exactly once. While it runs the hub
+        can write nothing else; its `timeout` is a second unless another is given, of ten at the most.
+
         Raises:
             RegistrationError: the function cannot be an activity, or the name is taken.
         """
 
         def register(fn: F) -> F:
-            definition = _activity(fn, name, retry, timeout, executor)
+            definition = _activity(fn, name, retry, timeout, _executor(fn, executor, transactional))
             self._add(self.activities, definition, "activity")
             return fn
 
@@ -189,6 +197,42 @@ def input_type_of(fn: Callable[..., Any]) -> Any:
     return _activity(fn, None, None, None, None).input_type
 
 
+def _executor(fn: Callable[..., Any], executor: Executor | None, transactional: bool) -> Executor | None:
+    title = getattr(fn, "__name__", repr(fn))
+    if executor == "transaction":
+        raise RegistrationError(f"activity '{title}': write transactional=True instead of executor='transaction'")
+    if not transactional:
+        return executor
+    if executor is not None:
+        raise RegistrationError(
+            f"activity '{title}': executor={executor!r} and transactional=True exclude each other: a transaction is run where the hub is written"
+        )
+    if inspect.iscoroutinefunction(fn):
+        raise RegistrationError(
+            f"activity '{title}' is `async def`: a transactional activity is a plain function, which holds up all writing; "
+            "do what has to await in an activity before it"
+        )
+    return "transaction"
+
+
+def _check_transaction(title: str, executor: Executor, takes_transaction: bool, timeout: timedelta | None) -> None:
+    if takes_transaction and executor != "transaction":
+        raise RegistrationError(
+            f"activity '{title}' takes a Transaction, which only a transactional one has: @app.activity(transactional=True)"
+        )
+    if executor != "transaction":
+        return
+    if not takes_transaction:
+        raise RegistrationError(
+            f"activity '{title}' is transactional: annotate its first parameter with Transaction; "
+            "what is asked of the ActivityContext is in its `.context`"
+        )
+    if timeout is not None and timeout > TRANSACTION_MAX:
+        raise RegistrationError(
+            f"activity '{title}': timeout is {timeout}; a transaction holds up all writing, and has {TRANSACTION_MAX.total_seconds():g} s at the most"
+        )
+
+
 def _activity(
     fn: Callable[..., Any],
     name: str | None,
@@ -204,7 +248,7 @@ def _activity(
     is_async = inspect.iscoroutinefunction(fn)
     if executor is None:
         executor = "async" if is_async else "thread"
-    elif executor not in ("async", "thread", "process"):
+    elif executor not in ("async", "thread", "process", "transaction"):
         raise RegistrationError(f"activity '{title}': executor is {executor!r}; it is 'thread', 'process' or 'async'")
     elif is_async != (executor == "async"):
         fix = "an `async def` runs in the event loop" if is_async else "a plain function runs in a thread or a process"
@@ -217,8 +261,10 @@ def _activity(
         raise RegistrationError(f"activity '{title}': timeout is {timeout}; it must be longer than nothing")
     hints = hints_of(fn)
     parameters = parameters_of(fn, title, "activity")
-    takes_context = bool(parameters) and hints.get(parameters[0].name) is ActivityContext
-    rest = parameters[1:] if takes_context else parameters
+    first = hints.get(parameters[0].name) if parameters else None
+    takes_context = first is ActivityContext
+    _check_transaction(title, executor, first is Transaction, timeout)
+    rest = parameters[1:] if takes_context or first is Transaction else parameters
     if len(rest) > 1 and any(p.default is p.empty for p in rest[1:]):
         raise RegistrationError(
             f"activity '{title}' takes {len(rest)} inputs; an activity takes (), (input), or these after a parameter annotated ActivityContext: "

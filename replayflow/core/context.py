@@ -25,6 +25,7 @@ from replayflow.core.maps import MapContext
 from replayflow.core.saga import Saga, run_saga
 from replayflow.core.sites import site_of
 from replayflow.core.tasks import ActivityTask, EventTask, Orchestration, SubOrchestrationTask, Task, TimerTask
+from replayflow.core.transaction import Transaction
 from replayflow.errors import InvalidArgumentError, OrchestratorError
 from replayflow.retry import RetryPolicy, stored_duration
 
@@ -196,6 +197,26 @@ class OrchestrationContext(MapContext, EntityCalls):
     def call_activity(
         self,
         activity: Callable[[ActivityContext], R],
+        input: None = None,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Task[R]: ...
+    @overload
+    def call_activity(
+        self,
+        activity: Callable[[Transaction, I], R],
+        input: I,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Task[R]: ...
+    @overload
+    def call_activity(
+        self,
+        activity: Callable[[Transaction], R],
         input: None = None,
         *,
         retry: RetryPolicy | None = None,

@@ -15,7 +15,8 @@ from replayflow.core.entity_definition import EntityDefinition
 from replayflow.errors import FailureDetails, UnknownNameError
 from replayflow.retry import RetryPolicy, RetryValues, stored_duration
 
-Executor = Literal["async", "thread", "process"]
+Executor = Literal["async", "thread", "process", "transaction"]
+"""Where an activity runs; "transaction" is said with `transactional=True`."""
 
 
 @dataclass(frozen=True, slots=True)

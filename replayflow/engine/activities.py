@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -93,6 +93,9 @@ class Activities:
         self._runners: Runners[Run] = Runners(self._run_async, _waits_in)
         self._threads = ThreadPool()
         self._processes = ProcessPool()
+        self.transact: Callable[[Run], Coroutine[Any, Any, HistoryEvent | None]] | None = None
+        """Runs a transactional activity; where it succeeds its result travels by itself, and there is no event."""
+        self._transactions: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._is_stopping = False
         self._idle = asyncio.Event()
@@ -184,6 +187,7 @@ class Activities:
             except TimeoutError:
                 pass
         leftover = [run.handle for run in self._runs if isinstance(run.handle, asyncio.Task)]
+        leftover += self._transactions
         for run in self._runs:
             run.is_abandoned = True
         for handle in leftover:
@@ -202,6 +206,12 @@ class Activities:
         executor = run.plan.definition.executor
         if executor == "async":
             self._runners.put(run)
+            return
+        if executor == "transaction":
+            # Not the run's handle: who is cancelled before it begins would never give its place back.
+            task = self._loop.create_task(self._run_in_transaction(line, run), name="replayflow transaction")
+            self._transactions.add(task)
+            task.add_done_callback(self._transactions.discard)
             return
         timeout = run.task.timeout_microseconds
         if timeout is not None:
@@ -228,11 +238,11 @@ class Activities:
         except (asyncio.CancelledError, GeneratorExit) as error:
             if run.is_abandoned or self._is_stopping:
                 raise
-            event = _failed(task.event_id, error)  # the activity cancelled itself
+            event = failure_of(task.event_id, error)  # the activity cancelled itself
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # the runner serves others, whatever this activity raises
-            event = _failed(task.event_id, error)
+            event = failure_of(task.event_id, error)
         finally:
             self._end(plan.line, run, event)
 
@@ -249,13 +259,22 @@ class Activities:
                 ) from error
             raise
 
+    async def _run_in_transaction(self, line: _Line, run: Run) -> None:
+        assert self.transact is not None  # noqa: S101 - set by the engine before anything is started
+        event: HistoryEvent | None = None
+        try:
+            if not run.is_abandoned:
+                event = await self.transact(run)
+        finally:
+            self._end(line, run, event)
+
     def _run_in_thread(self, line: _Line, run: Run) -> None:
         event: HistoryEvent
         try:
             result = run.plan.definition.fn(*run.plan.arguments(run))
             event = TaskCompleted(run.task.event_id, self._codec.encode(result, run.plan.result_of))
         except BaseException as error:  # the thread serves others, whatever this activity raises
-            event = _failed(run.task.event_id, error)
+            event = failure_of(run.task.event_id, error)
         self._tell(line, run, event)
 
     def _of_process(self, run: Run, done: Any) -> HistoryEvent:
@@ -263,9 +282,9 @@ class Activities:
             succeeded, payload = done.result()
         except BrokenProcessPool:
             died = f"the process of activity '{run.task.name}' died before the activity had ended"
-            return _failed(run.task.event_id, ProcessDied(died))
+            return failure_of(run.task.event_id, ProcessDied(died))
         except BaseException as error:  # a pool that closed, or a result that did not get across
-            return _failed(run.task.event_id, error)
+            return failure_of(run.task.event_id, error)
         if succeeded:
             return TaskCompleted(run.task.event_id, payload)
         return TaskFailed(run.task.event_id, rows.decode_failure(payload))
@@ -277,7 +296,7 @@ class Activities:
             run.is_abandoned = True
             seconds = (run.task.timeout_microseconds or 0) / 1e6
             error = TimeoutError(f"activity '{run.task.name}' took longer than its timeout of {seconds:g} s")
-            self._finished(run, _failed(run.task.event_id, error))
+            self._finished(run, failure_of(run.task.event_id, error))
 
     def _tell(self, line: _Line, run: Run, event: HistoryEvent) -> None:
         try:
@@ -310,7 +329,8 @@ def _waits_in(run: Run, task: asyncio.Task[None]) -> None:
     run.handle = task
 
 
-def _failed(task_id: int, error: BaseException) -> TaskFailed:
+def failure_of(task_id: int, error: BaseException) -> TaskFailed:
+    """The failed attempt as an event."""
     retry_after = int(error.seconds * 1_000_000) if isinstance(error, RetryAfter) else None
     details = FailureDetails.of(error)
     return TaskFailed(task_id, details, retry_after)

@@ -21,6 +21,7 @@ from replayflow.engine.limits import Limits
 from replayflow.engine.patience import PASSING, Backoff
 from replayflow.engine.residents import Residents
 from replayflow.engine.suspects import Suspects
+from replayflow.engine.transactions import Transactions
 from replayflow.engine.waiters import Waiters
 from replayflow.errors import ReplayflowError, StoreUnavailableError
 from replayflow.registry import App
@@ -68,6 +69,8 @@ class Engine:
             fails_on_mismatch,
             self._fail,
         )
+        transactions = Transactions(store, epoch, codec, self._residents.has_transacted, self._fail)
+        self._residents.activities.transact = transactions.run
         self._suspects = Suspects(
             store,
             epoch,

@@ -163,7 +163,7 @@ def _verdict(live: Live, name: str, strikes: int) -> str:
     what = f"{_listed(at_work)}, or its {code}" if at_work else f"its {code}, which had nothing else under way"
     died = "1 worker died" if strikes == 1 else f"{strikes} workers died, one after the other,"
     return (
-        f"{_PREFIX}{died} while this instance ran alone; at work for it: {what}. "
+        f"{_PREFIX}{died} while this instance was the only suspect at work; what it had under way: {what}. "
         f"Mend what kills the process (or run the activity with executor='process'), then: replayflow resume '{live.id}'"
     )
 

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sqlite3
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from msgspec.structs import replace
 
+from replayflow.core import rows
 from replayflow.core.commit import Commit, Message, RowState, Start
 from replayflow.core.ids import is_unicode
 from replayflow.core.instance import Status
@@ -38,9 +42,13 @@ from replayflow.store.base import (
     Park,
     Post,
     Suspect,
+    Transact,
     Wake,
     position_of,
 )
+from replayflow.store.sqlite import schema
+from replayflow.store.sqlite.connection import in_transaction
+from replayflow.store.sqlite.guard import perform
 
 
 @dataclass(slots=True)
@@ -54,6 +62,8 @@ class _Kept:
     """Where in the history each execution begins."""
     inbox: dict[int, Delivery] = field(default_factory=dict)
     dedupe_keys: set[str] = field(default_factory=set)
+    transacted: set[tuple[str, int]] = field(default_factory=set)
+    """The transactional activities that have had their one run, by execution and task."""
 
     def copy(self) -> _Kept:
         return _Kept(
@@ -63,6 +73,7 @@ class _Kept:
             dict(self.executions),
             dict(self.inbox),
             set(self.dedupe_keys),
+            set(self.transacted),
         )
 
     @property
@@ -87,6 +98,7 @@ class MemoryStore:
         self._subscribers: list[Callable[[], None]] = []
         self._is_open = False
         self._code: dict[str, str] = {}
+        self._database: sqlite3.Connection | None = None
 
     async def open(self) -> None:
         self._is_open = True
@@ -143,6 +155,34 @@ class MemoryStore:
 
     async def suspect(self, found: Mapping[str, Suspicion | None], epoch: int) -> None:  # noqa: ARG002 - the port's shape
         self._check_open()  # nobody is ever held here: this hub dies with its owner
+
+    async def transact(self, wanted: Transact, epoch: int) -> Delivery | None:
+        self._check_open()
+        if epoch != self._epoch:
+            raise LeaseLostError(f"the hub {self.url} has another owner by now: epoch {self._epoch}, not {epoch}")
+        kept = self._instances.get(wanted.instance_id)
+        place = (wanted.execution_id, wanted.task_id)
+        if kept is None or place in kept.transacted:
+            return None
+        record = kept.record
+        is_open = record.execution_id == wanted.execution_id and not record.status.is_finished
+        owed = rows.decode_orphans(record.orphans) if record.orphans else []
+        if not is_open and place not in {(owner, task.event_id) for owner, task in owed}:
+            return None
+        event = in_transaction(self._users_database(), lambda c: perform(c, wanted.run, wanted.seconds_max))
+        kept.transacted.add(place)
+        if not is_open:
+            return None
+        outcome = (await self.write([Post(Message(wanted.instance_id, event, wanted.execution_id))], epoch))[0]
+        return outcome.deliveries[0]
+
+    def _users_database(self) -> sqlite3.Connection:
+        """The tables of transactional activities, and the engine's, empty, so that they are refused here, too. It lives as long as this object."""
+        if self._database is None:
+            self._database = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            schema.migrate(self._database, Path(":memory:"))
+            weakref.finalize(self, self._database.close)
+        return self._database
 
     # ---- reading
 

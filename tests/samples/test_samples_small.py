@@ -14,7 +14,17 @@ from typing import Any
 import pytest
 
 from replayflow import Client, Instance, Status, TaskHub, TaskScheduled
-from samples import aggregator, approval, batch, hello_sequence, monitor, nightly_report, order_saga, sub_orchestrations
+from samples import (
+    aggregator,
+    approval,
+    batch,
+    hello_sequence,
+    monitor,
+    nightly_report,
+    order_saga,
+    sub_orchestrations,
+    transfer,
+)
 
 CHECKOUT = Path(__file__).parent.parent.parent
 LAST_LINE = {
@@ -24,6 +34,7 @@ LAST_LINE = {
     "aggregator": "oslo: 70 readings, at most 2.0 degrees",
     "monitor": "the print job was done at look 8",
     "nightly_report": "the shop in Porto: 119 orders",
+    "transfer": "charles: not paid, till has 500, and cannot pay 900",
 }
 PATIENCE_SECONDS = 30
 
@@ -86,6 +97,16 @@ async def test_hello_greets_in_order(store: str) -> None:
     async with TaskHub(store, hello_sequence.app) as hub:
         instance = await hub.client.start(hello_sequence.hello_sequence)
         assert await instance.result(PATIENCE_SECONDS) == ["Hello Tokyo!", "Hello Seattle!", "Hello London!"]
+
+
+async def test_a_transfer_moves_all_of_the_money_or_none_of_it(store: str) -> None:
+    async with TaskHub(store, transfer.app) as hub:
+        instance = await hub.client.start(transfer.pay_wages, [("ada", 700), ("alan", 400), ("grace", 300)])
+        assert await instance.result(PATIENCE_SECONDS) == [
+            "ada: 700 paid, 300 left",
+            "alan: not paid, till has 300, and cannot pay 400",
+            "grace: 300 paid, 0 left",
+        ]
 
 
 def a_folder(path: Path) -> Path:

@@ -337,7 +337,13 @@ class Group:
         self._flush()
         connection = self._connection
         if connection.execute(SQL["has_messages"], (known.key,)).fetchone() is None:
-            for statement in ("forget_keys", "remove_history", "remove_executions", "remove_instance"):
+            for statement in (
+                "forget_keys",
+                "forget_transacted",
+                "remove_history",
+                "remove_executions",
+                "remove_instance",
+            ):
                 connection.execute(SQL[statement], (known.key,))
             del self._known[instance_id]
 

@@ -212,3 +212,22 @@ WHERE instance = (SELECT key FROM instance WHERE id = ?)
 
 -- name: forget_suspicion
 DELETE FROM suspect WHERE instance = (SELECT key FROM instance WHERE id = ?)
+
+-- Transactional activities.
+
+-- name: receiver
+SELECT key, execution_id, status, orphans, problem IS NOT NULL,
+       EXISTS (SELECT 1 FROM transacted WHERE instance = key AND transacted.execution_id = ?2 AND task = ?3)
+FROM instance WHERE id = ?1
+
+-- name: mark_transacted
+INSERT INTO transacted (instance, execution_id, task) VALUES (?, ?, ?)
+
+-- name: sweep_transacted
+DELETE FROM transacted WHERE instance = ? AND execution_id NOT IN (SELECT value FROM json_each(?))
+
+-- name: forget_transacted
+DELETE FROM transacted WHERE instance = ?
+
+-- name: schema_names
+SELECT name FROM sqlite_schema
