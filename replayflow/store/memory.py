@@ -47,8 +47,7 @@ from replayflow.store.base import (
     position_of,
 )
 from replayflow.store.sqlite import schema
-from replayflow.store.sqlite.connection import in_transaction
-from replayflow.store.sqlite.guard import perform
+from replayflow.store.sqlite.guard import commit_together, perform, prepare
 
 
 @dataclass(slots=True)
@@ -169,7 +168,7 @@ class MemoryStore:
         owed = rows.decode_orphans(record.orphans) if record.orphans else []
         if not is_open and place not in {(owner, task.event_id) for owner, task in owed}:
             return None
-        event = in_transaction(self._users_database(), lambda c: perform(c, wanted.run, wanted.seconds_max))
+        event = commit_together(self._users_database(), lambda c: perform(c, wanted.run, wanted.seconds_max))
         kept.transacted.add(place)
         if not is_open:
             return None
@@ -179,7 +178,7 @@ class MemoryStore:
     def _users_database(self) -> sqlite3.Connection:
         """The tables of transactional activities, and the engine's, empty, so that they are refused here, too. It lives as long as this object."""
         if self._database is None:
-            self._database = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            self._database = prepare(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
             schema.migrate(self._database, Path(":memory:"))
             weakref.finalize(self, self._database.close)
         return self._database

@@ -184,6 +184,25 @@ async def test_what_swallows_its_time_limit_is_rolled_back_all_the_same(store: S
     assert await written(store, epoch) == []
 
 
+@pytest.mark.parametrize("deferred", ["", "DEFERRABLE INITIALLY DEFERRED"])
+async def test_a_broken_foreign_key_is_the_activitys_failure_also_at_the_end(
+    store: Store, epoch: int, deferred: str
+) -> None:
+    def breaks(statements: Statements) -> bytes:
+        Counter()(statements)
+        statements.execute("CREATE TABLE parent (id INTEGER PRIMARY KEY)", ())
+        statements.execute(f"CREATE TABLE child (parent INTEGER REFERENCES parent (id) {deferred})", ())
+        statements.execute("INSERT INTO child VALUES (1)", ())
+        return RESULT
+
+    with pytest.raises(Raised) as raised:
+        await store.transact(wanted(breaks), epoch)
+    assert isinstance(raised.value.error, sqlite3.IntegrityError)
+    assert await written(store, epoch) == []
+    assert await store.arrived(0, 10) == []
+    assert await store.transact(wanted(Counter()), epoch) is not None
+
+
 async def test_the_next_group_is_not_under_the_authorizer(store: Store, epoch: int) -> None:
     def is_denied(statements: Statements) -> bytes:
         statements.execute("DELETE FROM inbox", ())

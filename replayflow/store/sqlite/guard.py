@@ -19,6 +19,7 @@ from replayflow.core.transaction import Parameters, Statements
 from replayflow.errors import ForbiddenStatementError, TransactionTimeoutError
 from replayflow.store.base import Raised
 from replayflow.store.sqlite import schema
+from replayflow.store.sqlite.connection import in_transaction
 from replayflow.store.sqlite.statements import SQL
 
 T = TypeVar("T")
@@ -48,6 +49,24 @@ def engine_names() -> frozenset[str]:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         schema.migrate(connection, Path(":memory:"))
         return frozenset(name.lower() for (name,) in connection.execute(SQL["schema_names"]))
+
+
+def commit_together(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    """`in_transaction`, on a connection that users' statements run on: a constraint of theirs that is deferred speaks at the end.
+
+    Raises:
+        Raised: it did; nothing was written.
+    """
+    try:
+        return in_transaction(connection, work)
+    except sqlite3.IntegrityError as error:
+        raise Raised(error) from error
+
+
+def prepare(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """The connection, ready for users' statements: foreign keys hold, which nobody can ask for inside a transaction."""
+    connection.execute("PRAGMA foreign_keys = ON")
+    return connection
 
 
 def perform(connection: sqlite3.Connection, work: Callable[[Statements], T], seconds_max: float) -> T:

@@ -183,7 +183,7 @@ SELECT user_version, application_id, (SELECT count(*) FROM sqlite_schema) FROM p
 -- Suspicions: who was in flight when a worker died, and what is held against it.
 
 -- name: suspicions
-SELECT instance, piece, is_held, is_watched, party, strikes, releases FROM suspect
+SELECT instance, piece, is_held, is_watched, party, strikes, releases, alibis FROM suspect
 
 -- name: in_flight
 -- All of the inbox is read once, as by a worker that starts (`arrived`).
@@ -198,16 +198,16 @@ WHERE key IN (SELECT inbox.instance FROM inbox WHERE number > 0 AND (is_control 
 -- name: forget_suspicions
 DELETE FROM suspect
 
--- name: add_suspicions (?, ?, ?, ?, ?, ?, ?)
-INSERT INTO suspect (instance, piece, is_held, is_watched, party, strikes, releases)
+-- name: add_suspicions (?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO suspect (instance, piece, is_held, is_watched, party, strikes, releases, alibis)
 VALUES
 
 -- name: held
-SELECT instance.id, piece, is_held, is_watched, party, strikes, releases
+SELECT instance.id, piece, is_held, is_watched, party, strikes, releases, alibis
 FROM suspect JOIN instance ON instance.key = suspect.instance WHERE is_held ORDER BY suspect.instance
 
 -- name: change_suspicion
-UPDATE suspect SET piece = ?, is_held = ?, is_watched = ?, party = ?, strikes = ?, releases = ?
+UPDATE suspect SET piece = ?, is_held = ?, is_watched = ?, party = ?, strikes = ?, releases = ?, alibis = ?
 WHERE instance = (SELECT key FROM instance WHERE id = ?)
 
 -- name: forget_suspicion

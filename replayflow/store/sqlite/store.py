@@ -38,6 +38,7 @@ from replayflow.store.sqlite.connection import (
     of_sqlite_error,
 )
 from replayflow.store.sqlite.group import Remembered, write_group
+from replayflow.store.sqlite.guard import prepare
 from replayflow.store.sqlite.lock import FileLock
 from replayflow.store.sqlite.statements import SQL
 from replayflow.store.sqlite.together import Together
@@ -186,7 +187,7 @@ class SqliteStore:
     def _users_connection(self) -> sqlite3.Connection:
         """For the writing thread: the connection of users' statements. What they leave behind on it is never the engine's."""
         if self._users is None:
-            self._users = connect(self.path, self._busy_seconds, self._synchronous)
+            self._users = prepare(connect(self.path, self._busy_seconds, self._synchronous))
         return self._users
 
     async def _write_as_owner(self, epoch: int, write: Callable[[sqlite3.Connection], object]) -> None:

@@ -9,8 +9,7 @@ from replayflow.core import rows
 from replayflow.core.instance import Status
 from replayflow.errors import LeaseLostError
 from replayflow.store.base import Delivery, Transact
-from replayflow.store.sqlite.connection import in_transaction
-from replayflow.store.sqlite.guard import perform
+from replayflow.store.sqlite.guard import commit_together, perform
 from replayflow.store.sqlite.statements import NO_TEXT, ROWS, SQL
 
 
@@ -21,7 +20,7 @@ def transact(connection: sqlite3.Connection, wanted: Transact, epoch: int, url: 
         LeaseLostError: the hub's epoch is another.
         Raised: the activity has failed, and its writes are rolled back.
     """
-    return in_transaction(connection, lambda c: _transact(c, wanted, epoch, url))
+    return commit_together(connection, lambda c: _transact(c, wanted, epoch, url))
 
 
 def _transact(connection: sqlite3.Connection, wanted: Transact, epoch: int, url: str) -> Delivery | None:
