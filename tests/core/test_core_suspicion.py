@@ -196,7 +196,7 @@ def test_kills_from_outside_at_random_times_of_a_few_seconds_park_nobody(others:
         for _ in range(100):
             found: dict[int, Suspicion] = {}
             for number in range(31):
-                at_work = dict.fromkeys([0, 1, 2, *([100 + number] if others else [])], 1)
+                at_work: dict[int, int] = dict.fromkeys([0, 1, 2, *([100 + number] if others else [])], 1)
                 found = suspicion.after(found, at_work, died=number > 0)
                 assert all(one.strikes < DEATHS_ALONE for one in found.values()), longest
                 live_for(chance.uniform(0, longest), found)
