@@ -104,15 +104,15 @@ def rest_seconds(first_seconds: float, held: Iterable[Suspicion]) -> float:
     """How long a worker does without what is held before the first party begins.
 
     With every strike the rest is longer than the last rest and the watch after it were together: what kills from outside, at a steady pace, hits it.
-    Every alibi says that there is somebody who kills from outside, and makes it four times as long.
+    Every alibi says that there is somebody who kills from outside, and makes it four times as long for who has a strike.
     """
     return max(_rest_seconds(first_seconds, one) for one in held)
 
 
 def _rest_seconds(first_seconds: float, one: Suspicion) -> float:
-    due = first_seconds
-    if one.strikes:
-        due *= _scale(one) * _GROWTH ** (one.strikes - 1) * _FIRST_GROWTH
+    if not one.strikes:
+        return first_seconds  # it has nothing to fear yet, and may be in a hurry
+    due = first_seconds * _FIRST_GROWTH * _scale(one) * _GROWTH ** (one.strikes - 1)
     return max(due, min(due * _GROWTH ** min(one.alibis, _ALIBIS_MAX), _REST_SECONDS_MAX))
 
 

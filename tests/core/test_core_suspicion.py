@@ -138,7 +138,7 @@ def work(found: dict[int, Suspicion], at_work: dict[int, int], poisons: set[int]
 PACES = [0.0, 0.26, *(step / 8 for step in range(1, 80)), 12.5, 16.0, 25.0, 47.0, 64.0, 120.0, 600.0]
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 16, 40, 500])
+@pytest.mark.parametrize("count", [1, 2, 3, 16, 40])
 def test_kills_from_outside_at_any_pace_park_nobody(count: int) -> None:
     """No instance ever makes progress, and nothing else is in flight: the hardest case."""
     at_work = dict.fromkeys(range(count), 1)
@@ -212,9 +212,10 @@ def test_rest_grows_with_every_strike_and_with_the_watch_that_follows() -> None:
     assert suspicion.rest_seconds(0.0, [Suspicion(1, is_held=True, strikes=9, alibis=9)]) == 0.0
 
 
-def test_rest_grows_with_every_alibi_up_to_a_minute() -> None:
-    assert [rest(alibis=alibis) for alibis in range(6)] == [0.25, 1.0, 4.0, 16.0, 60.0, 60.0]
-    assert rest(alibis=10_000) == 60.0
+def test_rest_after_a_strike_grows_with_every_alibi_up_to_a_minute() -> None:
+    assert [rest(strikes=1, alibis=alibis) for alibis in range(5)] == [2.0, 8.0, 32.0, 60.0, 60.0]
+    assert rest(strikes=1, alibis=10_000) == 60.0
+    assert rest(alibis=10_000) == 0.25
     assert rest(alibis=3, strikes=5) == 512.0  # what strikes ask for no alibi takes away
 
 
