@@ -84,6 +84,7 @@ from replayflow.core.map_result import MapFailure, MapResult
 from replayflow.core.saga import Saga
 from replayflow.core.sections import EntityLock
 from replayflow.core.tasks import Orchestration, Task, TimerTask, race, when_all, when_any
+from replayflow.core.transaction import Transaction
 from replayflow.core.versions import VersionFailureStrategy, VersioningOptions, VersionMatchStrategy
 from replayflow.encryption import AesGcmCipher
 from replayflow.engine import Limits, Retention
@@ -97,6 +98,7 @@ from replayflow.errors import (
     EntityError,
     EntityStateError,
     FailureDetails,
+    ForbiddenStatementError,
     HubOwnedError,
     InstanceExistsError,
     InstanceFinishedError,
@@ -119,6 +121,7 @@ from replayflow.errors import (
     OrchestratorError,
     PayloadError,
     PayloadTooLargeError,
+    PoisonError,
     RecordError,
     RegistrationError,
     ReplayflowError,
@@ -134,6 +137,7 @@ from replayflow.errors import (
     SubOrchestrationError,
     TaskCanceledError,
     TaskError,
+    TransactionTimeoutError,
     UnknownNameError,
     UserError,
     VersionMismatchError,
@@ -192,6 +196,7 @@ __all__ = [
     "ExecutionTerminated",
     "FailureDetails",
     "Finding",
+    "ForbiddenStatementError",
     "GenericEvent",
     "HeartbeatRecorded",
     "HistoryEvent",
@@ -244,6 +249,7 @@ __all__ = [
     "Patience",
     "PayloadError",
     "PayloadTooLargeError",
+    "PoisonError",
     "Quota",
     "Rate",
     "RecordError",
@@ -284,6 +290,8 @@ __all__ = [
     "TimerCreated",
     "TimerFired",
     "TimerTask",
+    "Transaction",
+    "TransactionTimeoutError",
     "UnknownNameError",
     "UserError",
     "ValueRecorded",

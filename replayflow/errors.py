@@ -433,6 +433,26 @@ class RecordError(TaskError):
     code = "RF410"
 
 
+class ForbiddenStatementError(UserError):
+    """A transactional activity ran a statement that is not for it, or used its transaction when that was over; what it wrote was rolled back.
+
+    It may read, write and define tables of the program's own in the hub's file. It may not end or nest the transaction, attach databases, change
+    settings, make temporary or virtual tables, or touch the engine's tables. It is never retried: the statement has to change.
+    """
+
+    code = "RF415"
+
+
+class TransactionTimeoutError(UserError, TimeoutError):
+    """A transactional activity took longer than its time limit, and was rolled back.
+
+    Meanwhile the hub can write nothing else, so the limit is a second unless the activity has another `timeout`, of ten at the most. Do what takes
+    long in an activity before it, and pass what came of it as input; give its statements the indexes that they need.
+    """
+
+    code = "RF416"
+
+
 # ---- what user code raises ------------------------------------------------------------------------------------
 
 
@@ -508,7 +528,7 @@ class FailureDetails(Struct, array_like=True, frozen=True):
             message=_text(error),
             stack=_unicode("".join(traceback.format_tb(error.__traceback__))[-STACK_CHARS_MAX:]),
             inner=inner,
-            non_retryable=isinstance(error, NonRetryableError | PayloadTooLargeError),
+            non_retryable=isinstance(error, NonRetryableError | PayloadTooLargeError | ForbiddenStatementError),
             bases=tuple(_qualified(base) for base in type(error).__mro__ if base is not object),
         )
 

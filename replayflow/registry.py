@@ -18,11 +18,13 @@ from replayflow.core.entity_definition import EntityDefinition, define_entity
 from replayflow.core.ids import is_unicode
 from replayflow.core.limiter import Quota, Rate, check_limits
 from replayflow.core.signatures import OWN_PREFIX, check_name, hints_of, parameters_of
+from replayflow.core.transaction import Transaction
 from replayflow.errors import InvalidArgumentError, RegistrationError, UnknownNameError
 from replayflow.retry import RetryPolicy
 
 F = TypeVar("F", bound=Callable[..., Any])
 APP_ATTRIBUTE = "__replayflow_app__"
+TRANSACTION_MAX = timedelta(seconds=10)
 
 
 class App:
@@ -48,6 +50,7 @@ class App:
         rate: Rate | None = None,
         key: Callable[[Any], Hashable] | None = None,
         quota: Quota | None = None,
+        transactional: bool = False,
     ) -> Callable[[F], F]: ...
 
     def activity(
@@ -63,6 +66,7 @@ class App:
         rate: Rate | None = None,
         key: Callable[[Any], Hashable] | None = None,
         quota: Quota | None = None,
+        transactional: bool = False,
     ) -> Any:
         """Registers a function as an activity, under its own name or `name`; returns the function as it is.
 
@@ -75,13 +79,17 @@ class App:
         A `quota` is shared by all activities that are given the same one, and by all keys. The limits hold for the hub, for calls and maps alike, and
         over a restart: a rate counts as used up until a period of it has passed.
 
+        With `transactional=True` a plain function, whose first parameter is annotated `Transaction`, runs inside one transaction of the hub's own
+        database: what it writes into tables of the program's own and its result become durable together, exactly once. While it runs the hub
+        can write nothing else; its `timeout` is a second unless another is given, of ten at the most.
+
         Raises:
             RegistrationError: the function cannot be an activity, the name is taken, or a limit is none.
         """
         options = _ActivityOptions(name, retry, timeout, executor, heartbeat_timeout, concurrency, rate, key, quota)
 
         def register(fn: F) -> F:
-            definition = _activity(fn, options)
+            definition = _activity(fn, options._replace(executor=_executor(fn, executor, transactional)))
             self._add(self.activities, definition, "activity")
             return fn
 
@@ -214,6 +222,42 @@ def input_type_of(fn: Callable[..., Any]) -> Any:
     return _activity(fn, _ActivityOptions()).input_type
 
 
+def _executor(fn: Callable[..., Any], executor: Executor | None, transactional: bool) -> Executor | None:
+    title = getattr(fn, "__name__", repr(fn))
+    if executor == "transaction":
+        raise RegistrationError(f"activity '{title}': write transactional=True instead of executor='transaction'")
+    if not transactional:
+        return executor
+    if executor is not None:
+        raise RegistrationError(
+            f"activity '{title}': executor={executor!r} and transactional=True exclude each other: a transaction is run where the hub is written"
+        )
+    if inspect.iscoroutinefunction(fn):
+        raise RegistrationError(
+            f"activity '{title}' is `async def`: a transactional activity is a plain function, which holds up all writing; "
+            "do what has to await in an activity before it"
+        )
+    return "transaction"
+
+
+def _check_transaction(title: str, executor: Executor, takes_transaction: bool, timeout: timedelta | None) -> None:
+    if takes_transaction and executor != "transaction":
+        raise RegistrationError(
+            f"activity '{title}' takes a Transaction, which only a transactional one has: @app.activity(transactional=True)"
+        )
+    if executor != "transaction":
+        return
+    if not takes_transaction:
+        raise RegistrationError(
+            f"activity '{title}' is transactional: annotate its first parameter with Transaction; "
+            "what is asked of the ActivityContext is in its `.context`"
+        )
+    if timeout is not None and timeout > TRANSACTION_MAX:
+        raise RegistrationError(
+            f"activity '{title}': timeout is {timeout}; a transaction holds up all writing, and has {TRANSACTION_MAX.total_seconds():g} s at the most"
+        )
+
+
 class _ActivityOptions(NamedTuple):
     """What `App.activity` was given."""
 
@@ -238,7 +282,7 @@ def _activity(fn: Callable[..., Any], options: _ActivityOptions) -> ActivityDefi
     is_async = inspect.iscoroutinefunction(fn)
     if executor is None:
         executor = "async" if is_async else "thread"
-    elif executor not in ("async", "thread", "process"):
+    elif executor not in ("async", "thread", "process", "transaction"):
         raise RegistrationError(f"activity '{title}': executor is {executor!r}; it is 'thread', 'process' or 'async'")
     elif is_async != (executor == "async"):
         fix = "an `async def` runs in the event loop" if is_async else "a plain function runs in a thread or a process"
@@ -249,8 +293,10 @@ def _activity(fn: Callable[..., Any], options: _ActivityOptions) -> ActivityDefi
         )
     hints = hints_of(fn)
     parameters = parameters_of(fn, title, "activity")
-    takes_context = bool(parameters) and hints.get(parameters[0].name) is ActivityContext
-    rest = parameters[1:] if takes_context else parameters
+    first = hints.get(parameters[0].name) if parameters else None
+    takes_context = first is ActivityContext
+    _check_transaction(title, executor, first is Transaction, options.timeout)
+    rest = parameters[1:] if takes_context or first is Transaction else parameters
     if len(rest) > 1 and any(p.default is p.empty for p in rest[1:]):
         raise RegistrationError(
             f"activity '{title}' takes {len(rest)} inputs; an activity takes (), (input), or these after a parameter annotated ActivityContext: "

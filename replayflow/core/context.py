@@ -26,6 +26,7 @@ from replayflow.core.recording import RecordContext
 from replayflow.core.saga import Saga, run_saga
 from replayflow.core.sites import site_of
 from replayflow.core.tasks import ActivityTask, EventTask, Orchestration, SubOrchestrationTask, Task, TimerTask
+from replayflow.core.transaction import Transaction
 from replayflow.errors import ActivityCancelled, InvalidArgumentError, OrchestratorError
 from replayflow.retry import RetryPolicy, stored_duration
 
@@ -237,6 +238,26 @@ class OrchestrationContext(MapContext, EntityCalls, RecordContext):
     def call_activity(
         self,
         activity: Callable[[ActivityContext], R],
+        input: None = None,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Task[R]: ...
+    @overload
+    def call_activity(
+        self,
+        activity: Callable[[Transaction, I], R],
+        input: I,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Task[R]: ...
+    @overload
+    def call_activity(
+        self,
+        activity: Callable[[Transaction], R],
         input: None = None,
         *,
         retry: RetryPolicy | None = None,

@@ -17,7 +17,8 @@ from replayflow.core.versions import VersioningOptions, of_version, version_key
 from replayflow.errors import FailureDetails, UnknownNameError, VersionMismatchError
 from replayflow.retry import RetryPolicy, RetryValues, stored_duration
 
-Executor = Literal["async", "thread", "process"]
+Executor = Literal["async", "thread", "process", "transaction"]
+"""Where an activity runs; "transaction" is said with `transactional=True`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,6 +221,7 @@ class MapContext(Deciding):
         environment = self._environment
         plan, is_orchestrator, annotation = _callee(environment, fn)
         title = f"map of '{plan.name}'"
+        _refuse_transactional(environment, plan, title)
         if is_orchestrator and timeout is not None:
             raise InvalidArgumentError(
                 f"{title}: timeout is for attempts of activities; an orchestrator ends itself with a timer"
@@ -231,6 +232,7 @@ class MapContext(Deciding):
         count = 0
         if callable(items):
             pages = environment.activity(items)
+            _refuse_transactional(environment, pages, title)
         else:
             listed = _listed(items)
             count = len(listed)
@@ -258,6 +260,15 @@ class MapContext(Deciding):
         )
         decoding = decoding_of(environment.codec, plan.decode, annotation, result_type, batch_size)
         return ask(self, scheduled, decoding, predicate)
+
+
+def _refuse_transactional(environment: Environment, plan: CallPlan, title: str) -> None:
+    definition = environment.activities.get(plan.name)
+    if definition is not None and definition.executor == "transaction":
+        raise InvalidArgumentError(
+            f"{title}: activity '{plan.name}' is transactional, and each result needs a transaction of its own: call it with call_activity, "
+            "or map over an orchestrator that does"
+        )
 
 
 def _listed(items: Any) -> Sequence[Any]:

@@ -5,7 +5,7 @@ A worker that dies leaves instances *in flight*. Who was in flight at one death 
 
 1. Progress, a later piece of history, clears. So does being in flight no longer.
 2. Only who was watched alone at a death gets a strike for it.
-3. A death at which nobody was watched and nothing but what is held was in flight is nobody's here: strikes are forgotten.
+3. A death at which nobody was watched is an alibi for all that is held; strikes are forgotten where nothing else was in flight.
 4. A stop in good order changes no suspicion.
 """
 
@@ -21,8 +21,11 @@ from msgspec.structs import replace
 K = TypeVar("K")
 _SPLIT = 16
 _GROWTH = 4.0
-_PARTY_SECONDS, _ALONE_SECONDS = 1.0, 3.0
-_RELEASES_MAX = 2  # after which a watch takes no longer: three quarters of a minute for one alone
+_PARTY_SECONDS, _ALONE_SECONDS = 1.0, 2.0
+_RELEASES_MAX = 2  # after which a watch takes no longer: half a minute for one alone
+_FIRST_GROWTH = 8.0  # of the rest, by the first strike; by each that follows it is the other
+_REST_SECONDS_MAX = 60.0  # as far as alibis make it longer
+_ALIBIS_MAX = 10
 
 
 class Suspicion(Struct, frozen=True):
@@ -38,6 +41,8 @@ class Suspicion(Struct, frozen=True):
     """How many workers died while it was watched alone."""
     releases: int = 0
     """How often it was watched for as long as it gets, and did nothing, neither good nor bad."""
+    alibis: int = 0
+    """How many workers died while neither it nor any other suspect was let run."""
 
     def watched(self) -> Suspicion:
         """It is let go, with its party, and whoever dies now dies of them."""
@@ -45,7 +50,7 @@ class Suspicion(Struct, frozen=True):
 
     def released(self) -> Suspicion:
         """It goes on unwatched. If its worker dies all the same, it is watched for longer the next time."""
-        return Suspicion(self.piece, releases=self.releases + 1)
+        return Suspicion(self.piece, releases=self.releases + 1, alibis=self.alibis)
 
 
 def after(before: Mapping[K, Suspicion], in_flight: Mapping[K, int], died: bool) -> dict[K, Suspicion]:
@@ -65,8 +70,10 @@ def after(before: Mapping[K, Suspicion], in_flight: Mapping[K, int], died: bool)
         elif one.is_watched:
             strikes = one.strikes + (watched == 1)
             found[key] = replace(one, is_watched=False, party=watched, strikes=strikes)
+        elif watched:
+            found[key] = one
         else:
-            found[key] = replace(one, strikes=0) if is_from_outside else one
+            found[key] = replace(one, strikes=0 if is_from_outside else one.strikes, alibis=one.alibis + 1)
     return found
 
 
@@ -97,8 +104,16 @@ def rest_seconds(first_seconds: float, held: Iterable[Suspicion]) -> float:
     """How long a worker does without what is held before the first party begins.
 
     With every strike the rest is longer than the last rest and the watch after it were together: what kills from outside, at a steady pace, hits it.
+    Every alibi says that there is somebody who kills from outside, and makes it four times as long for who has a strike.
     """
-    return first_seconds * max(_scale(one) * _GROWTH**one.strikes if one.strikes else 1.0 for one in held)
+    return max(_rest_seconds(first_seconds, one) for one in held)
+
+
+def _rest_seconds(first_seconds: float, one: Suspicion) -> float:
+    if not one.strikes:
+        return first_seconds  # it has nothing to fear yet, and may be in a hurry
+    due = first_seconds * _FIRST_GROWTH * _scale(one) * _GROWTH ** (one.strikes - 1)
+    return max(due, min(due * _GROWTH ** min(one.alibis, _ALIBIS_MAX), _REST_SECONDS_MAX))
 
 
 def _scale(one: Suspicion) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -154,6 +154,9 @@ class Activities:
         self._runners: Runners[Run] = Runners(self._run_async, _waits_in)
         self._threads = ThreadPool()
         self._processes = ProcessPool()
+        self.transact: Callable[[Run], Coroutine[Any, Any, HistoryEvent | None]] | None = None
+        """Runs a transactional activity; where it succeeds its result travels by itself, and there is no event."""
+        self._transactions: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._is_stopping = False
         self._idle = asyncio.Event()
@@ -291,6 +294,10 @@ class Activities:
                 run.is_abandoned = True
                 self._interrupt(run)
             await self._idle_within(_CLEAN_UP_SECONDS)
+        for transaction in self._transactions:
+            transaction.cancel()
+        if self._transactions:
+            await asyncio.wait(self._transactions, timeout=_CLEAN_UP_SECONDS)
         await self._runners.close()
         self._runs.clear()
         self._threads.close()
@@ -311,6 +318,12 @@ class Activities:
         executor = plan.definition.executor
         if executor == "async":
             self._runners.put(run)
+            return
+        if executor == "transaction":
+            # Not the run's handle: who is cancelled before it begins would never give its place back.
+            task = self._loop.create_task(self._run_in_transaction(line, run), name="replayflow transaction")
+            self._transactions.add(task)
+            task.add_done_callback(self._transactions.discard)
             return
         if executor == "thread":
             if run.task.timeout_microseconds is not None or plan.heartbeat_seconds is not None:
@@ -413,6 +426,15 @@ class Activities:
         finally:
             if run.watch is not None and run.watch.silence is not None:
                 run.watch.silence.cancel()
+
+    async def _run_in_transaction(self, line: Line[Run], run: Run) -> None:
+        assert self.transact is not None  # noqa: S101 - set by the engine before anything is started
+        event: HistoryEvent | None = None
+        try:
+            if not run.is_abandoned:
+                event = await self.transact(run)
+        finally:
+            self._end(line, run, event)
 
     def _run_in_thread(self, line: Line[Run], run: Run) -> None:
         event: HistoryEvent

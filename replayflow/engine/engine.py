@@ -23,6 +23,7 @@ from replayflow.engine.patience import PASSING, Backoff
 from replayflow.engine.residents import Residents
 from replayflow.engine.retention import Keeper, Retention
 from replayflow.engine.suspects import Suspects
+from replayflow.engine.transactions import Transactions
 from replayflow.engine.waiters import Waiters
 from replayflow.errors import ReplayflowError, StoreUnavailableError
 from replayflow.registry import App
@@ -76,6 +77,8 @@ class Engine:
             epoch <= 1,
             self._fail,
         )
+        transactions = Transactions(store, epoch, codec, self._residents.has_transacted, self._fail)
+        self._residents.activities.transact = transactions.run
         self._suspects = Suspects(
             store,
             epoch,

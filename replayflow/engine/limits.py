@@ -15,7 +15,7 @@ class Limits:
     `warm_instances` bounds the generators in memory: the one that nothing has happened to for longest is dropped, and replayed when it is needed.
 
     An instance that has killed so many workers as `deaths_alone` while it ran alone is parked (RF134). `rest` is how long a worker does without such
-    suspects before it lets the first of them run: four times as long with every death.
+    suspects before it lets the first of them run; it grows with every death.
     """
 
     async_activities: int = 1_000

@@ -117,6 +117,7 @@ class Residents:
                 "async": limits.async_activities,
                 "thread": limits.thread_activities,
                 "process": limits.process_activities,
+                "transaction": 1,
             },
             self._has_run,
             self._has_told,
@@ -655,6 +656,17 @@ class Residents:
                 live.mailbox.append(event)  # the end is not durable; where it never is, somebody wants to know
         live.pay(key)
         self._go_on(live)
+
+    def has_transacted(self, run: Run, result: Delivery | None) -> None:
+        """A transactional activity has had its one run, and its result, if its execution is open, stands in the inbox."""
+        live = self._lives.get(run.instance_id)
+        if live is not None and live.running.get(run.task.event_id) is run:
+            del live.running[run.task.event_id]
+        if result is not None:
+            self._route(result)
+        elif live is not None:
+            live.pay((run.execution_id, run.task.event_id))
+            self._go_on(live)
 
     def _pay_off(self, live: Live) -> None:
         """The row says that activities are owed that have run by now; without them the instance may sleep."""

@@ -29,6 +29,7 @@ from replayflow.errors import PoisonError, ReplayflowError, StoreCorruptError
 from replayflow.store.base import Operation, Outcome, Park, Store, Suspect
 
 _LOOK_SECONDS = 0.02
+_LINGER_SECONDS = 0.2
 _NAMED_MAX = 5
 _PREFIX = f"{PoisonError.code}: "
 _logger = logging.getLogger("replayflow")
@@ -104,6 +105,9 @@ class Suspects:
     async def _observe(self, party: Sequence[str]) -> set[str]:
         """The party has been watched for as long as it takes; returns those of it that have not shown themselves harmless."""
         doubtful = set(party)
+        # The watch begins when they are at work: on a busy machine reading them may take as long as it lasts.
+        while any(map(self._intake.is_expected, party)) and not self._is_stopping:  # noqa: ASYNC110 - as below
+            await asyncio.sleep(_LOOK_SECONDS)
         try:
             async with asyncio.timeout(suspicion.watch_seconds(self._held[id].suspicion for id in party)):
                 # Looked at from outside: to be told of progress would cost every commit a question.
@@ -111,6 +115,9 @@ class Suspects:
                     await asyncio.sleep(_LOOK_SECONDS)
         except TimeoutError:
             pass
+        if any(self._resident(id) is not None for id in party):
+            # What has just made progress may kill with what it does next, which is not the next party's doing.
+            await asyncio.sleep(_LINGER_SECONDS)
         return doubtful
 
     def _is_harmless(self, id: str) -> bool:
@@ -163,7 +170,7 @@ def _verdict(live: Live, name: str, strikes: int) -> str:
     what = f"{_listed(at_work)}, or its {code}" if at_work else f"its {code}, which had nothing else under way"
     died = "1 worker died" if strikes == 1 else f"{strikes} workers died, one after the other,"
     return (
-        f"{_PREFIX}{died} while this instance ran alone; at work for it: {what}. "
+        f"{_PREFIX}{died} while this instance was the only suspect at work; what it had under way: {what}. "
         f"Mend what kills the process (or run the activity with executor='process'), then: replayflow resume '{live.id}'"
     )
 

@@ -49,6 +49,7 @@ from replayflow.core.commit import Commit, Message, Start
 from replayflow.core.ids import is_unicode
 from replayflow.core.instance import Status
 from replayflow.core.suspicion import Suspicion
+from replayflow.core.transaction import Statements
 from replayflow.errors import InvalidArgumentError, InvalidStateError, ReplayflowError, SealedError
 
 OnExisting = Literal["error", "return", "replace_finished", "terminate_and_replace"]
@@ -124,6 +125,24 @@ class Trim(Struct):
 
 
 Operation: TypeAlias = Create | Post | Commit | Park | Purge | Trim
+
+
+class Transact(Struct):
+    """One run of a transactional activity: `run` is given statements that are part of the transaction, and returns its result's event, encoded."""
+
+    instance_id: str
+    execution_id: str
+    task_id: int
+    run: Callable[[Statements], bytes]
+    seconds_max: float
+
+
+class Raised(Exception):
+    """The activity itself has failed, not the store; `error` is how."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Delivery(Struct):
@@ -423,6 +442,18 @@ class Store(Protocol):
         Raises:
             LeaseLostError: the epoch is not the hub's; nothing was written.
             StoreFullError, StoreBusyError, StoreReadOnlyError, StoreCorruptError, StoreUnavailableError: nothing was written.
+        """
+        ...
+
+    async def transact(self, wanted: Transact, epoch: int) -> Delivery | None:
+        """The activity has run once and for all: what it wrote, a mark that it has run, and its result in its execution's inbox are one transaction.
+
+        Returns the result's delivery; None where it did not run, having run before or being wanted no more, or where an ended execution owed it.
+        Wanted is what the present, open execution asked for, or what the row still owes for an ended one. While it runs nothing else is written.
+
+        Raises:
+            Raised: the activity has failed, took too long, or did what is forbidden: nothing was written.
+            LeaseLostError: the epoch is not the hub's; nothing was written.
         """
         ...
 

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sqlite3
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
+from pathlib import Path
 
 from msgspec.structs import replace
 
 from replayflow.codec import LARGE_OVER_BYTES
 from replayflow.codec.cipher import Cipher, checked_cipher
 from replayflow.codec.reference import digest_of
+from replayflow.core import rows
 from replayflow.core.commit import Commit, Message, RowState, Start
 from replayflow.core.ids import is_unicode
 from replayflow.core.instance import Status
@@ -54,6 +58,7 @@ from replayflow.store.base import (
     Purge,
     Served,
     Suspect,
+    Transact,
     Trim,
     Waiting,
     Wake,
@@ -63,6 +68,8 @@ from replayflow.store.base import (
 )
 from replayflow.store.incoming import Incoming
 from replayflow.store.outgoing import GONE, Outgoing, checked_limit, passed_on_in, references_in
+from replayflow.store.sqlite import schema
+from replayflow.store.sqlite.guard import commit_together, perform, prepare
 
 
 @dataclass(slots=True)
@@ -78,6 +85,8 @@ class _Kept:
     dedupe_keys: set[str] = field(default_factory=set)
     arrived: dict[int, int] = field(default_factory=dict)
     """When each message in the inbox was taken."""
+    transacted: set[tuple[str, int]] = field(default_factory=set)
+    """The transactional activities that have had their one run, by execution and task."""
 
     def copy(self) -> _Kept:
         return _Kept(
@@ -88,6 +97,7 @@ class _Kept:
             dict(self.inbox),
             set(self.dedupe_keys),
             {number: at for number, at in self.arrived.items() if number in self.inbox},
+            set(self.transacted),
         )
 
     def references(self) -> set[bytes]:
@@ -127,6 +137,7 @@ class MemoryStore:
         self._is_open = False
         self._purged = 0
         self._served: list[Served] = []
+        self._database: sqlite3.Connection | None = None
 
     async def open(self) -> None:
         self._is_open = True
@@ -198,6 +209,35 @@ class MemoryStore:
 
     async def suspect(self, found: Mapping[str, Suspicion | None], epoch: int) -> None:  # noqa: ARG002 - the port's shape
         self._check_open()  # nobody is ever held here: this hub dies with its owner
+
+    async def transact(self, wanted: Transact, epoch: int) -> Delivery | None:
+        self._check_open()
+        if epoch != self._epoch:
+            raise LeaseLostError(f"the hub {self.url} has another owner by now: epoch {self._epoch}, not {epoch}")
+        kept = self._instances.get(wanted.instance_id)
+        place = (wanted.execution_id, wanted.task_id)
+        if kept is None or place in kept.transacted:
+            return None
+        record = kept.record
+        is_open = record.execution_id == wanted.execution_id and not record.status.is_finished
+        orphans = None if record.orphans is None else self._incoming().events(record.orphans, wanted.instance_id)
+        owed = rows.decode_orphans(orphans) if orphans else []
+        if not is_open and place not in {(owner, task.event_id) for owner, task in owed}:
+            return None
+        event = commit_together(self._users_database(), lambda c: perform(c, wanted.run, wanted.seconds_max))
+        kept.transacted.add(place)
+        if not is_open:
+            return None
+        outcome = (await self.write([Post(Message(wanted.instance_id, event, wanted.execution_id))], epoch))[0]
+        return outcome.deliveries[0]
+
+    def _users_database(self) -> sqlite3.Connection:
+        """The tables of transactional activities, and the engine's, empty, so that they are refused here, too. It lives as long as this object."""
+        if self._database is None:
+            self._database = prepare(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
+            schema.migrate(self._database, Path(":memory:"))
+            weakref.finalize(self, self._database.close)
+        return self._database
 
     # ---- reading
 

@@ -19,6 +19,7 @@ from replayflow import (
     RetryPolicy,
     Saga,
     TaskHub,
+    Transaction,
     when_all,
 )
 from replayflow.core import entity
@@ -30,6 +31,20 @@ app = App()
 async def double(x: int) -> int:
     await asyncio.sleep(0.001 * (x % 7))
     return 2 * x
+
+
+@app.activity(transactional=True)
+def deposit(tx: Transaction, amount: int) -> int:
+    """Adds to the one account, and says what is in it then."""
+    tx.execute(
+        "CREATE TABLE IF NOT EXISTS account (name TEXT PRIMARY KEY, balance INTEGER NOT NULL, deposits INTEGER NOT NULL)"
+    )
+    statement = (
+        "INSERT INTO account VALUES ('all', ?, 1) ON CONFLICT DO UPDATE SET balance = balance + excluded.balance, deposits = deposits + 1 "
+        "RETURNING deposits"
+    )
+    [(deposits,)] = tx.execute(statement, (amount,))
+    return int(deposits)
 
 
 @app.activity
@@ -73,6 +88,14 @@ def count(ctx: OrchestrationContext, ids: list[str]) -> Orchestration[int]:
             doubled = yield from ctx.call_activity(double, before)
             yield ctx.call_entity(id, "set", doubled - before + 1)
     return 4 * len(ids)
+
+
+@app.orchestrator
+def saves(ctx: OrchestrationContext, amounts: list[int]) -> Orchestration[list[int]]:
+    """The last deposit is left for when it is over."""
+    done = yield from when_all([ctx.call_activity(deposit, amount) for amount in amounts[:-1]])
+    ctx.call_activity(deposit, amounts[-1])
+    return done
 
 
 @app.orchestrator

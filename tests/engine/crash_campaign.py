@@ -10,7 +10,8 @@
 5. Of entities every operation counts once, in whatever way it was asked for; a section that reads, computes and writes has them to itself; no lock is
    left, also of orchestrations that were terminated at any moment.
 6. What was terminated goes, by the worker's retention, and what clients purge goes, with its children: as a whole, whenever the worker dies.
-7. The file passes SQLite's own check.
+7. What transactional activities wrote is what they returned: every deposit is in the account exactly once, and no two were told the same number.
+8. The file passes SQLite's own check.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ STRAYS = """
          + (SELECT count(*) FROM execution WHERE instance NOT IN (SELECT key FROM instance))
          + (SELECT count(*) FROM dedupe WHERE instance NOT IN (SELECT key FROM instance))
 """
+AMOUNTS = list(range(1, 13))
 COUNTERS = tuple(f"@counter@{key}" for key in "abcd")
 
 
@@ -82,6 +84,7 @@ async def campaign(path: Path, kills: int, batches: int, seed: int) -> dict[str,
     counting: dict[str, list[str]] = {}
     signals: Counter[str] = Counter()
     purged = 0
+    savers = 0
     try:
         async with Client(path) as client:
             beat = await client.create_schedule(
@@ -97,6 +100,8 @@ async def campaign(path: Path, kills: int, batches: int, seed: int) -> dict[str,
                 purged += await _purge(client, purged)
                 sagas.append(await _start_saga(client, len(sagas)))
                 await _count(client, chance, counting, signals)
+                await client.start("saves", AMOUNTS, instance_id=f"saver-{savers}")
+                savers += 1
                 started.append(await _start(client, len(started)))  # with nobody there to serve it, perhaps
                 maps.append(await _start_map(client, len(maps)))
                 for id in chance.sample(started, min(5, len(started))):
@@ -127,6 +132,7 @@ async def campaign(path: Path, kills: int, batches: int, seed: int) -> dict[str,
                 assert result == ("undone" if number % 2 else "done"), f"seed {seed}: {id} came to {result}"
             beats = await _stop(client, beat, deadline)
             figures = await audit(client, raised) | await audit_counters(client, counting, signals, seed)
+            figures["deposits"] = await audit_account(client, path, savers, seed)
             assert first_beat is not None
             expected_beats = [beat.run_id(first_beat + number * BEAT) for number in range(len(beats))]
             assert beats == expected_beats, f"seed {seed}: {beats} are not {expected_beats}"
@@ -227,6 +233,24 @@ async def audit_counters(
         await asyncio.sleep(0.05)
 
 
+async def audit_account(client: Client, path: Path, savers: int, seed: int) -> int:
+    """Every deposit was made once, and its number told to one."""
+    told: list[int] = []
+    for number in range(savers):
+        told += await client.get(f"saver-{number}").result(timeout=60)
+    expected = (savers * sum(AMOUNTS), savers * len(AMOUNTS))
+    deadline = time.monotonic() + 30
+    while True:  # the last deposit of each is made after its end
+        with closing(sqlite3.connect(path)) as connection:
+            found = connection.execute("SELECT balance, deposits FROM account").fetchone()
+        if found == expected:
+            break
+        assert time.monotonic() < deadline, f"seed {seed}: balance and deposits are {found}, not {expected}"
+        await asyncio.sleep(0.05)
+    assert len(set(told)) == len(told) == savers * (len(AMOUNTS) - 1), f"seed {seed}: a deposit was told twice"
+    return savers * len(AMOUNTS)
+
+
 async def audit(client: Client, raised: dict[str, int]) -> dict[str, int]:
     """Every task has its result exactly once, every event was delivered exactly once."""
     figures: Counter[str] = Counter()
@@ -234,8 +258,8 @@ async def audit(client: Client, raised: dict[str, int]) -> dict[str, int]:
         if state.id.startswith("schedule:"):
             assert state.status == "TERMINATED", f"{state.id} is {state.status}: {state.problem or state.failure}"
             continue
-        if state.name in ("count", "family"):
-            continue  # their audit is that of the counters, and that nothing is left of them
+        if state.name in ("count", "saves", "family"):
+            continue  # their audits are those of the counters and of the account, and that nothing is left of them
         assert state.status == "COMPLETED", f"{state.id} is {state.status}: {state.problem or state.failure}"
         undone: list[object] = []
         asked: Counter[int] = Counter()

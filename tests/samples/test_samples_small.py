@@ -37,6 +37,7 @@ from samples import (
     order_row,
     order_saga,
     sub_orchestrations,
+    transfer,
 )
 
 CHECKOUT = Path(__file__).parent.parent.parent
@@ -50,6 +51,7 @@ LAST_LINE = {
     "monitor": "the print job was done at look 8",
     "nightly_report": "the shop in Porto: 119 orders",
     "new_code": "autumn: a lamp, paid for, shipped",
+    "transfer": "charles: not paid, till has 500, and cannot pay 900",
 }
 PATIENCE_SECONDS = 30
 
@@ -123,6 +125,16 @@ async def test_each_order_keeps_to_the_code_that_it_began_with(
         "summer: a vase in gift paper, shipped",
         "autumn: a lamp, paid for, shipped",
     ]
+
+
+async def test_a_transfer_moves_all_of_the_money_or_none_of_it(store: str) -> None:
+    async with TaskHub(store, transfer.app) as hub:
+        instance = await hub.client.start(transfer.pay_wages, [("ada", 700), ("alan", 400), ("grace", 300)])
+        assert await instance.result(PATIENCE_SECONDS) == [
+            "ada: 700 paid, 300 left",
+            "alan: not paid, till has 300, and cannot pay 400",
+            "grace: 300 paid, 0 left",
+        ]
 
 
 def a_folder(path: Path) -> Path:

@@ -443,6 +443,7 @@ class Group:
         for statement in (
             "remove_messages",
             "remove_keys",
+            "remove_transacted",
             "remove_history",
             "remove_executions",
             "remove_instances",

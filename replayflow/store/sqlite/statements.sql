@@ -283,7 +283,7 @@ SELECT coalesce(sum(instances), 0) FROM purged
 -- Suspicions: who was in flight when a worker died, and what is held against it.
 
 -- name: suspicions
-SELECT instance, piece, is_held, is_watched, party, strikes, releases FROM suspect
+SELECT instance, piece, is_held, is_watched, party, strikes, releases, alibis FROM suspect
 
 -- name: in_flight
 -- All of the inbox is read once, as by a worker that starts (`arrived`).
@@ -298,16 +298,16 @@ WHERE key IN (SELECT inbox.instance FROM inbox WHERE number > 0 AND (is_control 
 -- name: forget_suspicions
 DELETE FROM suspect
 
--- name: add_suspicions (?, ?, ?, ?, ?, ?, ?)
-INSERT INTO suspect (instance, piece, is_held, is_watched, party, strikes, releases)
+-- name: add_suspicions (?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO suspect (instance, piece, is_held, is_watched, party, strikes, releases, alibis)
 VALUES
 
 -- name: held
-SELECT instance.id, piece, is_held, is_watched, party, strikes, releases
+SELECT instance.id, piece, is_held, is_watched, party, strikes, releases, alibis
 FROM suspect JOIN instance ON instance.key = suspect.instance WHERE is_held ORDER BY suspect.instance
 
 -- name: change_suspicion
-UPDATE suspect SET piece = ?, is_held = ?, is_watched = ?, party = ?, strikes = ?, releases = ?
+UPDATE suspect SET piece = ?, is_held = ?, is_watched = ?, party = ?, strikes = ?, releases = ?, alibis = ?
 WHERE instance = (SELECT key FROM instance WHERE id = ?)
 
 -- name: forget_suspicion
@@ -380,3 +380,22 @@ UNION ALL SELECT start FROM instance WHERE key = ?1
 UNION ALL SELECT custom_status FROM instance WHERE key = ?1 AND custom_status IS NOT NULL
 UNION ALL SELECT output FROM instance WHERE key = ?1 AND output IS NOT NULL
 UNION ALL SELECT orphans FROM instance WHERE key = ?1 AND orphans IS NOT NULL
+
+-- Transactional activities.
+
+-- name: receiver
+SELECT key, execution_id, status, orphans, problem IS NOT NULL,
+       EXISTS (SELECT 1 FROM transacted WHERE instance = key AND transacted.execution_id = ?2 AND task = ?3)
+FROM instance WHERE id = ?1
+
+-- name: mark_transacted
+INSERT INTO transacted (instance, execution_id, task) VALUES (?, ?, ?)
+
+-- name: sweep_transacted
+DELETE FROM transacted WHERE instance = ? AND execution_id NOT IN (SELECT value FROM json_each(?))
+
+-- name: remove_transacted
+DELETE FROM transacted WHERE instance IN (SELECT value FROM json_each(?))
+
+-- name: schema_names
+SELECT name FROM sqlite_schema

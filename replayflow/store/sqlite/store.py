@@ -34,11 +34,12 @@ from replayflow.store.base import (
     Page,
     Served,
     Suspect,
+    Transact,
     Waiting,
     Wake,
 )
 from replayflow.store.outgoing import checked_limit
-from replayflow.store.sqlite import finding, reading, schema, suspects
+from replayflow.store.sqlite import finding, reading, schema, suspects, transactions
 from replayflow.store.sqlite.condition import condition
 from replayflow.store.sqlite.connection import (
     DatabaseThread,
@@ -49,6 +50,7 @@ from replayflow.store.sqlite.connection import (
     of_sqlite_error,
 )
 from replayflow.store.sqlite.group import Remembered, write_group
+from replayflow.store.sqlite.guard import prepare
 from replayflow.store.sqlite.lock import FileLock
 from replayflow.store.sqlite.statements import SQL
 from replayflow.store.sqlite.together import Together
@@ -84,6 +86,7 @@ class SqliteStore:
         self._lock = FileLock(Path(os.path.realpath(self.path) + "-lock"))
         self._writer: DatabaseThread | None = None
         self._reader: DatabaseThread | None = None
+        self._users: sqlite3.Connection | None = None
         self._epoch: int | None = None
         self._remembered = Remembered()
 
@@ -142,6 +145,9 @@ class SqliteStore:
             writer, self._writer = self._writer, None
             if writer is not None:
                 await writer.close()
+            users, self._users = self._users, None
+            if users is not None:
+                users.close()
 
     # ---- ownership
 
@@ -220,6 +226,19 @@ class SqliteStore:
 
     async def suspect(self, found: Mapping[str, Suspicion | None], epoch: int) -> None:
         await self._write_as_owner(epoch, lambda c: suspects.suspect(c, found))
+
+    async def transact(self, wanted: Transact, epoch: int) -> Delivery | None:
+        return await self._write(
+            lambda _: transactions.transact(
+                self._users_connection(), wanted, epoch, self.url, self._large_over_bytes, self._cipher
+            )
+        )
+
+    def _users_connection(self) -> sqlite3.Connection:
+        """For the writing thread: the connection of users' statements. What they leave behind on it is never the engine's."""
+        if self._users is None:
+            self._users = prepare(connect(self.path, self._busy_seconds, self._synchronous))
+        return self._users
 
     async def _write_as_owner(self, epoch: int, write: Callable[[sqlite3.Connection], object]) -> None:
         def work(connection: sqlite3.Connection) -> None:

@@ -37,9 +37,9 @@ def suspect(connection: sqlite3.Connection, found: Mapping[str, Suspicion | None
 
 
 def _suspicion(row: Sequence[int]) -> Suspicion:
-    piece, is_held, is_watched, party, strikes, releases = row
-    return Suspicion(piece, bool(is_held), bool(is_watched), party, strikes, releases)
+    piece, is_held, is_watched, party, strikes, releases, alibis = row
+    return Suspicion(piece, bool(is_held), bool(is_watched), party, strikes, releases, alibis)
 
 
 def _row(one: Suspicion) -> tuple[int, ...]:
-    return one.piece, int(one.is_held), int(one.is_watched), one.party, one.strikes, one.releases
+    return one.piece, int(one.is_held), int(one.is_watched), one.party, one.strikes, one.releases, one.alibis

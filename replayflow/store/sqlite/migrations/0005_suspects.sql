@@ -6,6 +6,7 @@ CREATE TABLE suspect (
     is_watched INTEGER NOT NULL,
     party      INTEGER NOT NULL,
     strikes    INTEGER NOT NULL,
-    releases   INTEGER NOT NULL
+    releases   INTEGER NOT NULL,
+    alibis     INTEGER NOT NULL
 );
 CREATE INDEX suspect_held ON suspect (instance) WHERE is_held;
