@@ -1,6 +1,6 @@
 """Durable execution in one SQLite file: generator orchestrations that survive kill -9."""
 
-from replayflow.client import Client, Instance, InstancePage, InstanceState
+from replayflow.client import Client, ForkCheck, Instance, InstancePage, InstanceState
 from replayflow.codec import Codec
 from replayflow.core.context import ActivityContext, OrchestrationContext
 from replayflow.core.entity_context import EntityContext
@@ -24,8 +24,10 @@ from replayflow.core.events import (
     EventSent,
     ExecutionCancelRequested,
     ExecutionCompleted,
+    ExecutionForked,
     ExecutionReplaced,
     ExecutionResumed,
+    ExecutionRewound,
     ExecutionStarted,
     ExecutionSuspended,
     ExecutionTerminated,
@@ -43,6 +45,8 @@ from replayflow.core.events import (
     OrchestrationScheduled,
     OrchestratorCompleted,
     OrchestratorStarted,
+    ParentRewound,
+    SagaUndone,
     SubOrchestrationAttemptFailed,
     SubOrchestrationInstanceCompleted,
     SubOrchestrationInstanceCreated,
@@ -152,12 +156,15 @@ __all__ = [
     "EventSent",
     "ExecutionCancelRequested",
     "ExecutionCompleted",
+    "ExecutionForked",
     "ExecutionReplaced",
     "ExecutionResumed",
+    "ExecutionRewound",
     "ExecutionStarted",
     "ExecutionSuspended",
     "ExecutionTerminated",
     "FailureDetails",
+    "ForkCheck",
     "GenericEvent",
     "HistoryEvent",
     "HubOwnedError",
@@ -201,6 +208,7 @@ __all__ = [
     "OrchestratorCompleted",
     "OrchestratorError",
     "OrchestratorStarted",
+    "ParentRewound",
     "PayloadError",
     "PayloadTooLargeError",
     "RegistrationError",
@@ -208,6 +216,7 @@ __all__ = [
     "RetryAfter",
     "RetryPolicy",
     "Saga",
+    "SagaUndone",
     "Schedule",
     "ScheduleError",
     "ScheduleState",

@@ -2,7 +2,8 @@
 
 from replayflow.client.arguments import instance_id_for
 from replayflow.client.client import Client
+from replayflow.client.forking import ForkCheck
 from replayflow.client.handle import Instance
 from replayflow.client.views import InstancePage, InstanceState
 
-__all__ = ["Client", "Instance", "InstancePage", "InstanceState", "instance_id_for"]
+__all__ = ["Client", "ForkCheck", "Instance", "InstancePage", "InstanceState", "instance_id_for"]

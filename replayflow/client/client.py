@@ -58,7 +58,7 @@ class Client(ScheduleVerbs, EntityVerbs):
         self._app = app
         self._codec = codec or Codec()
         self._clock = clock or SystemClock()
-        self._access = Access(self._store, door)
+        self._access = Access(self._store, door, self._clock)
         self._views = Views(self._codec, app)
 
     async def __aenter__(self) -> Self:

@@ -56,7 +56,7 @@ class Views:
 
     def __init__(self, codec: Codec, app: App | None) -> None:
         self._codec = codec
-        self._app = app
+        self.app = app
 
     def with_values(self, event: HistoryEvent) -> HistoryEvent:
         """The event with its payloads decoded, as users see it."""
@@ -78,12 +78,12 @@ class Views:
 
     def result_type(self, name: str) -> Any:
         """What the orchestrator's result is rebuilt as."""
-        definition = None if self._app is None else self._app.orchestrators.get(name)
+        definition = None if self.app is None else self.app.orchestrators.get(name)
         return Any if definition is None else definition.result_type
 
     def state(self, record: InstanceRecord) -> InstanceState:
         """The row as its readers see it."""
-        definition = None if self._app is None else self._app.orchestrators.get(record.name)
+        definition = None if self.app is None else self.app.orchestrators.get(record.name)
         started = events.decode(record.start)[0]
         assert isinstance(started, ExecutionStarted)  # noqa: S101 - every execution begins with it
         return InstanceState(

@@ -195,6 +195,15 @@ class AskInstance(Struct):
         )
 
 
+class NoteUndoing(Struct):
+    """A saga begins to undo what it did since the action `first_id`."""
+
+    first_id: int
+
+    def record(self) -> events.SagaUndone:
+        return events.SagaUndone(self.first_id)
+
+
 class SetCustomStatus(Struct):
     value: Payload
 
@@ -232,4 +241,4 @@ Matched: TypeAlias = (
     | AskInstance
     | SendEntityMessage
 )
-Action: TypeAlias = Matched | SetCustomStatus | CompleteOrchestration | EntityAction
+Action: TypeAlias = Matched | NoteUndoing | SetCustomStatus | CompleteOrchestration | EntityAction

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from replayflow.codec import Payload
 from replayflow.core.blocks import STORING, Calls
 from replayflow.core.events import HistoryEvent, MapItemFailed, MapPage, MapProgress, MapRetried, MapScheduled
+from replayflow.core.nothing import NOTHING
 from replayflow.errors import FailureDetails
 from replayflow.retry import next_attempt_at
 
@@ -104,6 +105,7 @@ class OpenMap:
         "is_stopping",
         "just_begun",
         "pages",
+        "reassigned",
         "retry_at",
         "rings",
         "scheduled",
@@ -128,6 +130,8 @@ class OpenMap:
         self.at_work: set[int] = set()
         self.just_begun: list[int] = []
         """The children that begin with the event that was applied last."""
+        self.reassigned: dict[int, tuple[str, str]] = NOTHING
+        """Instance and execution of children at work that are others than their numbers say: those from before a rewind."""
         self._begun = 0
         self._again: deque[int] = deque()
         self._begin()
@@ -160,6 +164,12 @@ class OpenMap:
         self._again.clear()
         self.retry_at.clear()
         self.rings.clear()
+
+    def reassign(self, number: int, instance_id: str, execution_id: str) -> None:
+        """That instance is the call's child, as long as it is at work."""
+        if self.reassigned is NOTHING:
+            self.reassigned = {}
+        self.reassigned[number] = (instance_id, execution_id)
 
     @property
     def wants_page(self) -> bool:
@@ -207,6 +217,9 @@ class OpenMap:
                 self._forget(number)
         if self.at_work:
             self.at_work.difference_update(event.numbers)
+        if self.reassigned:
+            for number in [*event.numbers, *(failure.number for failure in event.failures)]:
+                self.reassigned.pop(number, None)
         for failure in event.failures:
             number, at = failure.number, failure.retry_at_microseconds
             self.at_work.discard(number)
@@ -246,6 +259,8 @@ class OpenMap:
             elif self._begun < len(self.tally.calls):
                 number = self._begun
                 self._begun += 1
+                if self.settled[number]:
+                    continue  # its result was there before its turn: it is from before a rewind
             else:
                 return
             self.at_work.add(number)

@@ -23,7 +23,7 @@ from replayflow.engine.residents import Residents
 from replayflow.engine.waiters import Waiters
 from replayflow.errors import ReplayflowError, StoreUnavailableError
 from replayflow.registry import App
-from replayflow.store.base import Create, Outcome, Post, Store
+from replayflow.store.base import Branch, Create, Outcome, Post, Store
 
 _logger = logging.getLogger("replayflow")
 _LOOK_SECONDS = 0.005
@@ -169,7 +169,7 @@ class Engine:
 
     # ---- what clients in this process ask for
 
-    async def submit(self, operation: Create | Post) -> Outcome:
+    async def submit(self, operation: Create | Post | Branch) -> Outcome:
         """The operation is durable; a new instance has made its first step in the same transaction.
 
         Raises:

@@ -42,6 +42,7 @@ from replayflow.core.replay import Replay
 from replayflow.engine.activities import Activities, Run
 from replayflow.engine.alarms import Alarms
 from replayflow.engine.committer import Committer, Settle
+from replayflow.engine.inherited import adopt, start_inherited
 from replayflow.engine.intake import Intake
 from replayflow.engine.limits import Limits
 from replayflow.engine.live import Ended, Live
@@ -261,10 +262,12 @@ class Residents:
         """Activities that were at work run again, alarms are set, and what is in the mailbox is seen to."""
         instance = live.instance
         if not instance.is_finished:
+            if instance.started is not None and instance.started.origins:
+                adopt(live, self.activities)
             answered = {e.task_scheduled_id for e in live.mailbox if isinstance(e, TaskCompleted | TaskFailed)}
             for id, task in instance.tasks.items():
                 if id not in live.running and id not in answered and id not in instance.retrying:
-                    self._start_activity(live, live.execution_id, task)
+                    self._start_open(live, task)
             for alarm in instance.alarms():
                 self.alarms.set(live.id, alarm)
             if instance.maps:
@@ -545,6 +548,15 @@ class Residents:
         attempt = 1 if task.retry is None else live.instance.attempts.get(task.event_id, 0) + 1
         live.running[task.event_id] = self.activities.start(live.id, execution_id, task, attempt)
 
+    def _start_open(self, live: Live, task: TaskScheduled) -> None:
+        """As `_start_activity`, for a task that may have been open before a rewind."""
+        started = live.instance.started
+        if started is not None and started.origins:
+            attempt = live.instance.attempts.get(task.event_id, 0) + 1
+            if start_inherited(live, task, self.activities, attempt):
+                return
+        self._start_activity(live, live.execution_id, task)
+
     def _start_orphan(self, live: Live, execution_id: str, task: TaskScheduled) -> None:
         """What an ended execution still owes runs, once in this worker; its id may be that of a task of the present execution."""
         key = (execution_id, task.event_id)
@@ -603,7 +615,7 @@ class Residents:
             return  # one that is loading sets its alarms anew
         if alarm.kind == TASK_RETRY:
             if alarm.id not in live.running:
-                self._start_activity(live, live.execution_id, live.instance.tasks[alarm.id])
+                self._start_open(live, live.instance.tasks[alarm.id])
             return
         if alarm.kind == MAP_RETRY:
             self._maps.ring(live, alarm)

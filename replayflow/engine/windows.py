@@ -30,7 +30,7 @@ class CallRun(Run, eq=False, kw_only=True):
             instance_id=self.instance_id,
             task_id=self.task.event_id,
             attempt=self.attempt,
-            idempotency_key=f"{self.instance_id}/{self.execution_id}/{self.task.event_id}/{place}",
+            idempotency_key=f"{self.window.scope}/{self.task.event_id}/{place}",
             name=self.task.name,
             is_cancelled=lambda: self.is_abandoned,
         )
@@ -54,6 +54,7 @@ class Window:
         "page_run",
         "plan",
         "running",
+        "scope",
     )
 
     def __init__(
@@ -67,6 +68,8 @@ class Window:
     ) -> None:
         self.instance_id = instance_id
         self.execution_id = execution_id
+        self.scope = f"{instance_id}/{execution_id}"
+        """What the idempotency keys of the calls begin with."""
         self.open = open
         self.plan = plan
         """How to call the activity; None where children do the work, and only pages are run here."""

@@ -12,17 +12,17 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from replayflow.core.commit import Commit, Message, Start
+from replayflow.core.commit import Commit, Message, RowState, Start
 from replayflow.core.instance import Status
 from replayflow.errors import (
-    InstanceExistsError,
     InstanceFinishedError,
     InstanceNotFoundError,
     InvalidArgumentError,
     LeaseLostError,
     PayloadTooLargeError,
+    ReplayflowError,
 )
-from replayflow.store.base import ACCEPTED, Create, Delivery, Operation, Outcome, Park, Post
+from replayflow.store.base import ACCEPTED, Branch, Create, Delivery, Operation, Outcome, Park, Post, id_taken, moved_on
 from replayflow.store.sqlite.connection import in_transaction
 from replayflow.store.sqlite.statements import NO_BLOB, NO_NUMBER, NO_TEXT, ROWS, SQL
 
@@ -192,7 +192,7 @@ class Group:
             ROWS["add_messages"].run(connection, self._messages)
             self._messages = []
 
-    def _apply(self, operation: Create | Post | Park) -> Outcome:
+    def _apply(self, operation: Create | Post | Park | Branch) -> Outcome:
         match operation:
             case Create():
                 return self._create(operation)
@@ -200,6 +200,8 @@ class Group:
                 return self._post(operation)
             case Park():
                 return self._park(operation)
+            case Branch():
+                return self._branch(operation)
 
     # ---- operations
 
@@ -262,9 +264,7 @@ class Group:
         if create.on_existing == "return":
             outcome.has_existed = True
         elif create.on_existing == "error" or (create.on_existing == "replace_finished" and not finished):
-            outcome.error = InstanceExistsError(
-                f"instance '{start.instance_id}' exists already, with status {known.status}"
-            )
+            outcome.error = id_taken(start.instance_id, known.status)
         elif finished:
             self._succeed(known, start)
             outcome.started.append(start)
@@ -307,6 +307,53 @@ class Group:
             self._send(message, outcome)
         return outcome
 
+    def _branch(self, branch: Branch) -> Outcome:
+        outcome = Outcome(self._unfit(branch))
+        if outcome.error is not None:
+            return outcome
+        for one in branch.executions:
+            start = one.start
+            known = self._known.get(start.instance_id)
+            if known is None:
+                known = self._begin(start, outcome)
+                self._flush()
+            else:
+                self._succeed(known, start, continues=True)
+                outcome.started.append(start)
+            for at, piece in one.pieces:
+                known.last_number += 1
+                self._pieces.append((known.key, known.last_number, at, bytearray(piece)))
+            known.status = one.state.status
+            self._states[known.key] = (known.key, *_shown(one.state))
+            self._nudge(known, start.instance_id, outcome)
+        for start in branch.starts:
+            if start.instance_id not in self._known:
+                self._nudge(self._begin(start, outcome), start.instance_id, outcome)
+            elif start.if_taken is not None:
+                self._send(start.if_taken, outcome)
+        for message in branch.messages:
+            self._send(message, outcome)
+        return outcome
+
+    def _unfit(self, branch: Branch) -> ReplayflowError | None:
+        for one in branch.executions:
+            known = self._known.get(one.start.instance_id)
+            if one.replaces is None and known is not None:
+                return id_taken(one.start.instance_id, known.status)
+            if one.replaces is not None and (
+                known is None
+                or (known.execution_id, known.last_number) != (one.replaces, one.last)
+                or not known.status.is_finished
+            ):
+                return moved_on(one.start.instance_id)
+        for seen in branch.seen:
+            known = self._known.get(seen.instance_id)
+            if known is None or known.status.is_finished == (seen.execution_id is None):
+                return moved_on(seen.instance_id)
+            if seen.execution_id is not None and seen.execution_id != known.execution_id:
+                return moved_on(seen.instance_id)
+        return None
+
     # ---- what they are made of
 
     def _is_repeated(self, known: Known, dedupe_key: str) -> bool:
@@ -339,7 +386,7 @@ class Group:
                 connection.execute(SQL[statement], (known.key,))
             del self._known[instance_id]
 
-    def _succeed(self, known: Known, start: Start, forgets_past: bool = False) -> None:
+    def _succeed(self, known: Known, start: Start, forgets_past: bool = False, *, continues: bool = False) -> None:
         """The next execution begins under the same id; the last one's start takes its place in the history."""
         self._flush()
         connection = self._connection
@@ -351,7 +398,7 @@ class Group:
         number = known.last_number + 1
         tags = None if start.tags is None else _tags(start.tags)
         shown = (start.execution_id, start.name, start.version, start.event, number, start.wake_at, tags)
-        if known.status is Status.CONTINUED_AS_NEW:
+        if continues or known.status is Status.CONTINUED_AS_NEW:
             connection.execute(SQL["begin_continued"], (*shown, known.key))
         else:
             connection.execute(SQL["begin_replacing"], (*shown, start.created_at, start.parent_id, known.key))
@@ -391,6 +438,20 @@ class Group:
         outcome.deliveries.append(delivery)
 
 
+def _shown(state: RowState) -> tuple[object, ...]:
+    """The state as a row of `show_states`, after the key."""
+    return (
+        state.status.value,
+        NO_NUMBER if state.wake_at is None else state.wake_at,
+        _blob(state.custom_status),
+        _blob(state.output),
+        _blob(state.failure),
+        NO_NUMBER if state.completed_at is None else state.completed_at,
+        _blob(state.orphans),
+        _blob(state.progress),
+    )
+
+
 def _blob(payload: bytes | None) -> object:
     return NO_BLOB if payload is None else bytearray(payload)
 
@@ -419,5 +480,16 @@ def _touched(operations: Sequence[Operation]) -> Iterator[str]:
                 yield operation.message.instance_id
             case Park():
                 yield operation.instance_id
+                for message in operation.messages:
+                    yield message.instance_id
+            case Branch():
+                for one in operation.executions:
+                    yield one.start.instance_id
+                for seen in operation.seen:
+                    yield seen.instance_id
+                for start in operation.starts:
+                    yield start.instance_id
+                    if start.if_taken is not None:
+                        yield start.if_taken.instance_id
                 for message in operation.messages:
                     yield message.instance_id
