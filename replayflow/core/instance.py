@@ -388,8 +388,6 @@ class Instance:
 
     def _begun_anew(self, event: events.ExecutionRewound | events.ExecutionForked) -> None:
         """What is open is tried as if for the first time, and other instances may be at its sub-orchestrations."""
-        started = self.started
-        assert started is not None  # noqa: S101 - the first event of every execution is its start
         if self.scheduled_at is not NOTHING:
             self.attempts.clear()
             self.retrying.clear()
@@ -397,6 +395,8 @@ class Instance:
             for id in self.scheduled_at:
                 self.scheduled_at[id] = self.now
         for id, child in self.children.items():
+            started = self.started
+            assert started is not None  # noqa: S101 - what has called children has started
             child.attempt, child.is_asked_to_end = 1, False
             child.base_id = ids.child_id(started.instance_id, started.execution_id, id, False)
         for now in event.children:
