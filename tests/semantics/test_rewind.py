@@ -856,11 +856,13 @@ async def test_only_what_has_failed_can_be_rewound(place: Place, world: World) -
     async with place.hub(world.app) as hub:
         instance = await hub.client.start(main, instance_id="i")
         await until_status(instance, "RUNNING")
-        with pytest.raises(InvalidStateError, match="'i' is RUNNING: only an instance that has failed can be rewound$"):
+        with pytest.raises(
+            InvalidStateError, match=r"'i' is RUNNING: only an instance that has failed can be rewound$"
+        ):
             await instance.rewind()
         await instance.raise_event("go")
         await instance.result(LIMIT)
-        with pytest.raises(InvalidStateError, match="'i' is COMPLETED.*; restart it, or fork it"):
+        with pytest.raises(InvalidStateError, match=r"'i' is COMPLETED.*; restart it, or fork it"):
             await instance.rewind()
         with pytest.raises(InstanceNotFoundError):
             await hub.client.get("nobody").rewind()
