@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ import click
 
 from replayflow.cli import output
 from replayflow.cli.access import open_client
-from replayflow.cli.options import given_input, input_options, json_text, store_options, tag_option
+from replayflow.cli.options import given_input, input_options, store_options, tag_option
 from replayflow.cli.target import load_app
 from replayflow.cli.values import JsonText, check_input
 from replayflow.client import ForkCheck, Instance
@@ -163,17 +164,24 @@ def set_results(texts: Iterable[str]) -> dict[int, JsonText]:
         task, equals, value = text.partition("=")
         if not equals or not (task.isascii() and task.isdecimal()) or len(task) > 18:
             raise InvalidArgumentError(
-                f"--set-result is {text!r:.80}; write it as --set-result 3='\"a text\"', with the number of a task"
+                f"--set-result is {text!r:.80}; write it as --set-result '3=\"a text\"', with the number of a task"
             )
         if int(task) in found:
             raise InvalidArgumentError(f"--set-result gives task {task} two results")
-        found[int(task)] = json_text(value, f"--set-result {task}=")
+        try:
+            json.loads(value)
+        except (ValueError, RecursionError) as error:
+            hint = f"a text is quoted, for the shell and for JSON: --set-result '{task}=\"a text\"'"
+            raise InvalidArgumentError(
+                f"--set-result {text!r:.80}: what is behind the = is not JSON: {error}; {hint}"
+            ) from None
+        found[int(task)] = JsonText(value)
     return found
 
 
 def _said(id: str, check: ForkCheck) -> str:
     if check.fits:
-        return f"the code does what the {check.kept} events of '{id}' say that would be kept"
+        return f"the code does what the {check.kept} events say that would be kept of '{id}'"
     return f"the code parts from the history of '{id}' in the episode that begins with event {check.event}: {check.difference}"
 
 

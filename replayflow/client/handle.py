@@ -227,6 +227,21 @@ class Instance(Generic[T]):
         dry_run: Literal[True],
     ) -> ForkCheck: ...
 
+    @overload
+    async def fork(
+        self,
+        *,
+        at: int | None = None,
+        instance_id: str | None = None,
+        input: object = UNCHANGED,
+        results: Mapping[int, object] | None = None,
+        tags: Mapping[str, str] | None = None,
+        version: str | None = None,
+        reason: str = "",
+        execution_id: str | None = None,
+        dry_run: bool,
+    ) -> Instance[T] | ForkCheck: ...
+
     async def fork(
         self,
         *,

@@ -15,6 +15,7 @@ from replayflow import (
     App,
     Client,
     EntityContext,
+    ExecutionForked,
     InstanceExistsError,
     InstanceNotFoundError,
     InvalidArgumentError,
@@ -61,12 +62,12 @@ async def test_a_fork_has_the_past_of_its_source_and_goes_on_by_itself(place: Pl
         assert await source.result(LIMIT) == ["A", "A-B", "source", "end"]
         state = await fork.status()
         assert (state.tags, state.version, state.name) == ({"team": "x"}, "7", "three")
-        [mark] = [event for event in await history(fork) if type(event).__name__ == "ExecutionForked"]
+        [mark] = [event for event in await history(fork) if isinstance(event, ExecutionForked)]
         assert (mark.instance_id, mark.execution_id, mark.reason) == (
             "s",
             (await source.status()).execution_id,
             "to see",
-        )  # type: ignore[attr-defined]
+        )
     assert (ran["a"], ran["A-b"]) == (1, 1)
 
 
@@ -225,8 +226,9 @@ async def test_operations_of_entities_are_not_repeated(place: Place) -> None:
 
     @app.entity
     def counter(ctx: EntityContext[int | None], amount: int = 0) -> int:
-        ctx.state = (ctx.state or 0) + amount
-        return ctx.state
+        now = (ctx.state or 0) + amount
+        ctx.state = now
+        return now
 
     @app.orchestrator
     def main(ctx: OrchestrationContext) -> Any:

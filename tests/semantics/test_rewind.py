@@ -18,6 +18,7 @@ from replayflow import (
     App,
     Client,
     EntityContext,
+    ExecutionRewound,
     Instance,
     InstanceNotFoundError,
     InvalidArgumentError,
@@ -107,7 +108,7 @@ async def test_what_failed_runs_again_and_what_had_completed_stays(place: Place,
         assert after.execution_id != before.execution_id
         # The execution that failed is as it was (I10), and the new one says where it comes from.
         assert await kinds(instance, before.execution_id) == past
-        marks = [event for event in await history(instance) if type(event).__name__ == "ExecutionRewound"]
+        marks = [event for event in await history(instance) if isinstance(event, ExecutionRewound)]
         assert [(mark.reason, mark.execution_id) for mark in marks] == [("mended", before.execution_id)]
         assert past[marks[0].event - 1] == "OrchestratorStarted"
         assert past[marks[0].event] == "TaskFailed"
