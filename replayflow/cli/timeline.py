@@ -28,9 +28,9 @@ def _subject(event: HistoryEvent, scheduled: Mapping[int, HistoryEvent]) -> str:
         case events.ExecutionCompleted():
             return event.orchestration_status
         case events.ExecutionRewound():
-            return f"to before event {event.event} of execution {event.execution_id[:8]}"
+            return f"to before event {event.from_event} of execution {event.execution_id[:8]}"
         case events.ExecutionForked():
-            return f"from event {event.event} of {event.instance_id}, execution {event.execution_id[:8]}"
+            return f"from event {event.to_event} of {event.instance_id}, execution {event.execution_id[:8]}"
         case events.ParentRewound():
             return f"{event.instance_id}, now execution {event.execution_id[:8]}"
         case events.SagaUndone():

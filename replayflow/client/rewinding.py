@@ -78,7 +78,10 @@ class _Rewinding:
     async def _see_to(self, call: Call, parent: Beginning) -> None:
         """The child goes on for the parent's new execution: as it is, rewound as well, or from its beginning where nothing is left of it."""
         record = await self._access.store.get(call.instance_id)
-        if record is None or not call.is_at(_started(record), parent.started.instance_id):
+        is_child = record is not None and call.is_at(_started(record), parent.started.instance_id)
+        if not call.had_its_turn and not (record and is_child and record.status in (Status.FAILED, Status.COMPLETED)):
+            return
+        if record is None or not is_child or (call.is_stopped and not record.status.is_finished):
             parent.begin_anew(call, call.instance_id, self.draft)
         elif not record.status.is_finished:
             request = events.encode([ParentRewound(parent.started.instance_id, parent.started.execution_id)])

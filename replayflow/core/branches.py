@@ -31,6 +31,7 @@ from replayflow.core.events import (
     HistoryEvent,
     MapPage,
     MapProgress,
+    MapRetried,
     OrchestratorStarted,
     ParentRewound,
     Payload,
@@ -119,6 +120,10 @@ class Call:
     created: SubOrchestrationInstanceCreated | None = None
     number: int | None = None
     """The number of the call, where the task is a map."""
+    is_stopped: bool = False
+    """Whether it was asked to end, when its map was over."""
+    had_its_turn: bool = True
+    """False for a call of a map that began after the cut, and begins again when it is its turn."""
 
     def answer(self, output: Payload) -> HistoryEvent:
         """What its parent is told where it has completed with the output."""
@@ -247,8 +252,13 @@ def rewound(history: History, piece: int) -> Cut:
     kept.pieces = _without_failures(kept.pieces, fold.maps)
     cut = Cut(kept, history.number_of(piece))
     rest = [event for one in history.pieces[piece:] for event in one]
-    _tell(cut, kept.fold(), rest, keeps_failures=False)
+    fold = kept.fold()
+    _tell(cut, fold, rest, keeps_failures=False)
     _answer_operations(cut, ())
+    cut.calls = [call for call in cut.calls if call.number is None]
+    for open in fold.maps.values():
+        if open.scheduled.is_orchestrator:
+            cut.calls += _calls_of_map(fold, open, history, cut.facts)
     return cut
 
 
@@ -426,6 +436,26 @@ def _open_calls_of(fold: Instance, open: OpenMap, facts: Iterable[HistoryEvent])
             ended.update(failure.number for failure in event.failures)
     for number in sorted(open.at_work - ended):
         yield Call(open.id, *map_children.identity(started, open, number), number=number)
+
+
+def _calls_of_map(kept: Instance, open: OpenMap, history: History, facts: Sequence[HistoryEvent]) -> Iterator[Call]:
+    """As `_open_calls_of`, with the children that began after the cut and failed; what is told of each is as the whole history has it."""
+    whole = OpenMap(open.scheduled)
+    failed: set[int] = set()
+    for event in (event for piece in history.pieces for event in piece):
+        if isinstance(event, MapProgress | MapPage | MapRetried) and event.task_scheduled_id == open.id:
+            whole.apply(event, 0)
+        if isinstance(event, MapProgress) and event.task_scheduled_id == open.id:
+            failed.update(one.number for one in event.failures if one.retry_at_microseconds is None)
+    for call in _open_calls_of(kept, open, facts):
+        call.is_stopped = whole.is_closed and call.number not in failed
+        yield call
+        failed.discard(call.number or 0)
+    started = kept.started
+    assert started is not None  # noqa: S101 - what has a map has started
+    for number in sorted(failed):
+        if 0 <= number < len(open.settled) and not open.settled[number]:
+            yield Call(open.id, *map_children.identity(started, open, number), number=number, had_its_turn=False)
 
 
 def running_calls(history: History) -> list[Call]:

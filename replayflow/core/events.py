@@ -343,14 +343,14 @@ class EntityUnlockSent(Decided, tag=29):
 
 
 class ExecutionRewound(Fact, tag=30):
-    """What is before this was kept of the execution `execution_id`, which had failed; its events from the number `event` on were left behind.
+    """What is before this was kept of the execution `execution_id`, which had failed; its events from the number `from_event` on were left behind.
 
     All but `reason` is ours. Retries of what is open begin anew; `children` says which instances are at the sub-orchestrations that are open.
     """
 
     reason: str = ""
     execution_id: str = ""
-    event: int = 0
+    from_event: int = 0
     children: list[ChildNow] = []
 
 
@@ -481,14 +481,14 @@ class InstanceAsked(Unnumbered, tag=132):
 
 
 class ExecutionForked(Fact, tag=140):
-    """What is before this is that of another instance, `instance_id`, in its execution `execution_id`, up to its event `event`.
+    """What is before this is that of another instance, `instance_id`, in its execution `execution_id`, up to its event `to_event`.
 
     `edited` are the tasks whose results are others than there; `children` as for `ExecutionRewound`.
     """
 
     instance_id: str
     execution_id: str
-    event: int
+    to_event: int
     reason: str = ""
     edited: list[int] = []
     children: list[ChildNow] = []

@@ -166,7 +166,8 @@ class OpenMap:
         self.rings.clear()
 
     def reassign(self, number: int, instance_id: str, execution_id: str) -> None:
-        """That instance is the call's child, as long as it is at work."""
+        """That instance is at work as the call's child, also where its turn had not come."""
+        self.at_work.add(number)
         if self.reassigned is NOTHING:
             self.reassigned = {}
         self.reassigned[number] = (instance_id, execution_id)
@@ -259,8 +260,8 @@ class OpenMap:
             elif self._begun < len(self.tally.calls):
                 number = self._begun
                 self._begun += 1
-                if self.settled[number]:
-                    continue  # its result was there before its turn: it is from before a rewind
+                if self.settled[number] or number in self.at_work:
+                    continue  # it had its turn before a rewind
             else:
                 return
             self.at_work.add(number)

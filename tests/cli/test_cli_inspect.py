@@ -21,6 +21,9 @@ NEEDS_AN_INSTANCE = [
     ("resume", "x"),
     ("cancel", "x"),
     ("terminate", "x"),
+    ("rewind", "x"),
+    ("restart", "x"),
+    ("fork", "x"),
 ]
 
 

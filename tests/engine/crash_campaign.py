@@ -9,7 +9,9 @@
 4. A schedule that catches up has a run for each of its times, and none a second one.
 5. Of entities every operation counts once, in whatever way it was asked for; a section that reads, computes and writes has them to itself; no lock is
    left, also of orchestrations that were terminated at any moment.
-6. The file passes SQLite's own check.
+6. Instances that fail are rewound, by a client that the worker knows nothing of, until what was broken is mended: then they and their children
+   complete, with all that had completed done once in each history; forks of them come to the same end.
+7. The file passes SQLite's own check.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from contextlib import closing, suppress
 from datetime import timedelta
 from pathlib import Path
 
-from replayflow import Client, InstanceFinishedError, InvalidStateError, Schedule
+from replayflow import Client, Instance, InstanceFinishedError, InvalidStateError, OrchestrationFailed, Schedule
 from replayflow.core import events
 
 WIDTH = 60
@@ -36,7 +38,13 @@ MAP_WIDTH = 400
 MAPPED = {"single": MAP_WIDTH * (MAP_WIDTH - 1), "children": 4 * sum(range(6)), "batches": 2 * sum(range(120))}
 SAGA_PARTS = 12
 BEAT = timedelta(milliseconds=150)
+REPAIRED = [[0, 2, 4], [[6, 12], [8, 16]]]
 COUNTERS = tuple(f"@counter@{key}" for key in "abcd")
+
+
+def broken_file(path: Path, id: str) -> Path:
+    """As long as it is there, what the instance needs is broken."""
+    return path.parent / f"{id}.broken"
 
 
 class Worker:
@@ -75,6 +83,7 @@ async def campaign(path: Path, kills: int, batches: int, seed: int) -> dict[str,
     raised: dict[str, int] = {}
     counting: dict[str, list[str]] = {}
     signals: Counter[str] = Counter()
+    repaired: list[str] = []
     try:
         async with Client(path) as client:
             beat = await client.create_schedule(
@@ -89,6 +98,8 @@ async def campaign(path: Path, kills: int, batches: int, seed: int) -> dict[str,
                 worker.restart()
                 sagas.append(await _start_saga(client, len(sagas)))
                 await _count(client, chance, counting, signals)
+                repaired.append(await _start_broken(client, path, len(repaired)))
+                await _rewind_what_failed(client, path, chance, repaired)
                 started.append(await _start(client, len(started)))  # with nobody there to serve it, perhaps
                 maps.append(await _start_map(client, len(maps)))
                 for id in chance.sample(started, min(5, len(started))):
@@ -117,12 +128,14 @@ async def campaign(path: Path, kills: int, batches: int, seed: int) -> dict[str,
             for number, id in enumerate(sagas):
                 result = await client.get(id).result(timeout=max(1, deadline - time.monotonic()))
                 assert result == ("undone" if number % 2 else "done"), f"seed {seed}: {id} came to {result}"
+            rewound = await _repair(client, path, repaired, deadline, seed)
             beats = await _stop(client, beat, deadline)
             figures = await audit(client, raised) | await audit_counters(client, counting, signals, seed)
             assert first_beat is not None
             expected_beats = [beat.run_id(first_beat + number * BEAT) for number in range(len(beats))]
             assert beats == expected_beats, f"seed {seed}: {beats} are not {expected_beats}"
             figures["beats"] = len(beats)
+            figures["rewound"] = rewound
     finally:
         worker.kill()
     with closing(sqlite3.connect(path)) as connection:
@@ -145,6 +158,46 @@ async def _start_saga(client: Client, number: int) -> str:
     """A saga that fails where its number is odd."""
     instance = await client.start("guarded", 2 * SAGA_PARTS + number % 2, instance_id=f"saga-{number}")
     return instance.id
+
+
+async def _start_broken(client: Client, path: Path, number: int) -> str:
+    """One that fails, and its second child, until what they need is mended."""
+    id = f"repaired-{number}"
+    broken_file(path, id).touch()
+    return (await client.start("repaired", str(broken_file(path, id)), instance_id=id)).id
+
+
+async def _rewind_what_failed(client: Client, path: Path, chance: random.Random, ids: list[str]) -> None:
+    """Some of those that have failed are rewound, mended or not; some are forked as well. The worker may be killed at any moment of it."""
+    for id in chance.sample(ids, min(4, len(ids))):
+        if chance.random() < 0.5:
+            broken_file(path, id).unlink(missing_ok=True)
+        with suppress(InvalidStateError):
+            await client.get(id).rewind()
+            if chance.random() < 0.3:
+                await client.get(id).fork(instance_id=f"{id}-fork-{chance.randrange(10**9)}")
+
+
+async def _repair(client: Client, path: Path, ids: list[str], deadline: float, seed: int) -> int:
+    """All are mended and rewound until they complete; how many executions that took."""
+    executions = 0
+    forks = [state.id async for state in client.list(name="repaired") if "-fork-" in state.id]
+    for id in ids:
+        broken_file(path, id).unlink(missing_ok=True)
+    for id in [*ids, *forks]:
+        instance = client.get(id)
+        while (result := await _end_of(instance, deadline)) is None:
+            executions += 1
+            await instance.rewind()
+        assert result == REPAIRED, f"seed {seed}: {id} came to {result}, not {REPAIRED}"
+    return executions
+
+
+async def _end_of(instance: Instance[object], deadline: float) -> object:
+    try:
+        return await instance.result(timeout=max(1, deadline - time.monotonic()))
+    except OrchestrationFailed:
+        return None
 
 
 async def _stop(client: Client, schedule: Schedule, deadline: float) -> list[str]:
@@ -206,6 +259,9 @@ async def audit(client: Client, raised: dict[str, int]) -> dict[str, int]:
             continue
         if state.name == "count":
             continue  # their audit is that of the counters
+        if "-fork-" in state.id and state.status == "FAILED":
+            assert state.name == "brittle", f"{state.id} failed: {state.failure}"
+            continue  # a child of a fork that was rewound has another in its place
         assert state.status == "COMPLETED", f"{state.id} is {state.status}: {state.problem or state.failure}"
         undone: list[object] = []
         asked: Counter[int] = Counter()
@@ -219,6 +275,11 @@ async def audit(client: Client, raised: dict[str, int]) -> dict[str, int]:
                     asked[event.event_id] += 1
                     if isinstance(event, events.TaskScheduled) and event.name == "undo":
                         undone.append(event.input)
+                case events.TaskFailed() | events.SubOrchestrationInstanceFailed() if state.name in (
+                    "repaired",
+                    "brittle",
+                ):
+                    raise AssertionError(f"{state.id}: a failure is left in the history of what was rewound")
                 case events.TaskCompleted() | events.SubOrchestrationInstanceCompleted():
                     answered[event.task_scheduled_id] += 1
                     figures["activities"] += isinstance(event, events.TaskCompleted)

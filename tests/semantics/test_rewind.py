@@ -110,8 +110,8 @@ async def test_what_failed_runs_again_and_what_had_completed_stays(place: Place,
         assert await kinds(instance, before.execution_id) == past
         marks = [event for event in await history(instance) if isinstance(event, ExecutionRewound)]
         assert [(mark.reason, mark.execution_id) for mark in marks] == [("mended", before.execution_id)]
-        assert past[marks[0].event - 1] == "OrchestratorStarted"
-        assert past[marks[0].event] == "TaskFailed"
+        assert past[marks[0].from_event - 1] == "OrchestratorStarted"
+        assert past[marks[0].from_event] == "TaskFailed"
 
 
 async def test_a_task_that_runs_again_keeps_its_key_and_has_all_its_attempts(place: Place, world: World) -> None:
