@@ -190,7 +190,7 @@ class InstanceExistsError(StateError):
 class InstanceFinishedError(StateError):
     """The instance has finished and takes no more messages.
 
-    Its output and history can still be read; start a new instance to do the work again.
+    Its output and history can still be read; restart it to do the work again, or rewind it where it has failed.
     """
 
     code = "RF203"
@@ -199,7 +199,8 @@ class InstanceFinishedError(StateError):
 class InvalidStateError(StateError):
     """The verb does not fit the instance's present status, which the message names.
 
-    Only a suspended instance, or a parked one, can be resumed, only one that has not finished can be suspended or terminated.
+    Only a suspended instance, or a parked one, can be resumed, only one that has not finished can be suspended or terminated, and only one that has
+    failed can be rewound. A rewind or a fork to where an instance cannot go on says from which event it can.
     """
 
     code = "RF204"

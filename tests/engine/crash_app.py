@@ -147,15 +147,15 @@ def brittle(ctx: OrchestrationContext, given: tuple[int, str]) -> Orchestration[
 
 @app.orchestrator
 def repaired(ctx: OrchestrationContext, broken: str) -> Orchestration[list[object]]:
-    """Fails in one of its own activities or in its children, as long as the file is there."""
+    """Fails in one of its own activities or in its children, as long as their file is there."""
     first = yield from when_all(
-        [ctx.call_activity(double, 0), ctx.call_activity(careful, (1, broken)), ctx.call_activity(double, 2)]
+        [ctx.call_activity(double, 0), ctx.call_activity(careful, (1, f"{broken}.own")), ctx.call_activity(double, 2)]
     )
     again = RetryPolicy(max_attempts=2, first_interval=timedelta(milliseconds=2))
     children = yield from when_all(
         [
-            ctx.call_sub_orchestrator(brittle, (3, broken)),
-            ctx.call_sub_orchestrator(brittle, (4, broken), retry=again),
+            ctx.call_sub_orchestrator(brittle, (3, f"{broken}.child")),
+            ctx.call_sub_orchestrator(brittle, (4, f"{broken}.child"), retry=again),
         ]
     )
     return [first, children]
