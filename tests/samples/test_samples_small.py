@@ -14,11 +14,22 @@ from typing import Any
 import pytest
 
 from replayflow import Client, Instance, Status, TaskHub, TaskScheduled
-from samples import aggregator, approval, batch, hello_sequence, monitor, nightly_report, order_saga, sub_orchestrations
+from samples import (
+    aggregator,
+    approval,
+    batch,
+    hello_sequence,
+    monitor,
+    nightly_report,
+    order_saga,
+    payroll,
+    sub_orchestrations,
+)
 
 CHECKOUT = Path(__file__).parent.parent.parent
 LAST_LINE = {
     "hello_sequence": "Hello London!",
+    "payroll": "July: 4 salaries paid, 17,300 in all",
     "order_saga": "order-2: not shipped, no carrier goes to Atlantis",
     "approval": "a yacht: no answer in time",
     "aggregator": "oslo: 70 readings, at most 2.0 degrees",
@@ -245,3 +256,19 @@ async def test_the_aggregator_counts_every_reading_once_and_keeps_records(store:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while await hub.client.read_entity("@records@all") != {"bergen": 29.0, "tromso": 4.5}:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
+
+
+# ---- payroll ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_payroll_that_is_mended_pays_nobody_twice(
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    accounts = tmp_path / "accounts"
+    accounts.write_text("Ada a\nEdsger e\nBarbara b\n", "utf-8")
+    async with TaskHub(store, payroll.app) as hub:
+        instance = await hub.client.start(payroll.payroll, payroll.Payroll("May", str(accounts)))
+        assert await payroll.mended_result(instance, accounts) == "May: 4 salaries paid, 17,300 in all"
+    said = capsys.readouterr().out
+    assert [said.count(f"to {name}") for name in payroll.SALARIES] == [1, 1, 1, 1]
+    assert "Grace has no account" in said
