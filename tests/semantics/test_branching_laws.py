@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Generator
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeAlias
 
 from hypothesis import HealthCheck, given, settings
@@ -71,8 +72,8 @@ def body(ctx: OrchestrationContext, steps: list[Step], place: str) -> Generator[
                 result = yield ctx.map("work", items, concurrency=width, on_item_error=on_error)
                 seen.append(result.succeeded)
             case ("children", count, width, on_error):
-                items = [[[("activity", False)], f"{here}.{i}"] for i in range(count)]
-                result = yield ctx.map("main", items, concurrency=width, on_item_error=on_error)
+                given: list[tuple[list[Step], str]] = [([("activity", False)], f"{here}.{i}") for i in range(count)]
+                result = yield ctx.map("main", given, concurrency=width, on_item_error=on_error)
                 seen.append(result.succeeded)
             case ("timer",):
                 yield ctx.create_timer(timedelta(milliseconds=1))
@@ -83,7 +84,7 @@ def body(ctx: OrchestrationContext, steps: list[Step], place: str) -> Generator[
             case ("child", below):
                 seen.append((yield ctx.call_sub_orchestrator("main", [below, here])))
             case ("saga", below):
-                seen.append((yield from ctx.saga(lambda saga, below=below, here=here: guarded(ctx, saga, below, here))))
+                seen.append((yield from ctx.saga(partial(guarded, ctx, below, here))))
             case ("try", below):
                 try:
                     seen.append((yield from body(ctx, below, here)))
@@ -94,7 +95,7 @@ def body(ctx: OrchestrationContext, steps: list[Step], place: str) -> Generator[
     return seen
 
 
-def guarded(ctx: OrchestrationContext, saga: Saga, steps: list[Step], place: str) -> Generator[Any, Any, Any]:
+def guarded(ctx: OrchestrationContext, steps: list[Step], place: str, saga: Saga) -> Generator[Any, Any, Any]:
     done = yield from saga.run("work", "undo", f"{place}.do")
     return [done, (yield from body(ctx, steps, place))]
 
@@ -152,7 +153,7 @@ def without_random(value: Any) -> Any:
 
 
 def test_rewound_and_mended_it_comes_to_what_a_straight_run_comes_to() -> None:
-    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(programs, breakages, st.booleans(), st.booleans())
     def check(program: list[Step], broken: set[int], in_steps: bool, is_cold: bool) -> None:
         async def run() -> None:
@@ -184,7 +185,7 @@ def test_rewound_and_mended_it_comes_to_what_a_straight_run_comes_to() -> None:
 
 
 def test_forked_at_any_point_with_nothing_edited_it_comes_to_the_same_end() -> None:
-    @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(handling_programs, breakages, st.booleans())
     def check(program: list[Step], broken: set[int], is_cold: bool) -> None:
         async def run() -> None:
