@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from replayflow.cli import branch, entity, explain, group, inspect, run, schedule, start, verbs, worker
+from replayflow.cli import archive, branch, entity, explain, group, inspect, replay, run, schedule, start, verbs, worker
 
 main = group.Commands("replayflow", help=group.HELP, epilog=group.epilog(), context_settings=group.SETTINGS)
 group.add_version(main)
@@ -22,6 +22,9 @@ for command in (
     branch.rewind,
     branch.restart,
     branch.fork,
+    replay.replay,
+    archive.export,
+    archive.import_,
     schedule.schedule,
     entity.entity,
     explain.explain,
