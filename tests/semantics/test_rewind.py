@@ -372,6 +372,27 @@ async def test_an_activity_at_work_when_its_instance_failed_goes_on_for_the_rewo
     assert world.ran == {"slow": 1, "a": 2}
 
 
+async def test_another_process_may_rewind_what_the_worker_is_still_busy_with(tmp_path: Path, world: World) -> None:
+    @world.app.orchestrator
+    def main(ctx: OrchestrationContext) -> Any:
+        both = when_all([ctx.call_activity("work", "slow"), ctx.call_activity("work", "a")], fail_fast=True)
+        return [(yield both), (yield ctx.call_activity("work", "c"))]
+
+    world.broken.add("a")
+    slow = world.shut_gate("slow")
+    place = Place("sqlite", tmp_path)
+    async with place.hub(world.app) as hub:
+        instance = await hub.client.start(main, instance_id="i")
+        await failed(instance)
+        world.broken.clear()
+        async with Client(place.store()) as client:  # its writes come to the worker as anybody's
+            await client.get("i").rewind()
+        await until_recorded(instance, "TaskCompleted")
+        slow.set()
+        assert await instance.result(LIMIT) == [["SLOW", "A"], "C"]
+    assert world.ran == {"slow": 1, "a": 2, "c": 1}
+
+
 async def test_with_at_it_goes_back_to_before_an_event(place: Place, world: World) -> None:
     @world.app.orchestrator
     def main(ctx: OrchestrationContext) -> Any:
