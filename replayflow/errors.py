@@ -235,7 +235,7 @@ class InstanceExistsError(StateError):
 class InstanceFinishedError(StateError):
     """The instance has finished and takes no more messages.
 
-    Its output and history can still be read; start a new instance to do the work again.
+    Its output and history can still be read; restart it to do the work again, or rewind it where it has failed.
     """
 
     code = "RF203"
@@ -244,8 +244,9 @@ class InstanceFinishedError(StateError):
 class InvalidStateError(StateError):
     """The verb does not fit the instance's present status, which the message names.
 
-    Only a suspended instance, or a parked one, can be resumed, only one that has not finished can be suspended or terminated, and only one that
-    has finished, and whose last activities have all had their run, can be purged.
+    Only a suspended instance, or a parked one, can be resumed, only one that has not finished can be suspended or terminated, only one that has
+    failed can be rewound, and only one that has finished, and whose last activities have all had their run, can be purged. A rewind or a fork to
+    where an instance cannot go on says from which event it can.
     """
 
     code = "RF204"

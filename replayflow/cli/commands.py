@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from replayflow.cli import (
     archive,
+    branch,
     check,
     doctor,
     entity,
@@ -39,6 +40,9 @@ for command in (
     verbs.cancel,
     verbs.terminate,
     purge.purge,
+    branch.rewind,
+    branch.restart,
+    branch.fork,
     replay.replay,
     archive.export,
     archive.import_,

@@ -27,6 +27,14 @@ def _subject(event: HistoryEvent, scheduled: Mapping[int, HistoryEvent]) -> str:
     match event:
         case events.ExecutionCompleted():
             return event.orchestration_status
+        case events.ExecutionRewound():
+            return f"to before event {event.from_event} of execution {event.execution_id[:8]}"
+        case events.ExecutionForked():
+            return f"from event {event.to_event} of {event.instance_id}, execution {event.execution_id[:8]}"
+        case events.ParentRewound():
+            return f"{event.instance_id}, now execution {event.execution_id[:8]}"
+        case events.SagaUndone():
+            return f"what was asked for since task {event.first_id}"
         case events.TaskAttemptFailed() | events.CompensationFailed() | events.SubOrchestrationAttemptFailed():
             return f"{_name(event.task_scheduled_id, scheduled)}, attempt {event.attempt}"
         case events.HeartbeatRecorded():
@@ -87,6 +95,8 @@ def _value(event: HistoryEvent) -> str:
     failure = getattr(event, "failure_details", None)
     if failure is not None:
         return values.one_line(str(failure))
+    if isinstance(event, events.ExecutionRewound | events.ExecutionForked):
+        return values.one_line(event.reason)
     if isinstance(event, events.MapProgress):
         first = next(iter(event.failures), None)
         return _first(event.results) if first is None else values.one_line(str(first.failure_details))

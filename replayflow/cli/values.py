@@ -173,6 +173,8 @@ def _field(name: str, value: Any) -> tuple[str, Any]:
         return name, [
             {field: _field(field, getattr(one, field))[1] for field in one.__struct_fields__} for one in value
         ]
+    if name in ("children", "origins") and value is not None:
+        return name, [dict(map(_field, one.__struct_fields__, msgspec.structs.astuple(one))) for one in value]
     if name in ("retry", "page_retry") and value is not None:
         return name, _retry(msgspec.structs.asdict(value))
     return name, msgspec.structs.asdict(value) if isinstance(value, msgspec.Struct) else value

@@ -5,6 +5,7 @@ from replayflow.client.bulk import BulkOutcome
 from replayflow.client.client import Client
 from replayflow.client.doctor import Examination, Finding, Patience
 from replayflow.client.finding import Wanted
+from replayflow.client.forking import ForkCheck
 from replayflow.client.handle import Instance
 from replayflow.client.tree import InstanceTree, Lineage
 from replayflow.client.views import InstancePage, InstanceState, LargeValue
@@ -16,6 +17,7 @@ __all__ = [
     "Client",
     "Examination",
     "Finding",
+    "ForkCheck",
     "Instance",
     "InstancePage",
     "InstanceState",

@@ -19,7 +19,7 @@ from replayflow.core.events import HistoryEvent, OrchestratorStarted
 from replayflow.errors import InstanceNotFoundError, SealedError
 from replayflow.registry import App
 from replayflow.store import Store
-from replayflow.store.base import Create, InstanceRecord, Outcome, Post, Purge
+from replayflow.store.base import Branch, Create, InstanceRecord, Outcome, Post, Purge
 from replayflow.store.incoming import references_of, with_contents
 
 _LOOK_SECONDS_MAX = 2.0
@@ -28,7 +28,7 @@ _LOOK_SECONDS_MAX = 2.0
 class Door(Protocol):
     """A worker in this process, as its clients see it."""
 
-    async def submit(self, operation: Create | Post | Purge) -> Outcome: ...
+    async def submit(self, operation: Create | Post | Purge | Branch) -> Outcome: ...
     def expect_end(self, instance_id: str) -> asyncio.Future[Ending]: ...
     def forget_end(self, instance_id: str, future: asyncio.Future[Ending]) -> None: ...
     def is_at_work(self, instance_id: str) -> bool: ...
@@ -44,7 +44,7 @@ class Access:
         self._door = door
         self._clock = clock
 
-    async def submit(self, operation: Create | Post | Purge) -> Outcome:
+    async def submit(self, operation: Create | Post | Purge | Branch) -> Outcome:
         """The operation is durable, or refused with the outcome's error."""
         if self._door is not None:
             return await self._door.submit(operation)
@@ -147,14 +147,23 @@ class Access:
             elif not ended.cancelled():
                 ended.exception()  # seen, whether or not it was waited for
 
-    async def history(self, instance_id: str, execution_id: str | None) -> AsyncIterator[HistoryEvent]:
-        """The events of an execution, the present one without an id, with their times and payloads."""
+    async def pieces(self, instance_id: str, execution_id: str | None) -> list[bytes]:
+        """The pieces of the execution's history, its start first.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance, or no such execution.
+        """
         pieces = await self.store.history(instance_id, execution_id)
         if not pieces:
             record = await self.record(instance_id)
             raise InstanceNotFoundError(
                 f"instance '{instance_id}' has no execution '{execution_id}'; the present one is '{record.execution_id}'"
             )
+        return pieces
+
+    async def history(self, instance_id: str, execution_id: str | None) -> AsyncIterator[HistoryEvent]:
+        """The events of an execution, the present one without an id, with their times and payloads."""
+        pieces = await self.pieces(instance_id, execution_id)
         record = await self.record(instance_id)
         start = events.decode(pieces[0])
         if len(pieces) == 1:

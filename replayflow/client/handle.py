@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar, overload
 
 from replayflow.client.access import Access
 from replayflow.client.arguments import event_of, seconds
+from replayflow.client.forking import UNCHANGED, Changes, ForkCheck, forking, restart
 from replayflow.client.purging import purge_one
+from replayflow.client.rewinding import rewind
 from replayflow.client.tree import Lineage, lineage
 from replayflow.client.views import InstanceState, Views
 from replayflow.client.waits import Wait
@@ -162,6 +164,138 @@ class Instance(Generic[T]):
         _refuse_for_entities(self.id, "purge")
         return await purge_one(self._access, self.id, self._access.clock.now(), recursive=recursive)
 
+    # ---- going back
+
+    async def rewind(self, reason: str = "", *, at: int | None = None) -> None:
+        """A failed instance goes on from before its failure: what failed runs again, what had completed stays as it is.
+
+        It goes back to before the episode in which the failure was delivered that ended it, or, with `at`, to before the one that has the event of
+        that number in `history()`. Of what was scheduled before, results stay, also those that came later, and what failed or has no result runs
+        again, with all its attempts and under the same idempotency key; children that failed are rewound, too, and those that still run are
+        waited for. What was scheduled after is left behind: activities of it that are at work run to their end, children are asked to cancel.
+        Where a saga undid what it had done, it runs again as a whole.
+
+        The instance has a new execution then, which begins with what was kept; the one that failed can be read under its execution id. Id, input,
+        tags, parent and keys stay. What the code itself did about the failure, outside of sagas, is not undone.
+
+        Raises:
+            InvalidStateError: it has not failed; or it would have to go on where that is impossible: inside a critical section, or where an
+                operation of an entity has no known answer. Nothing was changed.
+            InvalidArgumentError: there is no event of that number.
+        """
+        _refuse_for_entities(self.id, "rewind")
+        _check_event_number(at)
+        await rewind(self._access, self.id, reason, at)
+
+    async def restart(
+        self,
+        *,
+        instance_id: str | None = None,
+        input: object = UNCHANGED,
+        tags: Mapping[str, str] | None = None,
+        version: str | None = None,
+    ) -> Instance[T]:
+        """The same orchestration begins anew, with the input of the present execution or another; returns its handle.
+
+        Under its own id where no other is given: then it must have finished, and the new execution takes its place, as a `start` with
+        `on_existing="replace_finished"` does. Name, tags and version stay where no others are given. It is nobody's child.
+
+        Raises:
+            InvalidStateError: it is to bear the same id, and has not finished.
+            InstanceExistsError: the other id is taken.
+            EncodeError, InvalidArgumentError: as for `start`.
+        """
+        _refuse_for_entities(self.id, "restart")
+        id = await restart(self._access, self._codec, self.id, Changes(instance_id, input, tags, version))
+        return Instance(self._access, self._codec, self._views, id, self._result_type)
+
+    @overload
+    async def fork(
+        self,
+        *,
+        at: int | None = None,
+        instance_id: str | None = None,
+        input: object = UNCHANGED,
+        results: Mapping[int, object] | None = None,
+        tags: Mapping[str, str] | None = None,
+        version: str | None = None,
+        reason: str = "",
+        execution_id: str | None = None,
+        dry_run: Literal[False] = False,
+    ) -> Instance[T]: ...
+    @overload
+    async def fork(
+        self,
+        *,
+        at: int | None = None,
+        instance_id: str | None = None,
+        input: object = UNCHANGED,
+        results: Mapping[int, object] | None = None,
+        tags: Mapping[str, str] | None = None,
+        version: str | None = None,
+        reason: str = "",
+        execution_id: str | None = None,
+        dry_run: Literal[True],
+    ) -> ForkCheck: ...
+
+    @overload
+    async def fork(
+        self,
+        *,
+        at: int | None = None,
+        instance_id: str | None = None,
+        input: object = UNCHANGED,
+        results: Mapping[int, object] | None = None,
+        tags: Mapping[str, str] | None = None,
+        version: str | None = None,
+        reason: str = "",
+        execution_id: str | None = None,
+        dry_run: bool,
+    ) -> Instance[T] | ForkCheck: ...
+
+    async def fork(
+        self,
+        *,
+        at: int | None = None,
+        instance_id: str | None = None,
+        input: object = UNCHANGED,
+        results: Mapping[int, object] | None = None,
+        tags: Mapping[str, str] | None = None,
+        version: str | None = None,
+        reason: str = "",
+        execution_id: str | None = None,
+        dry_run: bool = False,
+    ) -> Instance[T] | ForkCheck:
+        """A new instance goes on from a point of this one's history, which it has as its own past; returns its handle.
+
+        It keeps what had happened up to the event number `at` of `history()`, that included; without `at` all but the end, or, with `results`,
+        all up to the last of these. Of an episode of which the event is not the last, only what came from outside is kept: the code at hand decides
+        upon it anew. `results` gives tasks, by their ids, other results; `input` the fork another input. `execution_id` forks a past execution.
+
+        What the kept part has done is not done again: no activity with a result, no child that has ended, no message, no operation of an entity.
+        What was under way there is: activities run in the fork, too, and children begin under the fork's own ids. The fork shares what the kept part
+        did to the world with its source: what it undoes is undone for both. It is nobody's child, and tells nobody of its end but who asks.
+
+        With `dry_run` nothing is written: returns whether the code of this client's app does what the kept part says, and the first difference.
+        A fork that does not fit is parked with that difference.
+
+        Raises:
+            InvalidStateError: the event lies inside a critical section, or where an operation of an entity has no known answer.
+            InvalidArgumentError: there is no such event or task; another input comes without `at`; a dry run without an app.
+            InstanceNotFoundError: there is no such instance or execution.
+            InstanceExistsError, EncodeError: as for `start`.
+        """
+        _refuse_for_entities(self.id, "fork")
+        _check_event_number(at)
+        changes = Changes(instance_id or (self.id if dry_run else None), input, tags, version)
+        fork = await forking(self._access, self._codec, self.id, execution_id, at, changes, results or {})
+        if not dry_run:
+            await fork.write(self._access, reason)
+            return Instance(self._access, self._codec, self._views, fork.started.instance_id, self._result_type)
+        if self._views.app is None:
+            raise InvalidArgumentError("a dry run needs the code: give the client an app, Client(store, app)")
+        return fork.check(self._views.app, self._codec)
+
     async def history(self, execution_id: str | None = None) -> AsyncIterator[HistoryEvent]:
         """The events of the present execution, or of a past one of the instance, in order.
 
@@ -241,6 +375,11 @@ class Instance(Generic[T]):
 
     def _type(self, end: InstanceRecord | Ending) -> Any:
         return self._views.result_type(end.name, end.version) if self._result_type is Any else self._result_type
+
+
+def _check_event_number(at: object) -> None:
+    if at is not None and (not isinstance(at, int) or isinstance(at, bool)):
+        raise InvalidArgumentError(f"at is {at!r:.80}; it is the number of an event in the history, from 1")
 
 
 def _refuse_for_entities(instance_id: str, verb: str) -> None:

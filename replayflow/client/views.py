@@ -69,12 +69,7 @@ class Views:
 
     def __init__(self, codec: Codec, app: App | None) -> None:
         self._codec = codec
-        self._app = app
-
-    @property
-    def app(self) -> App | None:
-        """The app whose annotations are followed."""
-        return self._app
+        self.app = app
 
     def with_values(self, event: HistoryEvent) -> HistoryEvent:
         """The event with its payloads decoded, as users see it."""
@@ -101,12 +96,12 @@ class Views:
 
     def result_type(self, name: str, version: str | None = None) -> Any:
         """What the result of the orchestrator, in that version, is rebuilt as."""
-        definition = None if self._app is None else self._app.orchestrators.serving(name, version)
+        definition = None if self.app is None else self.app.orchestrators.serving(name, version)
         return Any if definition is None else definition.result_type
 
     def state(self, record: InstanceRecord) -> InstanceState:
         """The row as its readers see it."""
-        definition = None if self._app is None else self._app.orchestrators.serving(record.name, record.version)
+        definition = None if self.app is None else self.app.orchestrators.serving(record.name, record.version)
         started = events.decode(record.start)[0]
         assert isinstance(started, ExecutionStarted)  # noqa: S101 - every execution begins with it
         return InstanceState(

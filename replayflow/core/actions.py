@@ -211,6 +211,15 @@ class RecordValue(Struct):
         return type(event) is events.ValueRecorded and event.event_id == self.id and event.name == self.name
 
 
+class NoteUndoing(Struct):
+    """A saga begins to undo what it did since the action `first_id`."""
+
+    first_id: int
+
+    def record(self) -> events.SagaUndone:
+        return events.SagaUndone(self.first_id)
+
+
 class SetCustomStatus(Struct):
     value: Payload
 
@@ -259,4 +268,4 @@ Matched: TypeAlias = (
     | SendEntityMessage
     | RecordValue
 )
-Action: TypeAlias = Matched | SetCustomStatus | MarkPatch | CompleteOrchestration | EntityAction
+Action: TypeAlias = Matched | NoteUndoing | SetCustomStatus | MarkPatch | CompleteOrchestration | EntityAction

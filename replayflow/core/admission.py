@@ -14,6 +14,7 @@ from typing import Any
 
 from replayflow.core import mapping
 from replayflow.core.departures import follow_map
+from replayflow.core.endings import tell_again
 from replayflow.core.events import (
     CompensationFailed,
     CustomStatusSet,
@@ -29,6 +30,7 @@ from replayflow.core.events import (
     MapPage,
     MapProgress,
     MapRetried,
+    ParentRewound,
     SubOrchestrationAttemptFailed,
     SubOrchestrationInstanceFailed,
     SubOrchestrationRetried,
@@ -139,6 +141,9 @@ def take_in(
                 instance.apply(end)
                 waiting.extendleft(reversed(episode.held))
                 episode.held = []
+            case ParentRewound() if instance.is_finished and not any(type(e) is ExecutionCompleted for e in chunk):
+                # It had ended before the request was seen: the parent was told in an execution that is no more.
+                tell_again(instance, episode)
             case ExecutionReplaced():
                 # The execution ended before the request was seen; the new one was promised all the same (I6).
                 replaced = admitted

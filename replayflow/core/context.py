@@ -15,7 +15,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from replayflow.clock import to_datetime, to_microseconds
-from replayflow.core import ids
+from replayflow.core import ids, origins
 from replayflow.core.actions import CompleteOrchestration, CreateSubOrchestration, CreateTimer, ScheduleTask, SendEvent
 from replayflow.core.decisions import Decisions, settle
 from replayflow.core.definitions import CallPlan, Environment
@@ -184,9 +184,9 @@ class OrchestrationContext(MapContext, EntityCalls, RecordContext):
 
     @property
     def random(self) -> Random:
-        """A random generator seeded per execution; the same numbers on every replay."""
+        """A random generator seeded per execution; the same numbers on every replay. After a rewind, and in a fork, it goes on as it would have."""
         if self._random is None:
-            self._random = Random(f"{self.instance_id}/{self.execution_id}")  # noqa: S311 - replayable, not secret
+            self._random = Random("/".join(origins.root(self._started)))  # noqa: S311 - replayable, not secret
         return self._random
 
     @property
@@ -200,7 +200,8 @@ class OrchestrationContext(MapContext, EntityCalls, RecordContext):
         """A UUIDv5 in text form, the same on every replay (made by durabletask-python's formula)."""
         count = self._uuids
         self._uuids = count + 1
-        return ids.new_uuid(self.instance_id, self.current_utc_datetime, count)
+        whose, _ = origins.identity_at(self._started, self._decisions.now)
+        return ids.new_uuid(whose, self.current_utc_datetime, count)
 
     # ---- work
 

@@ -27,6 +27,7 @@ from replayflow.core.actions import (
     CreateSubOrchestration,
     MarkPatch,
     Matched,
+    NoteUndoing,
     ScheduleMap,
     ScheduleTask,
     SendEvent,
@@ -44,6 +45,7 @@ from replayflow.core.events import (
     ExecutionCancelRequested,
     HistoryEvent,
     MapScheduled,
+    SagaUndone,
     SubOrchestrationInstanceCreated,
     TaskScheduled,
     describe,
@@ -89,6 +91,7 @@ class Decisions:
         "custom_status",
         "deadlines",
         "ending",
+        "inherited_until",
         "instance_id",
         "is_replaying",
         "is_sealed",
@@ -133,6 +136,8 @@ class Decisions:
         self.saga: object = None
         self.shields = 0
         self.request: ExecutionCancelRequested | None = None
+        # What was decided up to this time was decided under other ids: that it was asked for with others is no news.
+        self.inherited_until = 0
         self.recorded: Sequence[HistoryEvent] = ()
         self.position = 0
         self._last: HistoryEvent | None = None
@@ -208,6 +213,15 @@ class Decisions:
         if self.patches is NOTHING:
             self.patches = {}
         self.patches.setdefault(name, answer)
+
+    def note_undoing(self, first_id: int) -> None:
+        """A saga begins to undo what it did since that action. Histories of before this was noted do not have it, and fit all the same."""
+        if self.is_sealed:
+            return
+        if not self.is_replaying:
+            self.made.append(NoteUndoing(first_id))
+        elif self.position < len(self.recorded) and type(self.recorded[self.position]) is SagaUndone:
+            self.position += 1
 
     def seal(self) -> None:
         """Nothing that is asked for from now on has any effect."""
@@ -367,6 +381,8 @@ class Decisions:
         | EntityOperationCalled
         | EntityOperationSignaled,
     ) -> None:
+        if self.now <= self.inherited_until:
+            return
         _logger.warning(
             "instance '%s': %s was asked for with another %s then (%s) than now (%s); what happened then counts",
             self.instance_id,

@@ -36,7 +36,7 @@ def retried(instance: Instance, task_id: int, new_execution_id: Callable[[], str
         return None
     attempt = child.attempt + 1
     return SubOrchestrationRetried(
-        task_id, attempt, ids.attempt_id(child.created.instance_id, attempt), new_execution_id()
+        task_id, attempt, ids.attempt_id(child.base_id or child.created.instance_id, attempt), new_execution_id()
     )
 
 

@@ -32,7 +32,7 @@ def finish(instance: Instance, episode: Episode, chunk: list[HistoryEvent]) -> N
     assert started is not None  # noqa: S101 - what ends has started
     parent = started.parent_instance
     if parent is not None and instance.status is not Status.CONTINUED_AS_NEW:
-        episode.messages.append(_report(instance, started, parent))
+        episode.messages.append(report(instance, started, parent))
     if instance.locks:
         episode.messages.extend(releases(instance.locks, started))
     if instance.status is Status.TERMINATED:
@@ -60,10 +60,11 @@ def owed(instance: Instance, episode: Episode, execution_id: str) -> list[tuple[
     return [(execution_id, task) for task in tasks if task.event_id not in instance.attempts]
 
 
-def _report(instance: Instance, started: ExecutionStarted, parent: ParentInstance) -> Message:
+def report(instance: Instance, started: ExecutionStarted, parent: ParentInstance) -> Message:
+    """What the parent is told of the end."""
     if parent.event:
         return told(parent, started.instance_id, instance.status)
-    report: HistoryEvent
+    told_of: HistoryEvent
     details: FailureDetails | None = None
     if instance.status is not Status.COMPLETED:
         details = instance.failure or FailureDetails(
@@ -72,12 +73,19 @@ def _report(instance: Instance, started: ExecutionStarted, parent: ParentInstanc
             non_retryable=True,
         )
     if parent.number is not None:
-        report = map_children.report(parent, instance.output, details)
+        told_of = map_children.report(parent, instance.output, details)
     elif details is None:
-        report = SubOrchestrationInstanceCompleted(parent.task_scheduled_id, instance.output)
+        told_of = SubOrchestrationInstanceCompleted(parent.task_scheduled_id, instance.output)
     else:
-        report = SubOrchestrationInstanceFailed(parent.task_scheduled_id, details)
-    return Message(parent.instance_id, events.encode([report]), execution_id=parent.execution_id)
+        told_of = SubOrchestrationInstanceFailed(parent.task_scheduled_id, details)
+    return Message(parent.instance_id, events.encode([told_of]), execution_id=parent.execution_id)
+
+
+def tell_again(instance: Instance, episode: Episode) -> None:
+    """The parent is told of an end that was before it went on in another execution."""
+    started = instance.started
+    if started is not None and started.parent_instance is not None and instance.status is not Status.CONTINUED_AS_NEW:
+        episode.messages.append(report(instance, started, started.parent_instance))
 
 
 def _terminate_children(instance: Instance, episode: Episode, chunk: list[HistoryEvent]) -> None:

@@ -16,6 +16,7 @@ from replayflow.core.entity_actions import SendEntityMessage
 from replayflow.core.entity_ids import AnyEntityId, check_operation, entity_id_text, entity_name_of
 from replayflow.core.events import EntityOperationCalled, EntityOperationSignaled, ExecutionStarted
 from replayflow.core.moments import due_at
+from replayflow.core.origins import identity_at
 from replayflow.core.sections import EntityLock, Section
 from replayflow.core.sites import site_of
 from replayflow.core.tasks import Pending, Task, complete
@@ -162,7 +163,8 @@ class EntityCalls:
                 f"{site}: lock_entities while {open_call.title} is open, which a section could wait for for ever: yield that first, "
                 "or add its entity to the list"
             )
-        return Section(decisions, self._started.execution_id, lock_set, site).open()
+        _, execution_id = identity_at(self._started, decisions.now)
+        return Section(decisions, execution_id, lock_set, site).open()
 
 
 def _is_elsewhere(task: Pending[Any], lock_set: list[str]) -> bool:

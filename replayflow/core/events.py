@@ -78,11 +78,32 @@ class ParentInstance(Struct, array_like=True):
     number: int | None = None
 
 
+class Origin(Struct, array_like=True):
+    """Whose history the first pieces of this one are, up to the one of the time `until_microseconds` and the action `last_id`."""
+
+    instance_id: str
+    execution_id: str
+    until_microseconds: int
+    last_id: int
+
+
+class ChildNow(Struct, array_like=True):
+    """The instance and execution that is at a sub-orchestration from here on; `number` is that of the call, where the task is a map."""
+
+    task_scheduled_id: int
+    instance_id: str
+    execution_id: str
+    number: int | None = None
+
+
 # ---- the protocol's kinds --------------------------------------------------------------------------------------
 
 
 class ExecutionStarted(Fact, tag=3):
-    """An execution begins. `is_first` (ours) is false for one that replaced or continued another under the same id."""
+    """An execution begins. `is_first` (ours) is false for one that replaced or continued another under the same id, or begins with a past.
+
+    `origins` (ours) are those of that past, in order.
+    """
 
     name: str
     input: Payload
@@ -93,6 +114,7 @@ class ExecutionStarted(Fact, tag=3):
     scheduled_start_microseconds: int | None = None
     tags: dict[str, str] | None = None
     is_first: bool = True
+    origins: list[Origin] | None = None
 
     @property
     def scheduled_start_timestamp(self) -> datetime | None:
@@ -320,6 +342,18 @@ class EntityUnlockSent(Decided, tag=29):
     site: str = ""
 
 
+class ExecutionRewound(Fact, tag=30):
+    """What is before this was kept of the execution `execution_id`, which had failed; its events from the number `from_event` on were left behind.
+
+    All but `reason` is ours. Retries of what is open begin anew; `children` says which instances are at the sub-orchestrations that are open.
+    """
+
+    reason: str = ""
+    execution_id: str = ""
+    from_event: int = 0
+    children: list[ChildNow] = []
+
+
 # ---- our extensions --------------------------------------------------------------------------------------------
 
 
@@ -451,6 +485,33 @@ class PatchMarked(Unnumbered, tag=160):
 
     name: str
     site: str = ""
+
+
+class ExecutionForked(Fact, tag=140):
+    """What is before this is that of another instance, `instance_id`, in its execution `execution_id`, up to its event `to_event`.
+
+    `edited` are the tasks whose results are others than there; `children` as for `ExecutionRewound`.
+    """
+
+    instance_id: str
+    execution_id: str
+    to_event: int
+    reason: str = ""
+    edited: list[int] = []
+    children: list[ChildNow] = []
+
+
+class ParentRewound(Fact, tag=141):
+    """The parent goes on in another execution: that is told of the end."""
+
+    instance_id: str
+    execution_id: str
+
+
+class SagaUndone(Unnumbered, tag=142):
+    """A saga began to undo what it had done: all that was asked for since the action `first_id`."""
+
+    first_id: int
 
 
 # ---- maps ------------------------------------------------------------------------------------------------------

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
 from replayflow.codec import Payload
-from replayflow.core import events
+from replayflow.core import events, ids
 from replayflow.core.events import (
     ExecutionStarted,
     HistoryEvent,
@@ -72,6 +74,8 @@ class Child:
     attempt: int = 1
     is_asked_to_end: bool = False
     """So that it is not tried again."""
+    base_id: str = ""
+    """What the ids of further attempts are made of, where it is not the first one's: after a rewind, and in a fork, those are taken."""
 
 
 TIMER, TASK_RETRY, CHILD_RETRY, MAP_RETRY = range(4)
@@ -403,6 +407,32 @@ class Instance:
         if held is not None and event.target_instance_id in held:
             held.remove(event.target_instance_id)
 
+    def _begun_anew(self, event: events.ExecutionRewound | events.ExecutionForked) -> None:
+        """What is open is tried as if for the first time, and other instances may be at its sub-orchestrations."""
+        if self.scheduled_at is not NOTHING:
+            self.attempts.clear()
+            self.retrying.clear()
+            self.retrying_children.clear()
+            for id in self.scheduled_at:
+                self.scheduled_at[id] = self.now
+        for id, child in self.children.items():
+            started = self.started
+            assert started is not None  # noqa: S101 - what has called children has started
+            child.attempt, child.is_asked_to_end = 1, False
+            child.base_id = ids.child_id(started.instance_id, started.execution_id, id, False)
+        for now in event.children:
+            if now.number is not None:
+                self.maps[now.task_scheduled_id].reassign(now.number, now.instance_id, now.execution_id)
+            else:
+                child = self.children[now.task_scheduled_id]
+                child.instance_id, child.execution_id = now.instance_id, now.execution_id
+
+    def _parent_rewound(self, event: events.ParentRewound) -> None:
+        started = self.started
+        parent = None if started is None else started.parent_instance
+        if started is not None and parent is not None and parent.instance_id == event.instance_id:
+            self.started = replace(started, parent_instance=replace(parent, execution_id=event.execution_id))
+
     def _custom_status_set(self, event: events.CustomStatusSet) -> None:
         self.custom_status = event.custom_status
 
@@ -436,6 +466,9 @@ _APPLY: dict[type[HistoryEvent], Callable[[Instance, Any], None]] = {
     events.TimerFired: Instance._timer_fired,
     events.TimerCanceled: Instance._timer_canceled,
     events.CustomStatusSet: Instance._custom_status_set,
+    events.ExecutionRewound: Instance._begun_anew,
+    events.ExecutionForked: Instance._begun_anew,
+    events.ParentRewound: Instance._parent_rewound,
     events.EntityLockRequested: Instance._lock_requested,
     events.EntityUnlockSent: Instance._unlock_sent,
 }

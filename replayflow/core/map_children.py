@@ -18,7 +18,7 @@ from replayflow.errors import FailureDetails
 def starts(parent: ExecutionStarted, open: OpenMap, now: int) -> Iterator[Start]:
     """The children that begin with the event that was applied last."""
     for number in open.just_begun:
-        yield _start(parent, open, number, now)
+        yield start(parent, open, number, now)
 
 
 def stops(
@@ -27,7 +27,7 @@ def stops(
     """The event, for every child that is at work."""
     encoded = events.encode([event])
     for number in sorted(open.at_work):
-        instance_id, execution_id = _identity(parent, open, number)
+        instance_id, execution_id = identity(parent, open, number)
         yield Message(instance_id, encoded, execution_id=execution_id, is_control=is_control)
 
 
@@ -49,8 +49,9 @@ def id_is_taken(instance_id: str) -> FailureDetails:
     )
 
 
-def _start(parent: ExecutionStarted, open: OpenMap, number: int, now: int) -> Start:
-    instance_id, execution_id = _identity(parent, open, number)
+def start(parent: ExecutionStarted, open: OpenMap, number: int, now: int) -> Start:
+    """The start of the call's child; where its id is taken the parent is told so instead."""
+    instance_id, execution_id = identity(parent, open, number)
     scheduled = open.scheduled
     whose = ParentInstance(parent.instance_id, parent.execution_id, open.id, parent.name, number=number)
     child = ExecutionStarted(
@@ -75,8 +76,10 @@ def _start(parent: ExecutionStarted, open: OpenMap, number: int, now: int) -> St
     )
 
 
-def _identity(parent: ExecutionStarted, open: OpenMap, number: int) -> tuple[str, str]:
+def identity(parent: ExecutionStarted, open: OpenMap, number: int) -> tuple[str, str]:
     """The instance and execution id of the child's present attempt."""
+    if number in open.reassigned:
+        return open.reassigned[number]
     attempt = open.attempts.get(number, 0) + 1
     of_map = ids.child_id(parent.instance_id, parent.execution_id, open.id, parent.is_first)
     instance_id = ids.attempt_id(of_map, number)

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from replayflow.codec import Payload
 from replayflow.core.blocks import STORING, Calls
 from replayflow.core.events import HistoryEvent, MapItemFailed, MapPage, MapProgress, MapRetried, MapScheduled
+from replayflow.core.nothing import NOTHING
 from replayflow.errors import FailureDetails
 from replayflow.retry import next_attempt_at
 
@@ -105,6 +106,7 @@ class OpenMap:
         "is_stopping",
         "just_begun",
         "pages",
+        "reassigned",
         "retry_at",
         "rings",
         "scheduled",
@@ -131,6 +133,8 @@ class OpenMap:
         self.at_work: set[int] = set()
         self.just_begun: list[int] = []
         """The children that begin with the event that was applied last."""
+        self.reassigned: dict[int, tuple[str, str]] = NOTHING
+        """Instance and execution of children at work that are others than their numbers say: those from before a rewind."""
         self._begun = 0
         self._again: deque[int] = deque()
         self._begin()
@@ -178,6 +182,13 @@ class OpenMap:
             self.heartbeats = heard = {known: told for known, told in heard.items() if not self.is_settled(known)}
         heard[number] = detail
 
+    def reassign(self, number: int, instance_id: str, execution_id: str) -> None:
+        """That instance is at work as the call's child, also where its turn had not come."""
+        self.at_work.add(number)
+        if self.reassigned is NOTHING:
+            self.reassigned = {}
+        self.reassigned[number] = (instance_id, execution_id)
+
     @property
     def wants_page(self) -> bool:
         """Whether so few calls are left to begin that it is time for the next page."""
@@ -224,6 +235,9 @@ class OpenMap:
                 self._forget(number)
         if self.at_work:
             self.at_work.difference_update(event.numbers)
+        if self.reassigned:
+            for number in [*event.numbers, *(failure.number for failure in event.failures)]:
+                self.reassigned.pop(number, None)
         for failure in event.failures:
             number, at = failure.number, failure.retry_at_microseconds
             self.at_work.discard(number)
@@ -263,6 +277,8 @@ class OpenMap:
             elif self._begun < len(self.tally.calls):
                 number = self._begun
                 self._begun += 1
+                if self.settled[number] or number in self.at_work:
+                    continue  # it had its turn before a rewind
             else:
                 return
             self.at_work.add(number)

@@ -43,6 +43,7 @@ from replayflow.core.events import (
     describe,
 )
 from replayflow.core.map_result import MapTask
+from replayflow.core.origins import inherited_until
 from replayflow.core.sections import LockTask
 from replayflow.core.sites import site_of, site_of_code
 from replayflow.core.tasks import ActivityTask, Pending, Task, complete, leaves
@@ -83,6 +84,8 @@ class Replay:
         self.started = started
         self.outcome: CompleteOrchestration | None = None
         self.decisions = Decisions(started.instance_id)
+        if started.origins:
+            self.decisions.inherited_until = inherited_until(started)
         self._context = OrchestrationContext(started, self.decisions, environment)
         self._codec: Codec = environment.codec
         self._generator: Generator[Any, Any, Any] | None = None

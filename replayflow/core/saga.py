@@ -456,6 +456,8 @@ def run_saga(
     except BaseException:
         decisions.shields += 1
         try:
+            if saga._steps:
+                decisions.note_undoing(first_id)
             _leave_line(decisions, first_id)
             yield from saga._undo()
         finally:

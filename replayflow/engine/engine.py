@@ -27,7 +27,7 @@ from replayflow.engine.transactions import Transactions
 from replayflow.engine.waiters import Waiters
 from replayflow.errors import ReplayflowError, StoreUnavailableError
 from replayflow.registry import App
-from replayflow.store.base import Create, Outcome, Post, Purge, Store
+from replayflow.store.base import Branch, Create, Outcome, Post, Purge, Store
 
 _logger = logging.getLogger("replayflow")
 _LOOK_SECONDS = 0.005
@@ -195,7 +195,7 @@ class Engine:
 
     # ---- what clients in this process ask for
 
-    async def submit(self, operation: Create | Post | Purge) -> Outcome:
+    async def submit(self, operation: Create | Post | Purge | Branch) -> Outcome:
         """The operation is durable; a new instance has made its first step in the same transaction.
 
         Raises:

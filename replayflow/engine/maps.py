@@ -24,6 +24,7 @@ from replayflow.core.events import (
 from replayflow.core.instance import Alarm, Status
 from replayflow.core.mapping import PAGE, OpenMap
 from replayflow.core.nothing import NOTHING
+from replayflow.core.origins import key_scope
 from replayflow.engine.activities import Activities
 from replayflow.engine.live import Live
 from replayflow.engine.windows import CallRun, Window
@@ -141,6 +142,9 @@ class Maps:
         if live.windows is NOTHING:
             live.windows = {}
         window = live.windows[open.id] = Window(live.id, live.execution_id, open, plan, page, live.mailbox)
+        started = live.instance.started
+        if started is not None and started.origins:
+            window.scope = key_scope(started, open.id) or window.scope
         return window
 
     def _close(self, live: Live, id: int) -> None:

@@ -45,6 +45,7 @@ from replayflow.core.outcome import AnyEpisode, Episode
 from replayflow.engine.activities import Activities, Run
 from replayflow.engine.alarms import Alarms
 from replayflow.engine.committer import Committer, Settle
+from replayflow.engine.inherited import adopt, start_inherited
 from replayflow.engine.intake import Intake
 from replayflow.engine.limits import Limits
 from replayflow.engine.live import Ended, Live
@@ -309,10 +310,12 @@ class Residents:
         """Activities that were at work run again, alarms are set, and what is in the mailbox is seen to."""
         instance = live.instance
         if not instance.is_finished:
+            if instance.started is not None and instance.started.origins:
+                adopt(live, self.activities)
             answered = {e.task_scheduled_id for e in live.mailbox if isinstance(e, TaskCompleted | TaskFailed)}
             for id, task in instance.tasks.items():
                 if id not in live.running and id not in answered and id not in instance.retrying:
-                    self._resume_activity(live, task)
+                    self._start_open(live, task)
             for alarm in instance.alarms():
                 self.alarms.set(live.id, alarm)
             if instance.maps:
@@ -604,6 +607,15 @@ class Residents:
         run = live.running[id] = Run(live.id, live.execution_id, task, plan, attempt, told=told)
         self.activities.start_run(run)
 
+    def _start_open(self, live: Live, task: TaskScheduled) -> None:
+        """As `_start_activity`, for a task that may have been open before a rewind."""
+        started = live.instance.started
+        if started is not None and started.origins:
+            attempt = live.instance.attempts.get(task.event_id, 0) + 1
+            if start_inherited(live, task, self.activities, attempt):
+                return
+        self._resume_activity(live, task)
+
     def _start_orphan(self, live: Live, execution_id: str, task: TaskScheduled) -> None:
         """What an ended execution still owes runs, once in this worker; its id may be that of a task of the present execution."""
         key = (execution_id, task.event_id)
@@ -691,7 +703,7 @@ class Residents:
             return  # one that is loading sets its alarms anew
         if alarm.kind == TASK_RETRY:
             if alarm.id not in live.running:
-                self._resume_activity(live, live.instance.tasks[alarm.id])
+                self._start_open(live, live.instance.tasks[alarm.id])
             return
         if alarm.kind == MAP_RETRY:
             self._maps.ring(live, alarm)

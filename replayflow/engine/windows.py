@@ -26,7 +26,7 @@ class CallRun(Run, eq=False, kw_only=True):
     @property
     def idempotency_key(self) -> str:
         place = f"page-{self.window.open.pages}" if self.number == PAGE else self.number
-        return f"{self.instance_id}/{self.execution_id}/{self.task.event_id}/{place}"
+        return f"{self.window.scope}/{self.task.event_id}/{place}"
 
 
 class Window:
@@ -47,6 +47,7 @@ class Window:
         "page_run",
         "plan",
         "running",
+        "scope",
     )
 
     def __init__(
@@ -60,6 +61,8 @@ class Window:
     ) -> None:
         self.instance_id = instance_id
         self.execution_id = execution_id
+        self.scope = f"{instance_id}/{execution_id}"
+        """What the idempotency keys of the calls begin with."""
         self.open = open
         self.plan = plan
         """How to call the activity; None where children do the work, and only pages are run here."""

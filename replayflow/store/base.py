@@ -9,7 +9,7 @@ down). When `write` returns, what it accepted survives any crash (I6). When it r
 
 **Ownership.** One worker owns a hub. `acquire` gives it an epoch, larger than any before; writes that carry an epoch other than the present one are
 refused as a whole with `LeaseLostError`, and change nothing (I7). Clients write without one: they create, post and read, and never touch an
-instance's history or state but to replace or purge one that has finished.
+instance's history or state but to replace or purge one that has finished, or to begin one with the past of another.
 
 **Messages.** A message gets a number when it is accepted, larger than all before; per receiver they are delivered in that order (I5). It stands in
 the inbox until a commit lists it as consumed. One for an instance that is unknown, has finished, or is in another execution than the message asks for
@@ -45,12 +45,18 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias
 from msgspec import Struct
 
 from replayflow.codec import Payload
-from replayflow.core.commit import Commit, Message, Start
+from replayflow.core.commit import Commit, Message, RowState, Start
 from replayflow.core.ids import is_unicode
 from replayflow.core.instance import Status
 from replayflow.core.suspicion import Suspicion
 from replayflow.core.transaction import Statements
-from replayflow.errors import InvalidArgumentError, InvalidStateError, ReplayflowError, SealedError
+from replayflow.errors import (
+    InstanceExistsError,
+    InvalidArgumentError,
+    InvalidStateError,
+    ReplayflowError,
+    SealedError,
+)
 
 OnExisting = Literal["error", "return", "replace_finished", "terminate_and_replace"]
 Order = Literal["created", "completed", "id"]
@@ -124,9 +130,6 @@ class Trim(Struct):
     keep: int
 
 
-Operation: TypeAlias = Create | Post | Commit | Park | Purge | Trim
-
-
 class Transact(Struct):
     """One run of a transactional activity: `run` is given statements that are part of the transaction, and returns its result's event, encoded."""
 
@@ -143,6 +146,43 @@ class Raised(Exception):
     def __init__(self, error: BaseException) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+class Branched(Struct):
+    """An execution that begins with a past: the pieces, each with its time, follow its start, and `state` is what its row shows after them.
+
+    It takes the place of the execution `replaces`, which has finished, and whose last piece is `last`; what the instance has beside its history stays
+    (its keys, its inbox, when it was created, whose child it is). Where `replaces` is None it is the first of an instance of its own.
+    """
+
+    start: Start
+    pieces: Sequence[tuple[int, bytes]]
+    state: RowState
+    replaces: str | None = None
+    last: int = 0
+
+
+class Seen(Struct):
+    """An instance as it was read: it has finished, in that execution; or, where there is none, it has not finished."""
+
+    instance_id: str
+    execution_id: str | None = None
+
+
+class Branch(Struct):
+    """Begin executions that have a past: all of them, or none.
+
+    Refused where an instance is not what it was when it was read (`InvalidStateError`), or the id of a new one is taken (`InstanceExistsError`).
+    `starts` and `messages` are as in a commit. Written without an epoch, it leaves a nudge in the inbox of each instance that begins so.
+    """
+
+    executions: Sequence[Branched]
+    seen: Sequence[Seen] = ()
+    starts: Sequence[Start] = ()
+    messages: Sequence[Message] = ()
+
+
+Operation: TypeAlias = Create | Post | Commit | Park | Purge | Trim | Branch
 
 
 class Delivery(Struct):
@@ -349,6 +389,16 @@ class Owner(Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"process {self.process_id} on {self.host}"
+
+
+def id_taken(instance_id: str, status: Status) -> InstanceExistsError:
+    """Why an instance cannot begin under the id."""
+    return InstanceExistsError(f"instance '{instance_id}' exists already, with status {status}")
+
+
+def moved_on(instance_id: str) -> InvalidStateError:
+    """Why nothing can be built on what was read of the instance."""
+    return InvalidStateError(f"instance '{instance_id}' has moved on since it was read")
 
 
 _LETTERS: dict[Order, str] = {"created": "c", "completed": "e", "id": "i"}

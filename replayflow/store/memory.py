@@ -28,16 +28,17 @@ from replayflow.core.instance import Status
 from replayflow.core.suspicion import Suspicion
 from replayflow.errors import (
     HubOwnedError,
-    InstanceExistsError,
     InstanceFinishedError,
     InstanceNotFoundError,
     InvalidArgumentError,
     InvalidStateError,
     LeaseLostError,
+    ReplayflowError,
     StoreUnavailableError,
 )
 from replayflow.store.base import (
     EXECUTIONS_PER_TRIM,
+    Branch,
     Condition,
     Create,
     Delivery,
@@ -63,6 +64,8 @@ from replayflow.store.base import (
     Waiting,
     Wake,
     cursor_of,
+    id_taken,
+    moved_on,
     place_of,
     why_it_stays,
 )
@@ -460,6 +463,8 @@ class _Group:
                 return self._purge(operation)
             case Trim():
                 return self._trim(operation)
+            case Branch():
+                return self._branch(operation)
 
     def _find(self, instance_id: str) -> _Kept | None:
         kept = self.touched.get(instance_id)
@@ -483,7 +488,7 @@ class _Group:
         if create.on_existing == "return":
             outcome.has_existed = True
         elif create.on_existing == "error" or (create.on_existing == "replace_finished" and not status.is_finished):
-            outcome.error = InstanceExistsError(f"instance '{start.instance_id}' exists already, with status {status}")
+            outcome.error = id_taken(start.instance_id, status)
         elif status.is_finished:
             self._succeed(kept, start)
             outcome.started.append(start)
@@ -596,6 +601,53 @@ class _Group:
             self._send(message, outcome)
         return outcome
 
+    def _branch(self, branch: Branch) -> Outcome:
+        outcome = Outcome()
+        begun = [one.start for one in branch.executions] + [*branch.starts]
+        outcome.error = self._unfit(branch) or next(filter(None, map(_unstorable, begun)), None)
+        if outcome.error is not None:
+            return outcome
+        for one in branch.executions:
+            kept = self._find(one.start.instance_id)
+            if kept is None:
+                kept = self._begin(one.start, outcome)
+            else:
+                self._succeed(kept, one.start, continues=True)
+                outcome.started.append(one.start)
+            for number, (at, piece) in enumerate(one.pieces, kept.record.start_number + 1):
+                kept.pieces[number] = self._outgoing.events(piece, 0, one.start.instance_id)
+                kept.record.updated_at = max(at, kept.record.created_at)
+            self._show(kept, one.state)
+            self._nudge(one.start.instance_id, outcome)
+        for start in branch.starts:
+            if self._find(start.instance_id) is None:
+                self._begin(start, outcome)
+                self._nudge(start.instance_id, outcome)
+            elif start.if_taken is not None:
+                self._send(start.if_taken, outcome)
+        for message in branch.messages:
+            self._send(message, outcome)
+        return outcome
+
+    def _unfit(self, branch: Branch) -> ReplayflowError | None:
+        for one in branch.executions:
+            kept = self._find(one.start.instance_id)
+            if one.replaces is None and kept is not None:
+                return id_taken(one.start.instance_id, kept.record.status)
+            if one.replaces is not None and (
+                kept is None
+                or (kept.record.execution_id, kept.next_number - 1) != (one.replaces, one.last)
+                or not kept.record.status.is_finished
+            ):
+                return moved_on(one.start.instance_id)
+        for seen in branch.seen:
+            kept = self._find(seen.instance_id)
+            if kept is None or kept.record.status.is_finished == (seen.execution_id is None):
+                return moved_on(seen.instance_id)
+            if seen.execution_id is not None and seen.execution_id != kept.record.execution_id:
+                return moved_on(seen.instance_id)
+        return None
+
     def _begin(self, start: Start, outcome: Outcome) -> _Kept:
         self.removed.discard(start.instance_id)
         kept = self.touched[start.instance_id] = _Kept(
@@ -618,12 +670,12 @@ class _Group:
         outcome.started.append(self._incoming.start(start))
         return kept
 
-    def _succeed(self, kept: _Kept, start: Start) -> None:
+    def _succeed(self, kept: _Kept, start: Start, *, continues: bool = False) -> None:
         """The next execution begins under the same id; the last one's start takes its place in the history."""
         record = kept.record
         kept.pieces[record.start_number] = record.start
         kept.executions[record.execution_id] = record.start_number
-        continues = record.status is Status.CONTINUED_AS_NEW
+        continues = continues or record.status is Status.CONTINUED_AS_NEW
         if not continues:
             kept.dedupe_keys.clear()
         kept.record = InstanceRecord(

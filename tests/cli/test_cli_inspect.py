@@ -22,6 +22,9 @@ NEEDS_AN_INSTANCE = [
     ("resume", "x"),
     ("cancel", "x"),
     ("terminate", "x"),
+    ("rewind", "x"),
+    ("restart", "x"),
+    ("fork", "x"),
 ]
 
 

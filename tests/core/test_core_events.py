@@ -15,10 +15,12 @@ from replayflow.core import events
 from replayflow.core.events import (
     KINDS,
     Block,
+    ChildNow,
     EventRaised,
     HistoryEvent,
     MapItemFailed,
     OrchestratorStarted,
+    Origin,
     ParentInstance,
     TaskCompleted,
     TaskScheduled,
@@ -60,6 +62,10 @@ parents = st.builds(
     name=text,
     number=st.none() | integer,
 )
+origins = st.builds(Origin, instance_id=text, execution_id=text, until_microseconds=integer, last_id=integer)
+children = st.builds(
+    ChildNow, task_scheduled_id=integer, instance_id=text, execution_id=text, number=st.none() | integer
+)
 item_failures = st.builds(
     MapItemFailed,
     number=integer,
@@ -88,6 +94,8 @@ BY_ANNOTATION: dict[str, st.SearchStrategy[Any]] = {
     "list[int]": st.lists(integer, max_size=3),
     "list[Payload]": st.lists(st.none() | st.binary(max_size=8), max_size=3),
     "list[MapItemFailed]": st.lists(item_failures, max_size=3),
+    "list[Origin] | None": st.none() | st.lists(origins, max_size=3),
+    "list[ChildNow]": st.lists(children, max_size=3),
     "dict[str, str] | None": st.none() | st.dictionaries(text, text, max_size=3),
 }
 
@@ -245,6 +253,7 @@ def test_kinds_have_the_numbers_of_the_protocol() -> None:
         27: "EntityLockRequested",
         28: "EntityLockGranted",
         29: "EntityUnlockSent",
+        30: "ExecutionRewound",
     }
     assert {number: kind.__name__ for number, kind in KINDS.items() if number < 100} == protocol
 

@@ -8,7 +8,6 @@ from itertools import product
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import NODEFAULT
 from msgspec.structs import fields
 
 from replayflow.core import events
@@ -42,7 +41,7 @@ def sample(kind: type[HistoryEvent]) -> HistoryEvent:
     }
     given = {}
     for field in fields(kind):
-        if field.default is NODEFAULT:
+        if field.required:
             given[field.name] = values.get(field.name, 1 if field.type is int else "x")
     return kind(**given)
 

@@ -6,6 +6,7 @@ import asyncio
 import random
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 from replayflow import (
     ActivityContext,
@@ -163,6 +164,40 @@ def mapped(ctx: OrchestrationContext, width: int) -> Orchestration[dict[str, int
 @app.activity
 async def undo(x: int) -> None:
     await asyncio.sleep(0.002)
+
+
+@app.activity
+async def careful(given: tuple[int, str]) -> int:
+    """The double, where nothing is broken."""
+    number, broken = given
+    await asyncio.sleep(0.001 * (number % 3))
+    if await asyncio.to_thread(Path(broken).exists):
+        raise ValueError(f"{number} is broken")
+    return 2 * number
+
+
+@app.orchestrator
+def brittle(ctx: OrchestrationContext, given: tuple[int, str]) -> Orchestration[list[int]]:
+    number, broken = given
+    first = yield from ctx.call_activity(double, number)
+    second = yield from ctx.call_activity(careful, (first, broken))
+    return [first, second]
+
+
+@app.orchestrator
+def repaired(ctx: OrchestrationContext, broken: str) -> Orchestration[list[object]]:
+    """Fails in one of its own activities or in its children, as long as their file is there."""
+    first = yield from when_all(
+        [ctx.call_activity(double, 0), ctx.call_activity(careful, (1, f"{broken}.own")), ctx.call_activity(double, 2)]
+    )
+    again = RetryPolicy(max_attempts=2, first_interval=timedelta(milliseconds=2))
+    children = yield from when_all(
+        [
+            ctx.call_sub_orchestrator(brittle, (3, f"{broken}.child")),
+            ctx.call_sub_orchestrator(brittle, (4, f"{broken}.child"), retry=again),
+        ]
+    )
+    return [first, children]
 
 
 @app.orchestrator

@@ -11,7 +11,9 @@
    left, also of orchestrations that were terminated at any moment.
 6. What was terminated goes, by the worker's retention, and what clients purge goes, with its children: as a whole, whenever the worker dies.
 7. What transactional activities wrote is what they returned: every deposit is in the account exactly once, and no two were told the same number.
-8. The file passes SQLite's own check.
+8. Instances that fail are rewound, by a client that the worker knows nothing of, until what was broken is mended: then they and their children
+   complete, with all that had completed done once in each history; forks of them come to the same end.
+9. The file passes SQLite's own check.
 """
 
 from __future__ import annotations
@@ -30,7 +32,16 @@ from contextlib import closing, suppress
 from datetime import timedelta
 from pathlib import Path
 
-from replayflow import BulkOutcome, Client, InstanceFinishedError, InstanceNotFoundError, InvalidStateError, Schedule
+from replayflow import (
+    BulkOutcome,
+    Client,
+    Instance,
+    InstanceFinishedError,
+    InstanceNotFoundError,
+    InvalidStateError,
+    OrchestrationFailed,
+    Schedule,
+)
 from replayflow.core import events
 
 WIDTH = 60
@@ -44,7 +55,13 @@ STRAYS = """
          + (SELECT count(*) FROM dedupe WHERE instance NOT IN (SELECT key FROM instance))
 """
 AMOUNTS = list(range(1, 13))
+REPAIRED = [[0, 2, 4], [[6, 12], [8, 16]]]
 COUNTERS = tuple(f"@counter@{key}" for key in "abcd")
+
+
+def broken_files(path: Path, id: str) -> list[Path]:
+    """As long as these are there, what the instance needs is broken, and what its children need."""
+    return [path.parent / f"{id}.own", path.parent / f"{id}.child"]
 
 
 class Worker:
@@ -85,6 +102,8 @@ async def campaign(path: Path, kills: int, batches: int, seed: int) -> dict[str,
     signals: Counter[str] = Counter()
     purged = 0
     savers = 0
+    repaired: list[str] = []
+    rewound = 0
     try:
         async with Client(path) as client:
             beat = await client.create_schedule(
@@ -102,6 +121,8 @@ async def campaign(path: Path, kills: int, batches: int, seed: int) -> dict[str,
                 await _count(client, chance, counting, signals)
                 await client.start("saves", AMOUNTS, instance_id=f"saver-{savers}")
                 savers += 1
+                repaired.append(await _start_broken(client, path, len(repaired)))
+                rewound += await _rewind_what_failed(client, path, chance, repaired)
                 started.append(await _start(client, len(started)))  # with nobody there to serve it, perhaps
                 maps.append(await _start_map(client, len(maps)))
                 for id in chance.sample(started, min(5, len(started))):
@@ -130,6 +151,7 @@ async def campaign(path: Path, kills: int, batches: int, seed: int) -> dict[str,
             for number, id in enumerate(sagas):
                 result = await client.get(id).result(timeout=max(1, deadline - time.monotonic()))
                 assert result == ("undone" if number % 2 else "done"), f"seed {seed}: {id} came to {result}"
+            rewound += await _repair(client, path, repaired, deadline, seed)
             beats = await _stop(client, beat, deadline)
             figures = await audit(client, raised) | await audit_counters(client, counting, signals, seed)
             figures["deposits"] = await audit_account(client, path, savers, seed)
@@ -144,6 +166,7 @@ async def campaign(path: Path, kills: int, batches: int, seed: int) -> dict[str,
             while await client.terminate_all(status="TERMINATED", dry_run=True) != BulkOutcome():
                 assert time.monotonic() < deadline, f"seed {seed}: what was terminated does not go"
                 await asyncio.sleep(0.02)
+            figures["rewound"] = rewound
     finally:
         worker.kill()
     with closing(sqlite3.connect(path)) as connection:
@@ -180,6 +203,51 @@ async def _start_saga(client: Client, number: int) -> str:
     """A saga that fails where its number is odd."""
     instance = await client.start("guarded", 2 * SAGA_PARTS + number % 2, instance_id=f"saga-{number}")
     return instance.id
+
+
+async def _start_broken(client: Client, path: Path, number: int) -> str:
+    """One that fails, and its second child, until what they need is mended."""
+    id = f"repaired-{number}"
+    for file in broken_files(path, id):
+        file.touch()
+    return (await client.start("repaired", str(path.parent / id), instance_id=id)).id
+
+
+async def _rewind_what_failed(client: Client, path: Path, chance: random.Random, ids: list[str]) -> int:
+    """Some of those that have failed are rewound, mended or not; some are forked as well. The worker may be killed at any moment of it."""
+    rewound = 0
+    for id in chance.sample(ids, min(6, len(ids))):
+        if chance.random() < 0.5:
+            chance.choice(broken_files(path, id)).unlink(missing_ok=True)
+        with suppress(InvalidStateError):
+            await client.get(id).rewind()
+            rewound += 1
+            if chance.random() < 0.3:
+                await client.get(id).fork(instance_id=f"{id}-fork-{chance.randrange(10**9)}")
+    return rewound
+
+
+async def _repair(client: Client, path: Path, ids: list[str], deadline: float, seed: int) -> int:
+    """All are mended and rewound until they complete; how many rewinds that took."""
+    rewound = 0
+    forks = [state.id async for state in client.list(name="repaired") if "-fork-" in state.id]
+    for id in ids:
+        for file in broken_files(path, id):
+            file.unlink(missing_ok=True)
+    for id in [*ids, *forks]:
+        instance = client.get(id)
+        while (result := await _end_of(instance, deadline)) is None:
+            rewound += 1
+            await instance.rewind()
+        assert result == REPAIRED, f"seed {seed}: {id} came to {result}, not {REPAIRED}"
+    return rewound
+
+
+async def _end_of(instance: Instance[object], deadline: float) -> object:
+    try:
+        return await instance.result(timeout=max(1, deadline - time.monotonic()))
+    except OrchestrationFailed:
+        return None
 
 
 async def _stop(client: Client, schedule: Schedule, deadline: float) -> list[str]:
@@ -260,6 +328,8 @@ async def audit(client: Client, raised: dict[str, int]) -> dict[str, int]:
             continue
         if state.name in ("count", "saves", "family"):
             continue  # their audits are those of the counters and of the account, and that nothing is left of them
+        if state.name == "brittle" and state.status == "FAILED":
+            continue  # an attempt that another has taken the place of
         assert state.status == "COMPLETED", f"{state.id} is {state.status}: {state.problem or state.failure}"
         undone: list[object] = []
         asked: Counter[int] = Counter()
@@ -273,6 +343,11 @@ async def audit(client: Client, raised: dict[str, int]) -> dict[str, int]:
                     asked[event.event_id] += 1
                     if isinstance(event, events.TaskScheduled) and event.name == "undo":
                         undone.append(event.input)
+                case events.TaskFailed() | events.SubOrchestrationInstanceFailed() if state.name in (
+                    "repaired",
+                    "brittle",
+                ):
+                    raise AssertionError(f"{state.id}: a failure is left in the history of what was rewound")
                 case events.TaskCompleted() | events.SubOrchestrationInstanceCompleted():
                     answered[event.task_scheduled_id] += 1
                     figures["activities"] += isinstance(event, events.TaskCompleted)

@@ -15,3 +15,4 @@ async def test_nothing_is_lost_and_nothing_doubled_by_kills_at_any_moment(tmp_pa
     assert figures["activities"] >= 13 * 67
     assert figures["purged"] > 0
     assert figures["calls"] == figures["maps"] * (400 + 6 + 18)
+    assert figures["rewound"] >= 1

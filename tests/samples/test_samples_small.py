@@ -36,6 +36,7 @@ from samples import (
     nightly_report,
     order_row,
     order_saga,
+    payroll,
     sub_orchestrations,
     transfer,
 )
@@ -43,6 +44,7 @@ from samples import (
 CHECKOUT = Path(__file__).parent.parent.parent
 LAST_LINE = {
     "hello_sequence": "Hello London!",
+    "payroll": "July: 4 salaries paid, 17,300 in all",
     "order_saga": "order-2: not shipped, no carrier goes to Atlantis",
     "order_row": "order-2: too expensive, 0 workflows",
     "approval": "a yacht: no answer in time",
@@ -329,3 +331,19 @@ async def test_the_importer_goes_on_where_it_was_and_asks_no_more_often_than_it_
     assert (50, sum(range(50))) in told  # which is where the second attempt began
     (recorded,) = [event for event in events if isinstance(event, ValueRecorded)]
     assert recorded.value == report.batch
+
+
+# ---- payroll ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_payroll_that_is_mended_pays_nobody_twice(
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    accounts = tmp_path / "accounts"
+    accounts.write_text("Ada a\nEdsger e\nBarbara b\n", "utf-8")
+    async with TaskHub(store, payroll.app) as hub:
+        instance = await hub.client.start(payroll.payroll, payroll.Payroll("May", str(accounts)))
+        assert await payroll.mended_result(instance, accounts) == "May: 4 salaries paid, 17,300 in all"
+    said = capsys.readouterr().out
+    assert [said.count(f"to {name}") for name in payroll.SALARIES] == [1, 1, 1, 1]
+    assert "Grace has no account" in said

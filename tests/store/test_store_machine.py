@@ -23,6 +23,8 @@ from replayflow.core.instance import Status
 from replayflow.errors import StoreError
 from replayflow.store import MemoryStore, SqliteStore, Store
 from replayflow.store.base import (
+    Branch,
+    Branched,
     Create,
     Grouping,
     InstanceFilter,
@@ -32,6 +34,7 @@ from replayflow.store.base import (
     Park,
     Post,
     Purge,
+    Seen,
     Trim,
 )
 from tests.store.builders import EVERYTHING, OWNER, contents_of, encoded_events
@@ -152,7 +155,9 @@ class TwoStores(RuleBasedStateMachine):
         assert answers[0] == answers[1]
 
     def an_operation(self, draw: Any) -> Operation:
-        match draw(st.sampled_from(["create", "post", "commit", "commit", "commit", "park", "purge", "trim"])):
+        match draw(
+            st.sampled_from(["create", "post", "commit", "commit", "commit", "park", "purge", "trim", "branch"])
+        ):
             case "create":
                 new = self.a_start(draw)
                 replacement = Message(new.instance_id, b"replaced", is_control=True)
@@ -168,8 +173,33 @@ class TwoStores(RuleBasedStateMachine):
             case "park":
                 id, execution = self.a_target(draw)
                 return Park(id, execution, draw(st.none() | events), self.some_messages(draw))
+            case "branch":
+                return self.a_branch(draw)
             case _:
                 return self.a_commit(draw)
+
+    def a_branch(self, draw: Any) -> Branch:
+        """Most begin something new, or what fits; a few look at an instance that is another than it was."""
+        begun: dict[str, Branched] = {}
+        for _ in range(draw(st.integers(0, 2))):
+            new = self.a_start(draw)
+            loaded = self.run(self.memory.load([new.instance_id]))
+            pieces = [(self.clock, draw(events) or b"piece") for _ in range(draw(st.integers(0, 2)))]
+            replaces, last = None, 0
+            if loaded and draw(st.integers(0, 4)):
+                replaces = draw(st.sampled_from([loaded[0].record.execution_id] * 4 + ["x1"]))
+                last = loaded[0].record.start_number + loaded[0].piece_count + draw(st.sampled_from([0, 0, 0, 0, 1]))
+            begun.setdefault(new.instance_id, Branched(new, pieces, draw(states), replaces, last))
+        seen = []
+        for _ in range(draw(st.integers(0, 1))):
+            id, execution = self.a_target(draw)
+            seen.append(Seen(id, draw(st.none() | st.just(execution))))
+        return Branch(
+            list(begun.values()),
+            seen,
+            [self.a_start(draw) for _ in range(draw(st.integers(0, 1)))],
+            self.some_messages(draw),
+        )
 
     def a_message(self, draw: Any) -> Message:
         """Some begin their receiver where there is none; a start that does not begin is not looked at, and may be any."""

@@ -16,21 +16,22 @@ from dataclasses import dataclass
 
 from replayflow.codec.cipher import Cipher
 from replayflow.codec.reference import may_refer
-from replayflow.core.commit import Commit, Message, Start
+from replayflow.core.commit import Commit, Message, RowState, Start
 from replayflow.core.instance import Status
 from replayflow.errors import (
-    InstanceExistsError,
     InstanceFinishedError,
     InstanceNotFoundError,
     InvalidArgumentError,
     InvalidStateError,
     LeaseLostError,
     PayloadTooLargeError,
+    ReplayflowError,
 )
 from replayflow.store.base import (
     ACCEPTED,
     EXECUTIONS_PER_TRIM,
     MICROSECONDS_PER_DAY,
+    Branch,
     Create,
     Delivery,
     Operation,
@@ -39,6 +40,8 @@ from replayflow.store.base import (
     Post,
     Purge,
     Trim,
+    id_taken,
+    moved_on,
     why_it_stays,
 )
 from replayflow.store.incoming import Incoming
@@ -241,7 +244,7 @@ class Group:
             ROWS["add_messages"].run(connection, [(*message, at) for message in self._messages])
             self._messages = []
 
-    def _apply(self, operation: Create | Post | Park | Purge | Trim) -> Outcome:
+    def _apply(self, operation: Create | Post | Park | Purge | Trim | Branch) -> Outcome:
         match operation:
             case Create():
                 return self._create(operation)
@@ -253,6 +256,8 @@ class Group:
                 return self._purge(operation)
             case Trim():
                 return self._trim(operation)
+            case Branch():
+                return self._branch(operation)
 
     # ---- operations
 
@@ -277,17 +282,7 @@ class Group:
         state = commit.state
         if state is not None:
             known.status = state.status
-            outgoing, id = self._outgoing, commit.instance_id
-            shown = (
-                state.status.value,
-                NO_NUMBER if state.wake_at is None else state.wake_at,
-                _blob(outgoing.payload(state.custom_status, known.key, id)),
-                _blob(outgoing.payload(state.output, known.key, id)),
-                _events(outgoing, state.failure, known.key, id),
-                NO_NUMBER if state.completed_at is None else state.completed_at,
-                _events(outgoing, state.orphans, known.key, id),
-                _blob(state.progress),
-            )
+            shown = self._shown(state, known.key, commit.instance_id)
             if known.row is None:
                 self._states[known.key] = (known.key, *shown)
             else:
@@ -323,9 +318,7 @@ class Group:
         if create.on_existing == "return":
             outcome.has_existed = True
         elif create.on_existing == "error" or (create.on_existing == "replace_finished" and not finished):
-            outcome.error = InstanceExistsError(
-                f"instance '{start.instance_id}' exists already, with status {known.status}"
-            )
+            outcome.error = id_taken(start.instance_id, known.status)
         elif finished:
             self._succeed(known, start)
             outcome.started.append(start)
@@ -398,7 +391,69 @@ class Group:
         self._forget_executions(known, trim.keep)
         return Outcome()
 
+    def _branch(self, branch: Branch) -> Outcome:
+        outcome = Outcome(self._unfit(branch))
+        if outcome.error is not None:
+            return outcome
+        for one in branch.executions:
+            start = one.start
+            known = self._known.get(start.instance_id)
+            if known is None:
+                known = self._begin(start, outcome)
+                self._flush()
+            else:
+                self._succeed(known, start, continues=True)
+                outcome.started.append(start)
+            for at, piece in one.pieces:
+                known.last_number += 1
+                stored = self._outgoing.events(piece, known.key, start.instance_id)
+                self._pieces.append((known.key, known.last_number, at, bytearray(stored)))
+            known.status = one.state.status
+            self._states[known.key] = (known.key, *self._shown(one.state, known.key, start.instance_id))
+            self._nudge(known, start.instance_id, outcome)
+        for start in branch.starts:
+            if start.instance_id not in self._known:
+                self._nudge(self._begin(start, outcome), start.instance_id, outcome)
+            elif start.if_taken is not None:
+                self._send(start.if_taken, outcome)
+        for message in branch.messages:
+            self._send(message, outcome)
+        return outcome
+
+    def _unfit(self, branch: Branch) -> ReplayflowError | None:
+        for one in branch.executions:
+            known = self._known.get(one.start.instance_id)
+            if one.replaces is None and known is not None:
+                return id_taken(one.start.instance_id, known.status)
+            if one.replaces is not None and (
+                known is None
+                or (known.execution_id, known.last_number) != (one.replaces, one.last)
+                or not known.status.is_finished
+            ):
+                return moved_on(one.start.instance_id)
+        for seen in branch.seen:
+            known = self._known.get(seen.instance_id)
+            if known is None or known.status.is_finished == (seen.execution_id is None):
+                return moved_on(seen.instance_id)
+            if seen.execution_id is not None and seen.execution_id != known.execution_id:
+                return moved_on(seen.instance_id)
+        return None
+
     # ---- what they are made of
+
+    def _shown(self, state: RowState, key: int, instance_id: str) -> tuple[object, ...]:
+        """The state as a row of `show_states`, after the key."""
+        outgoing = self._outgoing
+        return (
+            state.status.value,
+            NO_NUMBER if state.wake_at is None else state.wake_at,
+            _blob(outgoing.payload(state.custom_status, key, instance_id)),
+            _blob(outgoing.payload(state.output, key, instance_id)),
+            _events(outgoing, state.failure, key, instance_id),
+            NO_NUMBER if state.completed_at is None else state.completed_at,
+            _events(outgoing, state.orphans, key, instance_id),
+            _blob(state.progress),
+        )
 
     def _is_repeated(self, known: Known, dedupe_key: str) -> bool:
         return self._connection.execute(SQL["is_repeated"], (known.key, dedupe_key)).fetchone() is not None
@@ -469,7 +524,7 @@ class Group:
         connection.execute(SQL["forget_executions"], (known.key, first_kept))
         contents.recount(connection, known.key)
 
-    def _succeed(self, known: Known, start: Start, past_kept: int | None = None) -> None:
+    def _succeed(self, known: Known, start: Start, past_kept: int | None = None, *, continues: bool = False) -> None:
         """The next execution begins under the same id; the last one's start takes its place in the history."""
         self._flush()
         connection = self._connection
@@ -479,7 +534,7 @@ class Group:
         tags = None if start.tags is None else _tags(start.tags)
         event, _ = self._kept_start(start, known.key)
         shown = (start.execution_id, start.name, start.version, event, number, start.wake_at, tags)
-        if known.status is Status.CONTINUED_AS_NEW:
+        if continues or known.status is Status.CONTINUED_AS_NEW:
             connection.execute(SQL["begin_continued"], (*shown, known.key))
         else:
             connection.execute(SQL["begin_replacing"], (*shown, start.created_at, start.parent_id, known.key))
@@ -575,5 +630,16 @@ def _touched(operations: Sequence[Operation]) -> Iterator[str]:
                 yield operation.instance_id
             case Park():
                 yield operation.instance_id
+                for message in operation.messages:
+                    yield message.instance_id
+            case Branch():
+                for one in operation.executions:
+                    yield one.start.instance_id
+                for seen in operation.seen:
+                    yield seen.instance_id
+                for start in operation.starts:
+                    yield start.instance_id
+                    if start.if_taken is not None:
+                        yield start.if_taken.instance_id
                 for message in operation.messages:
                     yield message.instance_id
