@@ -26,7 +26,6 @@ from replayflow.core.actions import (
     CreateSubOrchestration,
     Matched,
     ScheduleMap,
-    ScheduleTask,
     SendEvent,
     SetCustomStatus,
     StartInstance,
@@ -294,7 +293,7 @@ class Decisions:
         self.position += 1
         self._last = then
         match action, then:
-            case ScheduleTask(), TaskScheduled():
+            case TaskScheduled(), TaskScheduled():
                 if action.input != then.input:
                     self._warn_of_change("input", action.site, then)
             case CreateSubOrchestration(), SubOrchestrationInstanceCreated():

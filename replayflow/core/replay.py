@@ -103,8 +103,7 @@ class Replay:
             task = self._blocked_on
             if type(task) is ActivityTask and task.id == came.task_scheduled_id:
                 del decisions.open[task.id]
-                settle(task, came.result)
-                self._run()
+                self._go_on_with(came, task)
             else:
                 self.deliver(came)
             if decisions.position == 3 and self.outcome is None and decisions.mismatch is None:
@@ -139,6 +138,20 @@ class Replay:
             self._compare_ends(ended)
         self._raise_mismatch()
 
+    def turn(self, came: TaskCompleted, now: int) -> list[Action] | None:
+        """`begin`, `deliver` and `take` in one, where the code waits for just this result; None, and nothing has happened, where it does not."""
+        task = self._blocked_on
+        if type(task) is not ActivityTask or task.id != came.task_scheduled_id:
+            return None
+        decisions = self.decisions
+        decisions.now = now
+        del decisions.open[task.id]
+        self._go_on_with(came, task)
+        if self.outcome is not None:
+            return self.take()
+        made, decisions.made = decisions.made, []
+        return made
+
     def begin(self, now: int) -> None:
         """A new episode begins; `now`, in microseconds, is the time that the code sees."""
         self.decisions.now = now
@@ -156,7 +169,7 @@ class Replay:
             if task is not None:
                 settle(task, event.result)
                 if task is self._blocked_on or (self._blocked_on is not None and self._blocked_on.is_complete):
-                    self._run()
+                    self._go_on()
             return
         match event:
             case SubOrchestrationInstanceCompleted():
@@ -212,7 +225,7 @@ class Replay:
                 return
         blocked_on = self._blocked_on
         if blocked_on is not None and blocked_on.is_complete:
-            self._run()
+            self._go_on()
 
     def take(self) -> list[Action]:
         """What the code decided in this episode, in order; the last is its end, where it has ended."""
@@ -273,29 +286,37 @@ class Replay:
         else:
             if isinstance(made, Generator):
                 self._generator = made
-                self._run()
+                self._run(None, None)
             else:
                 self._end("COMPLETED", value=made)
         self._raise_mismatch()
 
-    def _run(self, error: BaseException | None = None) -> None:
+    def _go_on(self) -> None:
+        """What the code waited for is complete."""
+        task = self._blocked_on
+        assert task is not None  # noqa: S101 - it waits for something
+        self._run(task._error, task._value)
+
+    def _go_on_with(self, came: TaskCompleted, task: ActivityTask[Any]) -> None:
+        """The result is that of the activity, the very one that the code waits for."""
+        settle(task, came.result)
+        self._run(task._error, task._value)
+
+    def _run(self, error: BaseException | None, value: object) -> None:
+        """The code goes on with the value, or with the error raised, and runs until it waits again."""
         generator = self._generator
         assert generator is not None  # noqa: S101 - only a started generator can be blocked
-        task = self._blocked_on
-        self._blocked_on = None
-        value: Any = None
-        if task is not None and error is None:
-            error, value = task._error, task._value
         decisions = self.decisions
-        open = decisions.open
         try:
             while True:
-                if error is None:
-                    yielded = generator.send(value)
-                else:
-                    thrown, error = error, None
-                    yielded = generator.throw(thrown)
-                if type(yielded) is ActivityTask and open.get(yielded.id) is yielded and decisions.ending is None:
+                yielded = generator.send(value) if error is None else generator.throw(error)
+                error = value = None
+                if (
+                    type(yielded) is ActivityTask
+                    and yielded.ledger is decisions
+                    and not yielded._is_complete
+                    and decisions.ending is None
+                ):
                     self._blocked_on = yielded  # what is nearly always yielded: an activity that is on its way
                     break
                 if not isinstance(yielded, Task):
@@ -341,7 +362,7 @@ class Replay:
             for leaf in leaves(self._blocked_on):
                 if isinstance(leaf, LockTask):
                     leaf.cancel()  # or the clean-up would stand in a section that it never got
-        self._run(error)
+        self._run(error, None)
 
     def _hear(self, request: ExecutionCancelRequested) -> None:
         """A request to cancel that came while a saga undid what it had done is heard at the first yield after that."""
@@ -350,7 +371,7 @@ class Replay:
             self._cancel(request)
 
     def _end(self, status: str, *, value: object = None, failure: BaseException | None = None) -> None:
-        self._generator = None
+        self._generator = self._blocked_on = None
         decisions = self.decisions
         if decisions.mismatch is not None:
             return
@@ -413,7 +434,7 @@ class Replay:
             self.decisions.diverge(ended, self._stand())
 
     def _is_own(self, task: Pending[Any]) -> bool:
-        return getattr(task._abandoned, "__self__", None) is self.decisions
+        return task.ledger is self.decisions
 
     def _raise_mismatch(self) -> None:
         mismatch = self.decisions.mismatch

@@ -12,8 +12,8 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from replayflow.core.commit import Commit, Message, Start
-from replayflow.core.instance import Status
+from replayflow.core.commit import Commit, Message, Start, Turn
+from replayflow.core.instance import CONTINUED_AS_NEW, PENDING, SUSPENDED, Status
 from replayflow.errors import (
     InstanceExistsError,
     InstanceFinishedError,
@@ -48,7 +48,7 @@ class Known:
 
     @property
     def takes_messages(self) -> bool:
-        return self.status is not Status.SUSPENDED and not self.is_parked
+        return self.status is not SUSPENDED and not self.is_parked
 
 
 class Remembered:
@@ -146,7 +146,11 @@ class Group:
         before = (self._next_key, self._next_number)
         self._read_known()
         outcomes = [
-            self._commit(operation) if isinstance(operation, Commit) else self._apply(operation)
+            self._turn(operation)
+            if type(operation) is Turn
+            else self._commit(operation)
+            if isinstance(operation, Commit)
+            else self._apply(operation)
             for operation in self._operations
         ]
         self._flush()
@@ -158,7 +162,11 @@ class Group:
         known = self._known
         wanted: set[str] = set()
         for operation in self._operations:
-            if type(operation) is Commit and not operation.starts and not operation.messages:  # nearly every one
+            kind = type(operation)
+            if kind is Turn:
+                if operation.instance_id not in known:  # type: ignore[union-attr]
+                    wanted.add(operation.instance_id)  # type: ignore[union-attr]
+            elif type(operation) is Commit and not operation.starts and not operation.messages:  # nearly every one
                 if operation.instance_id not in known:
                     wanted.add(operation.instance_id)
             else:
@@ -202,6 +210,21 @@ class Group:
                 return self._park(operation)
 
     # ---- operations
+
+    def _turn(self, turn: Turn) -> Outcome:
+        """`_commit` for what nearly every commit is: a piece of history, and nothing else."""
+        known = self._known.get(turn.instance_id)
+        chunk = turn.chunk
+        if (
+            known is None
+            or known.execution_id != turn.execution_id
+            or turn.sequence != known.last_number + 1
+            or chunk is None
+        ):
+            return self._commit(turn)
+        self._pieces.append((known.key, turn.sequence, turn.at, bytearray(chunk)))
+        known.last_number = turn.sequence
+        return ACCEPTED
 
     def _commit(self, commit: Commit) -> Outcome:
         known = self._known.get(commit.instance_id)
@@ -325,7 +348,7 @@ class Group:
             *(start.wake_at, start.created_at, NO_NUMBER, NO_BLOB, NO_BLOB, NO_BLOB, NO_BLOB, parent_id, tags, NO_BLOB),
         ]
         self._instances.append(row)
-        known = self._known[start.instance_id] = Known(key, start.execution_id, Status.PENDING, 0, False, 0, row)
+        known = self._known[start.instance_id] = Known(key, start.execution_id, PENDING, 0, False, 0, row)
         self._added.append(known)
         outcome.started.append(start)
         return known
@@ -351,12 +374,12 @@ class Group:
         number = known.last_number + 1
         tags = None if start.tags is None else _tags(start.tags)
         shown = (start.execution_id, start.name, start.version, start.event, number, start.wake_at, tags)
-        if known.status is Status.CONTINUED_AS_NEW:
+        if known.status is CONTINUED_AS_NEW:
             connection.execute(SQL["begin_continued"], (*shown, known.key))
         else:
             connection.execute(SQL["begin_replacing"], (*shown, start.created_at, start.parent_id, known.key))
             connection.execute(SQL["forget_keys"], (known.key,))
-        known.execution_id, known.status, known.is_parked = start.execution_id, Status.PENDING, False
+        known.execution_id, known.status, known.is_parked = start.execution_id, PENDING, False
         known.start_number = known.last_number = number
 
     def _nudge(self, known: Known, instance_id: str, outcome: Outcome) -> None:
