@@ -297,7 +297,16 @@ class OrchestrationContext(MapContext, EntityCalls):
         checked_tags = None if tags is None else check_tags(tags)
         id = decisions.next_id
         decisions.next_id = id + 1
-        if not decisions.is_replaying or not decisions.repeats_task(id, name, payload):
+        then = decisions.expected
+        if (
+            then is not None
+            and then.event_id == id
+            and then.name == name
+            and then.input == payload
+            and decisions.ending is None
+        ):
+            decisions.found(then)
+        elif not decisions.is_replaying or not decisions.repeats_task(id, name, payload):
             decided = TaskScheduled(
                 id, name, payload, site_of(_frame(1)), plan.retry, plan.timeout_microseconds, checked_tags
             )
