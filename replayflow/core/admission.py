@@ -38,7 +38,7 @@ from replayflow.core.events import (
     TimerFired,
 )
 from replayflow.core.executor import Executor
-from replayflow.core.instance import CHILD_RETRY, MAP_RETRY, SUSPENDED, TASK_RETRY, Alarm, Instance, Status
+from replayflow.core.instance import CHILD_RETRY, MAP_RETRY, RUNNING, SUSPENDED, TASK_RETRY, Alarm, Instance, Status
 from replayflow.core.outcome import Episode
 from replayflow.retry import next_attempt_at
 
@@ -105,6 +105,12 @@ def take_in(
         event = waiting.popleft()
         if instance.status is SUSPENDED and not isinstance(event, CONTROL):
             episode.held.append(event)
+            continue
+        if (
+            type(event) is EventRaised and instance.status is RUNNING
+        ):  # it is admitted as it is, and changes nothing by itself
+            chunk.append(event)
+            executor.deliver(event)
             continue
         admitted = _admit(instance, executor, event, now, random)
         if admitted is None:

@@ -252,6 +252,11 @@ def _decide(
             chunk.append(action)
             instance.task_scheduled(action)
             continue
+        if type(action) is CompleteOrchestration and action.orchestration_status != CONTINUED_AS_NEW:
+            ended = action.record()
+            chunk.append(ended)
+            instance.apply(ended)
+            continue
         if isinstance(action, CreateSubOrchestration | StartInstance):
             action.execution_id = new_execution_id()
         if type(action) is StartInstance:
@@ -279,7 +284,7 @@ def _decide(
                 cancel(instance, decided.task_scheduled_id, episode)
             case _:
                 pass
-        if type(action) is CompleteOrchestration and action.orchestration_status == CONTINUED_AS_NEW:
+        if type(action) is CompleteOrchestration:
             next_start = continuation(instance, action, now, new_execution_id(), chunk)
         chunk.append(decided)
         instance.apply(decided)

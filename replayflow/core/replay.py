@@ -195,13 +195,13 @@ class Replay:
                     self._go_on()
             return
         match event:
+            case EventRaised():
+                self.decisions.raise_event(event)
             case SubOrchestrationInstanceCompleted():
                 task = self.decisions.open.pop(event.task_scheduled_id, None)
                 if task is None:
                     return
                 settle(task, event.result)
-            case EventRaised():
-                self.decisions.raise_event(event)
             case TimerFired():
                 timer = self.decisions.open.pop(event.timer_id, None)
                 if timer is None:

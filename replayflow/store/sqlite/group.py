@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from replayflow.core.commit import Commit, Message, Start, Turn
 from replayflow.core.instance import CONTINUED_AS_NEW, PENDING, SUSPENDED, Status
@@ -104,7 +105,7 @@ def _one_by_one(
             outcomes += Group([operation], epoch, url).write(connection)
         except _UNSTORABLE as error:
             connection.execute("ROLLBACK TO operation")
-            id = next(_touched([operation]))
+            id = next(_touched(operation))
             kind = PayloadTooLargeError if isinstance(error, sqlite3.DataError) else InvalidArgumentError
             outcomes.append(Outcome(error=kind(f"instance {id!a:.300}: SQLite cannot store what came for it: {error}")))
         connection.execute("RELEASE operation")
@@ -145,14 +146,7 @@ class Group:
         self._remembered.check(version)
         before = (self._next_key, self._next_number)
         self._read_known()
-        outcomes = [
-            self._turn(operation)
-            if type(operation) is Turn
-            else self._commit(operation)
-            if isinstance(operation, Commit)
-            else self._apply(operation)
-            for operation in self._operations
-        ]
+        outcomes = [_WORK[type(operation)](self, operation) for operation in self._operations]
         self._flush()
         if before != (self._next_key, self._next_number):
             connection.execute(SQL["count_on"], (self._next_key, self._next_number))
@@ -161,16 +155,17 @@ class Group:
     def _read_known(self) -> None:
         known = self._known
         wanted: set[str] = set()
+        new: set[str] = set()
         for operation in self._operations:
             kind = type(operation)
-            if kind is Turn:
-                if operation.instance_id not in known:  # type: ignore[union-attr]
-                    wanted.add(operation.instance_id)  # type: ignore[union-attr]
-            elif type(operation) is Commit and not operation.starts and not operation.messages:  # nearly every one
-                if operation.instance_id not in known:
-                    wanted.add(operation.instance_id)
+            if kind is Turn or (kind is Commit and not operation.starts and not operation.messages):  # type: ignore[union-attr]
+                id: str = operation.instance_id  # type: ignore[union-attr]  # nearly every one
+                if id not in known and id not in new:
+                    wanted.add(id)
+            elif kind is Create and operation.has_new_id:  # type: ignore[union-attr]
+                new.add(operation.start.instance_id)  # type: ignore[union-attr]
             else:
-                wanted.update(id for id in _touched([operation]) if id not in known)
+                wanted.update(id for id in _touched(operation) if id not in known)
         if not wanted:
             return
         ids = json.dumps(list(wanted))
@@ -199,15 +194,6 @@ class Group:
         if self._messages:
             ROWS["add_messages"].run(connection, self._messages)
             self._messages = []
-
-    def _apply(self, operation: Create | Post | Park) -> Outcome:
-        match operation:
-            case Create():
-                return self._create(operation)
-            case Post():
-                return self._post(operation)
-            case Park():
-                return self._park(operation)
 
     # ---- operations
 
@@ -424,23 +410,32 @@ def _tags(tags: dict[str, str]) -> str:
     return json.dumps(tags, ensure_ascii=False)
 
 
-def _touched(operations: Sequence[Operation]) -> Iterator[str]:
-    """The ids of all instances that the operations name."""
-    for operation in operations:
-        match operation:
-            case Commit():
-                yield operation.instance_id
-                for start in operation.starts:
-                    yield start.instance_id
-                    if start.if_taken is not None:
-                        yield start.if_taken.instance_id
-                for message in operation.messages:
-                    yield message.instance_id
-            case Create():
-                yield operation.start.instance_id
-            case Post():
-                yield operation.message.instance_id
-            case Park():
-                yield operation.instance_id
-                for message in operation.messages:
-                    yield message.instance_id
+def _touched(operation: Operation) -> Iterator[str]:
+    """The ids of all instances that the operation names."""
+    match operation:
+        case Post():
+            yield operation.message.instance_id
+        case Create():
+            yield operation.start.instance_id
+        case Commit():
+            yield operation.instance_id
+            for start in operation.starts:
+                yield start.instance_id
+                if start.if_taken is not None:
+                    yield start.if_taken.instance_id
+            for message in operation.messages:
+                yield message.instance_id
+        case Park():
+            yield operation.instance_id
+            for message in operation.messages:
+                yield message.instance_id
+
+
+# By exact type: a thousand operations are asked what they are in every transaction.
+_WORK: dict[type[Operation], Callable[[Group, Any], Outcome]] = {
+    Turn: Group._turn,
+    Commit: Group._commit,
+    Create: Group._create,
+    Post: Group._post,
+    Park: Group._park,
+}
