@@ -27,7 +27,7 @@ from replayflow.core.events import (
 )
 from replayflow.core.instance import Instance, Status
 from replayflow.core.replay import Replay
-from replayflow.errors import NonDeterminismError
+from replayflow.errors import DecodeError, NonDeterminismError
 from tests.core.driver import (
     SECOND,
     Stage,
@@ -318,6 +318,31 @@ def test_one_activity_after_another_is_a_turn_each_but_for_the_first_and_the_las
             stage.run(done(id, id))
         assert stage.result() == [1, 2, 3, 4, 5]
         assert stage.turns == 4
+
+
+def test_a_result_that_does_not_fit_fails_the_yield_of_a_turn() -> None:
+    app = App()
+
+    @app.activity
+    async def count(x: int) -> int:
+        return x
+
+    @app.orchestrator
+    def main(ctx: OrchestrationContext) -> Any:
+        try:
+            yield ctx.call_activity(count, 1)
+        except DecodeError as error:
+            return [str(error), (yield ctx.call_activity(count, 2))]
+
+    with Stage(app, takes_turns=True) as stage:
+        stage.run()
+        stage.run(done(1, "many"))
+        assert stage.turns == 1
+        assert open_ids(stage.replayed(2)) == [2]
+        stage.run(done(2, 2))
+        why, counted = stage.result()
+        assert "value of activity 'count' (task 1)" in why
+        assert counted == 2
 
 
 @SETTINGS
