@@ -14,7 +14,7 @@ FLOORS = [
     {"codec", "retry"},
     {"core"},
     {"store", "registry", "patterns"},
-    {"entities"},
+    {"entities", "archive"},
     {"engine", "client"},
     {"hub", "observe"},
     {"http", "grpc", "testing"},

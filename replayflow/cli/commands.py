@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from replayflow.cli import entity, explain, group, inspect, run, schedule, start, verbs, worker
+from replayflow.cli import archive, entity, explain, group, inspect, replay, run, schedule, start, verbs, worker
 
 main = group.Commands("replayflow", help=group.HELP, epilog=group.epilog(), context_settings=group.SETTINGS)
 group.add_version(main)
@@ -19,6 +19,9 @@ for command in (
     verbs.resume,
     verbs.cancel,
     verbs.terminate,
+    replay.replay,
+    archive.export,
+    archive.import_,
     schedule.schedule,
     entity.entity,
     explain.explain,

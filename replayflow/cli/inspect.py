@@ -25,7 +25,7 @@ from replayflow.core.instance import Status
 from replayflow.core.map_progress import MapState
 from replayflow.errors import InvalidStateError
 
-_STATUSES = [str(status) for status in Status if status is not Status.CONTINUED_AS_NEW]
+STATUSES = [str(status) for status in Status if status is not Status.CONTINUED_AS_NEW]
 _WIDE_COLUMNS = 100
 
 
@@ -37,7 +37,7 @@ _WIDE_COLUMNS = 100
     "--status",
     "statuses",
     multiple=True,
-    type=click.Choice(_STATUSES, case_sensitive=False),
+    type=click.Choice(STATUSES, case_sensitive=False),
     help="Many times for any of them.",
 )
 @click.option("--name", help="The orchestrator's name.")

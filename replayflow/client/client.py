@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
+from replayflow.archive.verbs import ArchiveVerbs
 from replayflow.client.access import Access, Door, message_of
 from replayflow.client.arguments import aware, checked_tags, moment, new_instance_id, statuses
 from replayflow.client.handle import Instance
@@ -39,7 +40,7 @@ I = TypeVar("I")  # noqa: E741
 PAGE_SIZE = 200
 
 
-class Client(ScheduleVerbs, EntityVerbs):
+class Client(ScheduleVerbs, EntityVerbs, ArchiveVerbs):
     """Asks a hub for work. `async with Client("orders.db") as client`, from any process; or `hub.client`.
 
     With an `app` it refuses names that the app lacks and rebuilds results by its annotations; without one it takes any name.

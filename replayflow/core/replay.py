@@ -286,6 +286,14 @@ class Replay:
         task = self.decisions.open.get(task_id)
         return None if task is None else task.predicate
 
+    def stands(self) -> str:
+        """Where the code is, in words: at its end, or at the line where it waits."""
+        if self.outcome is not None:
+            return f"ended, {self.outcome.orchestration_status}{_text_of(self.outcome)}"
+        if self._blocked_on is None:
+            return "not begun" if self._generator is None else "between two events"
+        return f"waits at {self._line()} for {self._blocked_on!r}"
+
     # ---- the generator
 
     def _start(self) -> None:

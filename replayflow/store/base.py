@@ -271,6 +271,10 @@ class Store(Protocol):
         """The pieces of an execution (the present one without an id), its start first; empty where there is none."""
         ...
 
+    async def executions(self, instance_id: str) -> list[str]:
+        """The ids of the instance's executions, oldest first, the present one last; empty where there is no such instance."""
+        ...
+
     async def wakes(self, after: tuple[int, int] | None, limit: int) -> list[Wake]:
         """The instances that want to be looked at, in order of time, from where `after` says."""
         ...

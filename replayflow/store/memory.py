@@ -188,6 +188,13 @@ class MemoryStore:
         end = min((n for n in kept.executions.values() if n > first), default=record.start_number)
         return [kept.pieces[n] for n in sorted(kept.pieces) if first <= n < end]
 
+    async def executions(self, instance_id: str) -> list[str]:
+        self._check_open()
+        kept = self._instances.get(instance_id)
+        if kept is None:
+            return []
+        return [*sorted(kept.executions, key=kept.executions.__getitem__), kept.record.execution_id]
+
     async def wakes(self, after: tuple[int, int] | None, limit: int) -> list[Wake]:
         self._check_open()
         found = [

@@ -28,6 +28,23 @@ from tests.store.builders import (
     start,
 )
 
+# ---- executions
+
+
+async def test_executions_come_oldest_first_and_the_present_one_last(store: Store) -> None:
+    await accepted(
+        store,
+        create("a", "x9"),
+        commit("a", "x9", sequence=1, state=shown(Status.CONTINUED_AS_NEW), next_start=start("a", "x1")),
+        commit("a", "x1", sequence=3, state=shown(Status.CONTINUED_AS_NEW), next_start=start("a", "x5")),
+        create("b", "y"),
+    )
+    assert await store.executions("a") == ["x9", "x1", "x5"]
+    assert await store.executions("b") == ["y"]
+    assert await store.executions("c") == []
+    assert await store.executions("\ud800") == []
+
+
 # ---- single instances
 
 

@@ -151,6 +151,14 @@ SELECT events FROM history WHERE instance = ? AND number >= ? AND number < ? ORD
 SELECT number, (SELECT min(number) FROM execution AS later WHERE later.instance = execution.instance AND later.number > execution.number)
 FROM execution WHERE instance = ? AND execution_id = ?
 
+-- name: executions
+SELECT execution_id FROM (
+    SELECT execution.execution_id, execution.number
+    FROM instance JOIN execution ON execution.instance = instance.key WHERE instance.id = ?1
+    UNION ALL
+    SELECT execution_id, start_number FROM instance WHERE id = ?1)
+ORDER BY number
+
 -- name: inboxes
 SELECT inbox.number, inbox.instance, inbox.event, inbox.execution_id, inbox.is_control
 FROM json_each(?) AS wanted JOIN inbox ON inbox.instance = wanted.value

@@ -209,6 +209,11 @@ class SqliteStore:
             lambda connection: reading.in_snapshot(connection, lambda c: reading.history(c, instance_id, execution_id))
         )
 
+    async def executions(self, instance_id: str) -> list[str]:
+        return await self._read(
+            lambda connection: [id for (id,) in reading.rows(connection, "executions", (instance_id,))]
+        )
+
     async def wakes(self, after: tuple[int, int] | None, limit: int) -> list[Wake]:
         return await self._read(lambda connection: reading.wakes(connection, after, limit))
 
