@@ -138,7 +138,10 @@ def turn(
     if len(actions) == 1:
         asked = actions[0]
         if type(asked) is TaskScheduled:
-            instance.task_scheduled(asked)
+            if asked.retry is None:
+                instance.tasks[asked.event_id] = asked
+            else:
+                instance.task_scheduled(asked)
             started = instance.started
             assert started is not None  # noqa: S101 - what waits for a result has started
             chunk = events.encode([OrchestratorStarted(now), came, asked])

@@ -597,22 +597,30 @@ class Residents:
     def _has_run(self, run: Run, event: HistoryEvent) -> None:
         """An activity has ended: its result goes into the mailbox, or, where nobody is in, into the inbox."""
         live = self._lives.get(run.instance_id)
-        if type(run) is CallRun:
+        if (
+            live is not None
+            and live.row is AT_WORK
+            and type(run) is Run
+            and live.execution_id == run.execution_id
+            and not (live.is_busy or live.is_queued or live.is_loading)
+            and live.executor is not None
+            and self._is_pumping
+        ):
+            # What nearly always happens, spelled out: this is news, somebody is there to hear it, and the pump is at work.
+            live.running.pop(run.task.event_id, None)
+            live.mailbox.append(event)
+            live.is_queued = True
+            self._ready.append(live)
+            if self._warm.is_crowded:
+                self._warm.touch(live)
+        elif type(run) is CallRun:
             self._maps.has_run(live, run, event)
         elif live is None:
             self._post_end(run, event)
         elif live.execution_id == run.execution_id and not live.instance.is_finished:
             live.running.pop(run.task.event_id, None)
             live.mailbox.append(event)
-            if live.is_busy or live.is_queued:
-                return
-            if live.row is AT_WORK and live.executor is not None and self._is_pumping and not live.is_loading:
-                # `_enqueue` for what nearly always comes: it is known to be news, and the pump to be at work.
-                live.is_queued = True
-                self._ready.append(live)
-                if self._warm.is_crowded:
-                    self._warm.touch(live)
-            else:
+            if not live.is_busy and not live.is_queued:
                 self._enqueue(live)
         else:
             self._orphan_has_run(live, run, event)
