@@ -1,18 +1,14 @@
 """Group commit: whatever has come together while the last transaction was on its way goes into the next one.
 
-Nobody waits for a group to fill: an idle engine commits at once, a busy one commits more at a time. Where many operations come together before the
-event loop gets round to it, groups are handed over as they fill, and the store writes them in that order, one after the other. Of one instance
-at most one commit is under way, so that no group rests on one that may fail; a creation and its first commit may stand in two, and where the first
-fails the second is refused. When a group fails nothing of it has happened, and each of its members is told so; a store that may recover (a full
-disk) is tried again with growing pauses, by those that come again.
+Nobody waits for a group to fill: an idle engine commits at once, a busy one commits more at a time. When a group fails nothing of it has
+happened, and each of its members is told so; a store that may recover (a full disk) is tried again with growing pauses, by those that come
+again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from replayflow.errors import ReplayflowError, StoreError
@@ -24,16 +20,6 @@ Turned: TypeAlias = Callable[[Any, Outcome | None, ReplayflowError | None], None
 """The same for operations that have nobody of their own to tell: which one it was comes first."""
 
 OPERATIONS_PER_GROUP_MAX = 1000
-OPERATIONS_AT_ONCE = 250
-"""So many are not kept waiting for those before them: the store writes while the event loop goes on with what makes them."""
-GROUPS_UNDER_WAY_MAX = 8
-
-
-@dataclass(slots=True)
-class _Group:
-    operations: Sequence[Operation]
-    settles: Sequence[Settle | None]
-    written: Awaitable[list[Outcome]] | None
 
 
 class Committer:
@@ -49,7 +35,7 @@ class Committer:
         self._turned: Turned = _nobody
         self._is_failing = False
         self._is_idle = True
-        self._under_way: deque[_Group] = deque()
+        self._under_way: tuple[Sequence[Operation], Sequence[Settle | None]] = ((), ())
         self._operations: list[Operation] = []
         self._settles: list[Settle | None] = []
         self._ready = asyncio.Event()
@@ -71,8 +57,6 @@ class Committer:
             self._is_idle = False
             self._ready.set()
             self._drained.clear()
-        if len(self._operations) >= OPERATIONS_AT_ONCE and len(self._under_way) < GROUPS_UNDER_WAY_MAX:
-            self._begin()
 
     async def drain(self) -> None:
         """Everything that was added, and what followed from it, has been written."""
@@ -80,86 +64,66 @@ class Committer:
 
     def abandon(self, error: ReplayflowError) -> None:
         """Nothing is written any more; whoever still waits for an operation is told the error. Of the last group nobody knows what became."""
-        groups = [*self._under_way, _Group(self._operations, self._settles, None)]
-        self._operations, self._settles = [], []
-        self._under_way.clear()
-        for group in groups:
-            _give_up(group.written)
-        for group in groups:
-            self._tell_all(group, error)
+        operations, settles = self._under_way
+        operations, settles = [*operations, *self._operations], [*settles, *self._settles]
+        self._operations, self._settles, self._under_way = [], [], ((), ())
+        self._tell_all(operations, settles, error)
 
     async def run(self) -> None:
         """Writes for ever."""
         while True:
             await self._ready.wait()
-            if not self._under_way:
-                self._begin()
-            await self._finish(self._under_way[0])
-            self._under_way.popleft()
-            if not self._operations and not self._under_way:
+            self._under_way = self._take()
+            await self._write(*self._under_way)
+            self._under_way = ((), ())
+            if not self._operations:
                 self._is_idle = True
                 self._ready.clear()
                 self._drained.set()
 
-    def _begin(self) -> None:
-        """What has come together is on its way to the store."""
+    def _take(self) -> tuple[Sequence[Operation], Sequence[Settle | None]]:
         if len(self._operations) <= OPERATIONS_PER_GROUP_MAX:
-            operations, settles = self._operations, self._settles
+            taken = self._operations, self._settles
             self._operations, self._settles = [], []
-        else:
-            # A creation and its first commit stand side by side; a group that ends between them is still in order.
-            operations, settles = self._operations[:OPERATIONS_PER_GROUP_MAX], self._settles[:OPERATIONS_PER_GROUP_MAX]
-            del self._operations[:OPERATIONS_PER_GROUP_MAX], self._settles[:OPERATIONS_PER_GROUP_MAX]
-        written: Awaitable[list[Outcome]]
-        try:
-            written = self._store.write(operations, self._epoch)
-        except Exception as error:  # a store that is closed by now
-            refused: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
-            refused.set_exception(error)
-            written = refused
-        self._under_way.append(_Group(operations, settles, written))
+            return taken
+        # A creation and its first commit stand side by side; a group that ends between them is still in order.
+        taken = self._operations[:OPERATIONS_PER_GROUP_MAX], self._settles[:OPERATIONS_PER_GROUP_MAX]
+        del self._operations[:OPERATIONS_PER_GROUP_MAX], self._settles[:OPERATIONS_PER_GROUP_MAX]
+        return taken
 
-    async def _finish(self, group: _Group) -> None:
-        """The group is written, or has failed, and whoever waits for one of its operations has been told."""
-        assert group.written is not None  # noqa: S101 - it is on its way
+    async def _write(self, operations: Sequence[Operation], settles: Sequence[Settle | None]) -> None:
         try:
-            outcomes = await group.written
+            outcomes = await self._store.write(operations, self._epoch)
         except ReplayflowError as error:
-            self._fail(error, group)
+            self._fail(error, operations, settles)
         except Exception as error:
             wrapped = StoreError(f"{self._store.url}: {type(error).__name__}: {error}")
             wrapped.__cause__ = error
-            self._fail(wrapped, group)
+            self._fail(wrapped, operations, settles)
         else:
             if self._is_failing:
                 self._is_failing = False
                 self._recovered()
             turned = self._turned
-            for operation, settle, outcome in zip(group.operations, group.settles, outcomes, strict=True):
+            for operation, settle, outcome in zip(operations, settles, outcomes, strict=True):
                 if settle is None:
                     turned(operation, outcome, None)
                 else:
                     settle(outcome, None)
 
-    def _fail(self, error: ReplayflowError, group: _Group) -> None:
+    def _fail(self, error: ReplayflowError, operations: Sequence[Operation], settles: Sequence[Settle | None]) -> None:
         self._is_failing = True
         self._failed(error)
-        self._tell_all(group, error)
+        self._tell_all(operations, settles, error)
 
-    def _tell_all(self, group: _Group, error: ReplayflowError) -> None:
-        for operation, settle in zip(group.operations, group.settles, strict=True):
+    def _tell_all(
+        self, operations: Sequence[Operation], settles: Sequence[Settle | None], error: ReplayflowError
+    ) -> None:
+        for operation, settle in zip(operations, settles, strict=True):
             if settle is None:
                 self._turned(operation, None, error)
             else:
                 settle(None, error)
-
-
-def _give_up(written: Awaitable[list[Outcome]] | None) -> None:
-    """Nobody waits for the write any more: what has begun goes on, what has not never does, and no error of it is missed."""
-    if isinstance(written, Coroutine):
-        written.close()
-    elif isinstance(written, asyncio.Future) and not written.cancel() and not written.cancelled():
-        written.exception()
 
 
 def _nobody(*_: object) -> None:

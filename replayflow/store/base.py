@@ -28,7 +28,7 @@ else the instance stays, as the commit left it. The id is free afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias
 
 from msgspec import Struct
@@ -239,11 +239,8 @@ class Store(Protocol):
         """The hub has no owner, where it was this one. The worker's writes are over."""
         ...
 
-    def write(self, operations: Sequence[Operation], epoch: int | None = None) -> Awaitable[list[Outcome]]:
+    async def write(self, operations: Sequence[Operation], epoch: int | None = None) -> list[Outcome]:
         """The group is durable: see the module's head. One outcome for each operation, in order.
-
-        Several may be under way: they are written in the order of the calls, each a transaction of its own; one that fails does not touch the next.
-        A store whose write begins with the call, and not when it is awaited, works while the caller goes on.
 
         Raises:
             LeaseLostError: the epoch is not the hub's; nothing was written.

@@ -130,8 +130,7 @@ async def test_a_read_that_is_cancelled_while_it_begins_is_rolled_back(sqlite: S
     await asyncio.sleep(0)
     reading.cancel()
     free.set()
-    await asyncio.wait([reading])
-    await holding
+    await asyncio.wait([holding, reading])
     assert reading.cancelled()
     await accepted(sqlite, create("a"))
     assert len(await sqlite.load(["a"])) == 1

@@ -119,7 +119,7 @@ class TwoStores(RuleBasedStateMachine):
         answers: list[Any] = []
         for store in (self.memory, self.client if epoch is None else self.sqlite):
             try:
-                answers.append([plain(outcome) for outcome in self.run(written(store, operations, epoch))])
+                answers.append([plain(outcome) for outcome in self.run(store.write(operations, epoch))])
             except StoreError as error:
                 answers.append(type(error))
         assert answers[0] == answers[1]
@@ -250,10 +250,6 @@ class TwoStores(RuleBasedStateMachine):
             self.both(lambda store, one=one: store.history(one))
             for execution in range(1, self.executions + 1, 3):
                 self.both(lambda store, one=one, execution=execution: store.history(one, f"x{execution}"))
-
-
-async def written(store: Store, operations: Sequence[Operation], epoch: int | None) -> list[Outcome]:
-    return await store.write(operations, epoch)
 
 
 def plain(outcome: Outcome) -> tuple[object, ...]:

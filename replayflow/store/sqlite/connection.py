@@ -146,13 +146,12 @@ class DatabaseThread:
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._thread.start()
 
-    def run(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
-        """A future of what the work returns, or raises. The thread begins with it, whether or not the future is awaited."""
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """What the work returns, once the thread has done it; or what it raises."""
         future: asyncio.Future[T] = self._loop.create_future()
         self._work.put((work, future))
         # The work is done in any case; a caller that is cancelled must not have its transaction half-told to the next.
-        future.add_done_callback(_see)
-        return asyncio.shield(future)
+        return await asyncio.shield(future)
 
     def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
         self._subscribers.append(changed)
@@ -215,12 +214,6 @@ class DatabaseThread:
             self._loop.call_soon_threadsafe(callback, *args)
         except RuntimeError:
             pass  # the event loop was closed over our head: nobody is left to be told
-
-
-def _see(future: asyncio.Future[Any]) -> None:
-    """Whoever still waits is told of an error; where nobody does any more, nobody need be."""
-    if not future.cancelled():
-        future.exception()
 
 
 def _settle(future: asyncio.Future[Any], result: Any) -> None:

@@ -162,12 +162,12 @@ class SqliteStore:
 
     # ---- writing
 
-    def write(self, operations: Sequence[Operation], epoch: int | None = None) -> asyncio.Future[list[Outcome]]:
+    async def write(self, operations: Sequence[Operation], epoch: int | None = None) -> list[Outcome]:
         remembered = self._remembered
-        return self._write(lambda connection: write_group(connection, operations, epoch, self.url, remembered))
+        return await self._write(lambda connection: write_group(connection, operations, epoch, self.url, remembered))
 
-    def _write(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
-        return self._on(self._writer, work)
+    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._on(self._writer, work)
 
     def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
         if self._writer is None:
@@ -220,20 +220,16 @@ class SqliteStore:
     async def arrived(self, after: int, limit: int) -> list[Delivery]:
         return await self._read(lambda connection: reading.arrived(connection, after, limit))
 
-    def _read(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
-        return self._on(self._reader, work)
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._on(self._reader, work)
 
-    def _on(self, thread: DatabaseThread | None, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+    async def _on(self, thread: DatabaseThread | None, work: Callable[[sqlite3.Connection], T]) -> T:
         if thread is None:
             raise StoreUnavailableError(f"{self.path} is not open")
-
-        def explained(connection: sqlite3.Connection) -> T:
-            try:
-                return work(connection)
-            except sqlite3.Error as error:
-                raise of_sqlite_error(error, self.path) from error
-
-        return thread.run(explained)
+        try:
+            return await thread.run(work)
+        except sqlite3.Error as error:
+            raise of_sqlite_error(error, self.path) from error
 
 
 def _close_opened(opening: asyncio.Future[tuple[sqlite3.Connection, sqlite3.Connection]]) -> None:
