@@ -58,20 +58,22 @@ async def read(access: Access, instance_id: str, execution_id: str | None = None
     Raises:
         InstanceNotFoundError: there is no such instance, or no such execution.
         InvalidArgumentError: it is one of ours, a schedule.
+        SealedError: a value of it is sealed, and the key is not at hand.
     """
-    for loaded in await access.store.load([instance_id]):
-        record = loaded.record
-        if record.name.startswith(OWN_PREFIX):
-            raise InvalidArgumentError(
-                f"'{instance_id}' is an orchestration of replayflow's own, and has verbs of its own"
-            )
-        if execution_id is not None and execution_id != record.execution_id:
-            start, *pieces = await access.pieces(instance_id, execution_id)
-            return Source(record, History(events.decode(start), [events.decode(piece) for piece in pieces]), 0)
-        history = History(events.decode(record.start), events.decode_pieces(loaded.pieces, loaded.piece_count))
-        return Source(record, history, record.start_number + loaded.piece_count)
-    await access.record(instance_id)
-    raise AssertionError("an instance that is there can be loaded")
+    loaded = await access.store.load_whole(instance_id)
+    if loaded is None:
+        await access.record(instance_id)
+        raise AssertionError("an instance that is there can be loaded")
+    if loaded.problem is not None:
+        raise loaded.problem
+    record = loaded.record
+    if record.name.startswith(OWN_PREFIX):
+        raise InvalidArgumentError(f"'{instance_id}' is an orchestration of replayflow's own, and has verbs of its own")
+    if execution_id is not None and execution_id != record.execution_id:
+        start, *pieces = await access.pieces(instance_id, execution_id)
+        return Source(record, History(events.decode(start), [events.decode(piece) for piece in pieces]), 0)
+    history = History(events.decode(record.start), events.decode_pieces(loaded.pieces, loaded.piece_count))
+    return Source(record, history, record.start_number + loaded.piece_count)
 
 
 class Beginning:

@@ -105,7 +105,9 @@ def _own(loaded: Loaded, codec: Codec, app: App | None, now: int) -> _Own:
     for piece in pieces:
         fold.take(piece)
     opens = fold.now(now)
-    definition = None if app is None else app.orchestrators.get(record.name)
+    if loaded.problem is not None:
+        app = None  # a value of it is sealed, and the key is not at hand
+    definition = None if app is None else app.orchestrators.serving(record.name, record.version)
     if record.name == SCHEDULE:
         app, definition = app or App(), DEFINITION
     if app is not None and definition is not None and pieces:

@@ -2,7 +2,7 @@
 
 Kinds and fields are those of the Durable Task protocol (`OrchestratorAction`) in snake case, and what our extensions add. An action knows the
 history event that records it (`record`), and whether a recorded event is the record of such an action (`fits`): that is how replay finds code that
-no longer does what it did.
+no longer does what it did. The protocol's `ScheduleTask`, what is decided most, has no class of its own here: its record stands for it.
 """
 
 from __future__ import annotations
@@ -17,25 +17,6 @@ from replayflow.core.entity_actions import EntityAction, SendEntityMessage
 from replayflow.core.events import HistoryEvent
 from replayflow.errors import FailureDetails
 from replayflow.retry import RetryValues
-
-
-class ScheduleTask(Struct):
-    id: int
-    name: str
-    input: Payload
-    site: str = ""
-    retry: RetryValues | None = None
-    timeout_microseconds: int | None = None
-    tags: dict[str, str] | None = None
-    version: str | None = None
-
-    def record(self) -> events.TaskScheduled:
-        return events.TaskScheduled(
-            self.id, self.name, self.input, self.site, self.retry, self.timeout_microseconds, self.tags, self.version
-        )
-
-    def fits(self, event: HistoryEvent) -> bool:
-        return type(event) is events.TaskScheduled and event.event_id == self.id and event.name == self.name
 
 
 class CreateSubOrchestration(Struct):
@@ -255,7 +236,7 @@ class CompleteOrchestration(Struct):
 
 
 Matched: TypeAlias = (
-    ScheduleTask
+    events.TaskScheduled
     | CreateSubOrchestration
     | ScheduleMap
     | StopMap

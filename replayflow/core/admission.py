@@ -41,7 +41,7 @@ from replayflow.core.events import (
     TimerFired,
 )
 from replayflow.core.executor import Executor
-from replayflow.core.instance import CHILD_RETRY, MAP_RETRY, TASK_RETRY, Alarm, Instance, Status
+from replayflow.core.instance import CHILD_RETRY, MAP_RETRY, RUNNING, SUSPENDED, TASK_RETRY, Alarm, Instance, Status
 from replayflow.core.outcome import Episode
 from replayflow.retry import next_attempt_at
 
@@ -75,7 +75,7 @@ def in_order(inbox: Iterable[HistoryEvent]) -> deque[HistoryEvent]:
 def gathered(instance: Instance, waiting: deque[HistoryEvent]) -> deque[HistoryEvent]:
     """The same, with what has come for each map in one event. Around a suspension each event stays by itself: it may be held."""
     kinds = set(map(type, waiting))
-    if instance.status is Status.SUSPENDED or MapProgress not in kinds or not kinds.isdisjoint(CONTROL):
+    if instance.status is SUSPENDED or MapProgress not in kinds or not kinds.isdisjoint(CONTROL):
         return waiting
     return deque(mapping.gathered(waiting))
 
@@ -107,8 +107,14 @@ def take_in(
         waiting = gathered(instance, waiting)
     while waiting:
         event = waiting.popleft()
-        if instance.status is Status.SUSPENDED and not isinstance(event, _NEVER_HELD):
+        if instance.status is SUSPENDED and not isinstance(event, _NEVER_HELD):
             episode.held.append(event)
+            continue
+        if (
+            type(event) is EventRaised and instance.status is RUNNING
+        ):  # it is admitted as it is, and changes nothing by itself
+            chunk.append(event)
+            executor.deliver(event)
             continue
         admitted = _admit(instance, executor, event, now, random)
         if admitted is None:

@@ -7,11 +7,12 @@ These are the values that cross the store's port; the events in them are encoded
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, final
 
 from msgspec import Struct
 
 from replayflow.codec import Payload
-from replayflow.core.events import HistoryEvent
+from replayflow.core.events import HistoryEvent, TaskCompleted, TaskScheduled
 from replayflow.core.instance import Status
 
 
@@ -96,3 +97,17 @@ class Commit(Struct):
     next_start: Start | None = None
     past_kept: int | None = None
     removes: bool = False
+
+
+@final
+class Turn(Commit, kw_only=True):
+    """The commit of what nearly every episode is: one result `came`, one activity was `asked` for, and the row stays as it is.
+
+    It has a chunk, and nothing else that a commit may have. A store may make use of that; to one that does not it is a commit like any other.
+    """
+
+    came: TaskCompleted
+    asked: TaskScheduled
+    live: Any = None
+    """Whom to tell when it is written, and which reading of the instance it stands on: whoever hands it to the store keeps both here."""
+    reading: int = 0

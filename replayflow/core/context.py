@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from replayflow.clock import to_datetime, to_microseconds
 from replayflow.core import ids, origins
-from replayflow.core.actions import CompleteOrchestration, CreateSubOrchestration, CreateTimer, ScheduleTask, SendEvent
+from replayflow.core.actions import CompleteOrchestration, CreateSubOrchestration, CreateTimer, SendEvent
 from replayflow.core.decisions import Decisions, settle
 from replayflow.core.definitions import CallPlan, Environment
 from replayflow.core.entity_calls import EntityCalls
-from replayflow.core.events import ExecutionStarted, microseconds
+from replayflow.core.events import ExecutionStarted, TaskScheduled, microseconds
 from replayflow.core.maps import MapContext
 from replayflow.core.recording import RecordContext
 from replayflow.core.saga import Saga, run_saga
@@ -360,10 +360,24 @@ class OrchestrationContext(MapContext, EntityCalls, RecordContext):
         checked_tags = None if tags is None else check_tags(tags)
         id = decisions.next_id
         decisions.next_id = id + 1
-        if not decisions.is_replaying or not decisions.repeats_task(id, name, payload):
-            site = site_of(_frame(1))
-            decisions.add(ScheduleTask(id, name, payload, site, plan.retry, plan.timeout_microseconds, checked_tags))
-        task: ActivityTask[Any] = ActivityTask(id, name, plan.decode, decisions.abandon_task, plan.predicate)
+        then = decisions.expected
+        if (
+            then is not None
+            and then.event_id == id
+            and then.name == name
+            and then.input == payload
+            and decisions.ending is None
+        ):
+            decisions.found(then)
+        elif not decisions.is_replaying or not decisions.repeats_task(id, name, payload):
+            decided = TaskScheduled(
+                id, name, payload, site_of(_frame(1)), plan.retry, plan.timeout_microseconds, checked_tags
+            )
+            if decisions.is_replaying or decisions.is_sealed or decisions.ending is not None:
+                decisions.add(decided)
+            else:  # the same, spelled out
+                decisions.made.append(decided)
+        task: ActivityTask[Any] = ActivityTask(id, name, plan.decode, decisions, plan.predicate)
         decisions.open[id] = task
         return task
 
@@ -446,7 +460,7 @@ class OrchestrationContext(MapContext, EntityCalls, RecordContext):
         )
         decode = plan.decode if result_type is None else environment.codec.decoder(result_type)
         predicate = None if retry is None else retry.predicate
-        task: SubOrchestrationTask[Any] = SubOrchestrationTask(id, plan.name, decode, decisions.abandon_task, predicate)
+        task: SubOrchestrationTask[Any] = SubOrchestrationTask(id, plan.name, decode, decisions, predicate)
         decisions.open[id] = task
         return task
 
@@ -484,7 +498,7 @@ class OrchestrationContext(MapContext, EntityCalls, RecordContext):
         check_event_name(name)
         fire_at = None if timeout is None else self._moment(timeout)
         decode = None if decisions.is_sealed else self._environment.codec.decoder(Any if type is None else type)
-        task: EventTask[Any] = EventTask(name, decode, decisions.abandon_event)
+        task: EventTask[Any] = EventTask(0, name, decode, decisions)
         event = decisions.take_event(name.casefold())
         if event is not None:
             settle(task, event.input)
@@ -596,7 +610,7 @@ class OrchestrationContext(MapContext, EntityCalls, RecordContext):
         decisions = self._decisions
         id = decisions.take_id()
         decisions.add(CreateTimer(id, fire_at, site))
-        task = TimerTask(id, "timer", None, decisions.abandon_timer)
+        task = TimerTask(id, "timer", None, decisions)
         decisions.open[id] = task
         return task
 

@@ -29,7 +29,6 @@ from replayflow.core.actions import (
     Matched,
     NoteUndoing,
     ScheduleMap,
-    ScheduleTask,
     SendEvent,
     SetCustomStatus,
     StartInstance,
@@ -91,6 +90,7 @@ class Decisions:
         "custom_status",
         "deadlines",
         "ending",
+        "expected",
         "inherited_until",
         "instance_id",
         "is_replaying",
@@ -140,6 +140,8 @@ class Decisions:
         self.inherited_until = 0
         self.recorded: Sequence[HistoryEvent] = ()
         self.position = 0
+        self.expected: TaskScheduled | None = None
+        """The activity that is recorded next, in the pieces in which nothing else is. Whoever finds it takes it away, and moves on."""
         self._last: HistoryEvent | None = None
 
     def take_id(self) -> int:
@@ -176,7 +178,7 @@ class Decisions:
             )
         return f"after continue_as_new at {ending.site}: nothing may follow it but the return"
 
-    def found(self) -> HistoryEvent | None:
+    def recorded_last(self) -> HistoryEvent | None:
         """The event that the last action was found to be, while replaying."""
         return self._last
 
@@ -226,6 +228,7 @@ class Decisions:
     def seal(self) -> None:
         """Nothing that is asked for from now on has any effect."""
         self.is_sealed = True
+        self.expected = None
 
     # ---- events and time limits
 
@@ -313,23 +316,29 @@ class Decisions:
 
     # ---- replay
 
-    def replay_against(self, now: int, recorded: Sequence[HistoryEvent], position: int = 0) -> None:
-        """It is the time of a past episode, and from now on each decision has to be the next of `recorded`, from that position on."""
+    def replay_against(self, now: int, recorded: Sequence[HistoryEvent]) -> None:
+        """It is the time of a past episode, and from now on each decision has to be the next of `recorded`."""
         self.now = now
         self.recorded = recorded
-        self.position = position
+        self.position = 0
+        self.expected = None
         self.is_replaying = True
 
     def repeats_task(self, id: int, name: str, input: Payload) -> bool:
         """`add` for what nearly every replayed decision is: an activity that is recorded here just so. Of all else it says no, and does nothing."""
-        position, recorded = self.position, self.recorded
-        if position < len(recorded) and not self.is_sealed and self.ending is None:
-            then = recorded[position]
-            if type(then) is TaskScheduled and then.event_id == id and then.name == name and then.input == input:
-                self.position = position + 1
-                self._last = then
-                return True
+        if self.is_sealed or self.ending is not None or self.position >= len(self.recorded):
+            return False
+        then = self.recorded[self.position]
+        if type(then) is TaskScheduled and then.event_id == id and then.name == name and then.input == input:
+            self.found(then)
+            return True
         return False
+
+    def found(self, then: HistoryEvent) -> None:
+        """The code has asked for what is recorded here."""
+        self.position += 1
+        self.expected = None
+        self._last = then
 
     def _match(self, action: Matched) -> None:
         recorded = self.recorded
@@ -340,10 +349,9 @@ class Decisions:
         if not action.fits(then):
             self.diverge(then, _now_asks(action))
             raise Diverged
-        self.position += 1
-        self._last = then
+        self.found(then)
         match action, then:
-            case ScheduleTask(), TaskScheduled():
+            case TaskScheduled(), TaskScheduled():
                 if differs(action.input, then.input):
                     self._warn_of_change("input", action.site, then)
             case CreateSubOrchestration(), SubOrchestrationInstanceCreated():

@@ -21,7 +21,7 @@ from replayflow.core.events import (
     SubOrchestrationInstanceFailed,
     TaskScheduled,
 )
-from replayflow.core.instance import Instance, Status
+from replayflow.core.instance import CANCELED, CONTINUED_AS_NEW, TERMINATED, Instance, Status
 from replayflow.core.outcome import Episode
 from replayflow.errors import FailureDetails
 
@@ -31,14 +31,14 @@ def finish(instance: Instance, episode: Episode, chunk: list[HistoryEvent]) -> N
     started = instance.started
     assert started is not None  # noqa: S101 - what ends has started
     parent = started.parent_instance
-    if parent is not None and instance.status is not Status.CONTINUED_AS_NEW:
+    if parent is not None and instance.status is not CONTINUED_AS_NEW:
         episode.messages.append(report(instance, started, parent))
     if instance.locks:
         episode.messages.extend(releases(instance.locks, started))
-    if instance.status is Status.TERMINATED:
+    if instance.status is TERMINATED:
         _terminate_children(instance, episode, chunk)
         episode.canceled.extend(instance.tasks)
-    elif instance.status is Status.CANCELED:
+    elif instance.status is CANCELED:
         for id in [*instance.children, *instance.maps]:
             cancel(instance, id, episode)
         last = {task.event_id for task in episode.scheduled}
@@ -50,14 +50,11 @@ def owed(instance: Instance, episode: Episode, execution_id: str) -> list[tuple[
 
     One that was cancelled is owed what its clean-up asked for last, one that was terminated nothing.
     """
-    match instance.status:
-        case Status.TERMINATED:
-            return []
-        case Status.CANCELED:
-            tasks = [task for task in episode.scheduled if task.event_id in instance.tasks]
-        case _:
-            tasks = list(instance.tasks.values())
-    return [(execution_id, task) for task in tasks if task.event_id not in instance.attempts]
+    if not instance.tasks or instance.status is TERMINATED:
+        return []
+    tasks = episode.scheduled if instance.status is CANCELED else list(instance.tasks.values())
+    open = (task for task in tasks if task.event_id in instance.tasks)
+    return [(execution_id, task) for task in open if task.event_id not in instance.attempts]
 
 
 def report(instance: Instance, started: ExecutionStarted, parent: ParentInstance) -> Message:
@@ -68,7 +65,7 @@ def report(instance: Instance, started: ExecutionStarted, parent: ParentInstance
     details: FailureDetails | None = None
     if instance.status is not Status.COMPLETED:
         details = instance.failure or FailureDetails(
-            type="OrchestrationTerminated" if instance.status is Status.TERMINATED else "OrchestrationCanceled",
+            type="OrchestrationTerminated" if instance.status is TERMINATED else "OrchestrationCanceled",
             message=f"'{started.instance_id}' was {instance.status.lower()}",
             non_retryable=True,
         )

@@ -42,6 +42,7 @@ from replayflow.core.events import (
     ExecutionStarted,
     HistoryEvent,
     OrchestratorStarted,
+    TaskCompleted,
     TimerFired,
 )
 from replayflow.core.moments import due_at
@@ -211,6 +212,9 @@ class Entity:
         self.standing.apply_all(piece)
         self._received += len(piece)
         self._pieces += 1
+
+    def turn(self, came: TaskCompleted, now: int) -> None:
+        """Never: entities wait for no activities."""
 
     def begin(self, now: int) -> None:
         """A new episode begins."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any, TypeVar, overload
+from typing import Any, ClassVar, TypeVar, overload
 
 from replayflow.core.decisions import Decisions
 from replayflow.core.definitions import Environment
@@ -29,9 +29,11 @@ _frame = sys._getframe
 class EntityCallTask(Pending[R]):
     """An operation that was asked of the entity `target`."""
 
-    __slots__ = ("target",)
-    label = "operation"
-    target: str
+    label: ClassVar[str] = "operation"
+    target: str = ""
+
+    def _abandon(self) -> None:
+        self.ledger.abandon_entity_call(self)
 
     @property
     def title(self) -> str:
@@ -93,8 +95,7 @@ class EntityCalls:
                 EntityOperationCalled(id, str(id), operation, None, payload, target_instance_id=target, site=site)
             )
         )
-        task: EntityCallTask[Any] = EntityCallTask(id, operation, decode, decisions.abandon_entity_call)
-        task.target = target
+        task: EntityCallTask[Any] = EntityCallTask(id, operation, decode, decisions, target=target)
         decisions.open[id] = task
         return task
 

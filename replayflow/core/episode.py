@@ -12,9 +12,9 @@ from random import Random
 from typing import Any
 
 from replayflow.core import events
-from replayflow.core.actions import Action, CompleteOrchestration, CreateSubOrchestration, ScheduleTask, StartInstance
+from replayflow.core.actions import Action, CompleteOrchestration, CreateSubOrchestration, StartInstance
 from replayflow.core.admission import ENDS, RESULTS, deliver_start, in_order, take_in, take_results
-from replayflow.core.commit import Commit, RowState, Start
+from replayflow.core.commit import Commit, RowState, Start, Turn
 from replayflow.core.departures import (
     ask,
     cancel,
@@ -40,18 +40,19 @@ from replayflow.core.events import (
     OrchestratorStarted,
     SubOrchestrationInstanceCreated,
     TaskCanceled,
+    TaskCompleted,
     TaskScheduled,
     TimerCreated,
 )
 from replayflow.core.executor import Executor
-from replayflow.core.instance import TIMER, Alarm, Instance, Status
+from replayflow.core.instance import CONTINUED_AS_NEW, RUNNING, TIMER, Alarm, Instance, Status
 from replayflow.core.outcome import AnyEpisode, Episode, PlainEpisode
-from replayflow.core.rows import changed
+from replayflow.core.rows import AT_WORK, changed
 from replayflow.core.signatures import OWN_PREFIX
 from replayflow.errors import FailureDetails
 
-_ACTIVITIES: frozenset[type] = frozenset({ScheduleTask})
 OWN_EXECUTIONS_KEPT = 100
+_ACTIVITIES: frozenset[type] = frozenset({TaskScheduled})
 
 
 def run(
@@ -80,8 +81,7 @@ def run(
     executor.begin(now)
     actions: Sequence[Action] | None = None
     replaced: ExecutionReplaced | None = None
-    next_start: Start | None = None
-    if not start and instance.status is Status.RUNNING and RESULTS.issuperset(map(type, inbox)):
+    if not start and instance.status is RUNNING and RESULTS.issuperset(map(type, inbox)):
         take_results(instance, executor, inbox, chunk)
         if len(chunk) == 1:
             return Episode()
@@ -105,12 +105,91 @@ def run(
         replaced = take_in(instance, executor, waiting, episode, chunk, now, random)
     if len(chunk) == 1 and not start:
         return episode  # nothing was taken, so that there was nothing to decide
+    if actions is None:
+        actions = () if instance.is_finished else executor.take()
+    return _conclude(instance, actions, episode, chunk, sequence, now, new_execution_id, row, orphans, replaced)
+
+
+def turn(
+    instance: Instance,
+    executor: Executor,
+    came: TaskCompleted,
+    sequence: int,
+    now: int,
+    new_execution_id: Callable[[], str],
+    live: object,
+    reading: int,
+) -> Turn | Episode | None:
+    """`run` for what nearly every episode is, where the row is `AT_WORK`: a result comes that the code waits for, and it asks for one activity.
+
+    `live` and `reading` are what the `Turn` is to keep for whoever writes it. Whatever else the code does is concluded as `run` does it.
+    Returns None, and nothing has happened, where the code waits for something else.
+    """
+    task = instance.tasks.get(came.task_scheduled_id)
+    if task is None:
+        return None
+    if now < instance.now:
+        now = instance.now
+    actions = executor.turn(came, now)
+    if actions is None:
+        return None
+    instance.now = now
+    del instance.tasks[task.event_id]
+    if task.retry is not None:
+        instance.forget_retries(task.event_id)
+    if len(actions) == 1:
+        asked = actions[0]
+        if type(asked) is TaskScheduled:
+            if asked.retry is None:
+                instance.tasks[asked.event_id] = asked
+            else:
+                instance.task_scheduled(asked)
+            started = instance.started
+            assert started is not None  # noqa: S101 - what waits for a result has started
+            chunk = events.encode([OrchestratorStarted(now), came, asked])
+            return Turn(
+                started.instance_id,
+                started.execution_id,
+                sequence,
+                now,
+                chunk,
+                came=came,
+                asked=asked,
+                live=live,
+                reading=reading,
+            )
+    return _conclude(
+        instance,
+        actions,
+        Episode(),
+        [OrchestratorStarted(now), came],
+        sequence,
+        now,
+        new_execution_id,
+        AT_WORK,
+        (),
+        None,
+    )
+
+
+def _conclude(
+    instance: Instance,
+    actions: Sequence[Action],
+    episode: Episode,
+    chunk: list[HistoryEvent],
+    sequence: int,
+    now: int,
+    new_execution_id: Callable[[], str],
+    row: RowState,
+    orphans: Sequence[tuple[str, TaskScheduled]],
+    replaced: ExecutionReplaced | None,
+) -> Episode:
+    """The episode as it is once its events have been taken in and the code has decided: what was decided happens, and the commit says so."""
     started = instance.started
     assert started is not None  # noqa: S101 - the first event of every execution is its start
+    next_start: Start | None = None
     if not instance.is_finished:
-        next_start = _decide(
-            instance, executor.take() if actions is None else actions, episode, chunk, now, new_execution_id
-        )
+        next_start = _decide(instance, actions, episode, chunk, now, new_execution_id)
     if instance.is_finished:
         if replaced is not None:
             next_start = replacement(replaced, now)
@@ -162,8 +241,7 @@ def _past_kept(start: Start) -> int | None:
 def _schedule(instance: Instance, actions: Sequence[Any], chunk: list[HistoryEvent]) -> list[TaskScheduled]:
     """`_decide` for activities, and nothing else."""
     scheduled: list[TaskScheduled] = []
-    for action in actions:
-        decided = action.record()
+    for decided in actions:
         scheduled.append(decided)
         instance.task_scheduled(decided)
     chunk += scheduled
@@ -181,11 +259,15 @@ def _decide(
     """What the code decided is in the chunk, and has happened to the instance; returns the start of the execution that continues this one."""
     next_start: Start | None = None
     for action in actions:
-        if type(action) is ScheduleTask:  # nearly every decision
-            scheduled = action.record()
-            episode.scheduled.append(scheduled)
-            chunk.append(scheduled)
-            instance.task_scheduled(scheduled)
+        if type(action) is TaskScheduled:  # nearly every decision
+            episode.scheduled.append(action)
+            chunk.append(action)
+            instance.task_scheduled(action)
+            continue
+        if type(action) is CompleteOrchestration and action.orchestration_status != CONTINUED_AS_NEW:
+            ended = action.record()
+            chunk.append(ended)
+            instance.apply(ended)
             continue
         if isinstance(action, CreateSubOrchestration | StartInstance):
             action.execution_id = new_execution_id()
@@ -214,7 +296,7 @@ def _decide(
                 cancel(instance, decided.task_scheduled_id, episode)
             case _:
                 pass
-        if type(action) is CompleteOrchestration and action.orchestration_status == Status.CONTINUED_AS_NEW:
+        if type(action) is CompleteOrchestration:
             next_start = continuation(instance, action, now, new_execution_id(), chunk)
         chunk.append(decided)
         instance.apply(decided)

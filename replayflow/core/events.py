@@ -148,6 +148,14 @@ class TaskScheduled(Decided, tag=6):
     tags: dict[str, str] | None = None
     version: str | None = None
 
+    def record(self) -> Self:
+        """The event that records the decision: itself. Of nothing else is so much decided, and one object does for both."""
+        return self
+
+    def fits(self, event: HistoryEvent) -> bool:
+        """Whether the recorded event is the record of this decision."""
+        return type(event) is TaskScheduled and event.event_id == self.event_id and event.name == self.name
+
 
 class TaskCompleted(Fact, tag=7):
     """An activity has a result."""

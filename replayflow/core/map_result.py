@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
+from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, cast
 
 from replayflow.codec import Codec, Payload
 from replayflow.core.actions import ScheduleMap
@@ -215,27 +215,18 @@ class Decoding:
     many: Callable[..., Any]
 
 
-class MapTask(Pending[MapResult[R]]):
+class MapTask(Pending[MapResult[R]], kw_only=True):
     """A map that is under way: complete when it is over."""
 
-    __slots__ = ("_decoding", "_gathering", "_index", "_scheduled", "is_stopping")
-    label = "map"
+    label: ClassVar[str] = "map"
+    _scheduled: MapScheduled
+    _decoding: Decoding
+    _index: Callable[[int], int]
+    _gathering: Gathering
+    is_stopping: bool = False
+    """Whether nothing more of it begins: so that it is asked to stop once."""
 
-    def __init__(
-        self,
-        scheduled: MapScheduled,
-        decoding: Decoding,
-        abandoned: Callable[[Any], None],
-        predicate: Callable[[FailureDetails], bool] | None,
-        index: Callable[[int], int],
-    ) -> None:
-        super().__init__(scheduled.event_id, scheduled.name, None, abandoned, predicate)
-        self._scheduled = scheduled
-        self._decoding = decoding
-        self._index = index
-        self.is_stopping = False
-        """Whether nothing more of it begins: so that it is asked to stop once."""
-        self._gathering = Gathering(scheduled)
+    def __post_init__(self) -> None:
         self._end_if_over()
 
     @property
@@ -324,7 +315,18 @@ def ask(
     scheduled.event_id = decisions.take_id()
     action = ScheduleMap(scheduled)
     decisions.add(action)
-    task: MapTask[Any] = MapTask(action.scheduled, decoding, decisions.abandon_task, predicate, index)
+    scheduled = action.scheduled
+    task: MapTask[Any] = MapTask(
+        scheduled.event_id,
+        scheduled.name,
+        None,
+        decisions,
+        predicate,
+        _scheduled=scheduled,
+        _decoding=decoding,
+        _index=index,
+        _gathering=Gathering(scheduled),
+    )
     if not task.is_complete:
         decisions.open[task.id] = task
     return task

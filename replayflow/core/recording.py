@@ -63,7 +63,7 @@ class RecordContext:
             raise Diverged  # the generator is being closed, and nobody is there to record anything
         action = RecordValue(decisions.take_id(), title, site)
         decisions.add(action)
-        found = decisions.found() if decisions.is_replaying else None
+        found = decisions.recorded_last() if decisions.is_replaying else None
         if isinstance(found, ValueRecorded):
             value, failure = found.value, found.failure_details
         else:

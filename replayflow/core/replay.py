@@ -10,7 +10,7 @@ A `Replay` is the local executor of an execution. A remote one, over the Durable
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
 from typing import Any
 
 from replayflow.codec import Codec
@@ -94,58 +94,94 @@ class Replay:
 
     # ---- the four calls of an executor
 
+    def replay_all(self, pieces: Iterable[Sequence[HistoryEvent]]) -> None:
+        """`replay` for each of the pieces, in order."""
+        decisions = self.decisions
+        for piece in pieces:
+            if len(piece) == 3:
+                begins, came, asked = piece
+                task = self._blocked_on
+                if (
+                    type(asked) is TaskScheduled
+                    and type(came) is TaskCompleted
+                    and type(begins) is OrchestratorStarted
+                    and type(task) is ActivityTask
+                    and task.id == came.task_scheduled_id
+                ):
+                    # One activity after another: what most long histories are made of.
+                    decisions.now = begins.now_microseconds
+                    decisions.recorded = piece
+                    decisions.position = 2
+                    decisions.expected = asked
+                    decisions.is_replaying = True
+                    self._go_on_with(came, task)
+                    self._piece_is_over(None)
+                    continue
+            self.replay(piece)
+
     def replay(self, piece: Sequence[HistoryEvent]) -> None:
         """One past episode, as it was recorded, happens again. One in which the execution was terminated decided nothing, and is passed over."""
-        decisions = self.decisions
+        begins = piece[0]
+        assert type(begins) is OrchestratorStarted  # noqa: S101 - every piece begins with its time
         ended: ExecutionCompleted | None = None
         custom_status: CustomStatusSet | None = None
-        begins, came, asked = piece if len(piece) == 3 else (piece[0], None, None)
-        assert type(begins) is OrchestratorStarted  # noqa: S101 - every piece begins with its time
-        if type(asked) is TaskScheduled and type(came) is TaskCompleted:
-            # One activity after another: what most long histories are made of. As below, spelled out.
-            decisions.replay_against(begins.now_microseconds, piece, 2)
-            task = self._blocked_on
-            if type(task) is ActivityTask and task.id == came.task_scheduled_id:
-                del decisions.open[task.id]
-                settle(task, came.result)
-                self._run()
+        arrived: list[HistoryEvent] = []
+        recorded: list[HistoryEvent] = []
+        for event in piece[1:]:
+            if not event.is_decision:
+                arrived.append(event)
+            elif isinstance(event, ExecutionCompleted):
+                ended = event
+            elif isinstance(event, CustomStatusSet):
+                custom_status = event
+            elif isinstance(event, PatchMarked):
+                self.decisions.mark(
+                    event.name, True
+                )  # also where the code asks no more: the mark says that it is past the place
             else:
-                self.deliver(came)
-            if decisions.position == 3 and self.outcome is None and decisions.mismatch is None:
-                decisions.is_replaying = False
-                return
-        else:
-            arrived: list[HistoryEvent] = []
-            recorded: list[HistoryEvent] = []
-            for event in piece[1:]:
-                if not event.is_decision:
-                    arrived.append(event)
-                elif isinstance(event, ExecutionCompleted):
-                    ended = event
-                elif isinstance(event, CustomStatusSet):
-                    custom_status = event
-                elif isinstance(event, PatchMarked):
-                    decisions.mark(
-                        event.name, True
-                    )  # also where the code asks no more: whoever has the mark is past the place
-                else:
-                    recorded.append(event)
-            if ended is not None and ended.orchestration_status == "TERMINATED":
-                return
-            decisions.replay_against(begins.now_microseconds, recorded)
-            try:
-                for event in arrived:
-                    self.deliver(event)
-            except Diverged:
-                pass  # not in the code itself but on an event's way to it: what a race or a time limit cancels is a decision, too
-        decisions.is_replaying = False
-        if decisions.position < len(decisions.recorded) and decisions.mismatch is None:
-            decisions.diverge(decisions.recorded[decisions.position], self._stand())
+                recorded.append(event)
+        if ended is not None and ended.orchestration_status == "TERMINATED":
+            return
+        decisions = self.decisions
+        decisions.replay_against(begins.now_microseconds, recorded)
+        try:
+            for event in arrived:
+                self.deliver(event)
+        except Diverged:
+            pass  # not in the code itself but on an event's way to it: what a race or a time limit cancels is a decision, too
         if custom_status is not None:
             decisions.custom_status = custom_status.custom_status
+        self._piece_is_over(ended)
+
+    def _piece_is_over(self, ended: ExecutionCompleted | None) -> None:
+        """What the code decided was what the piece records, and nothing of that is missing."""
+        decisions = self.decisions
+        decisions.is_replaying = False
+        if (
+            decisions.mismatch is None
+            and ended is None
+            and self.outcome is None
+            and decisions.position == len(decisions.recorded)
+        ):
+            return
+        if decisions.position < len(decisions.recorded) and decisions.mismatch is None:
+            decisions.diverge(decisions.recorded[decisions.position], self._stand())
         if decisions.mismatch is None:
             self._compare_ends(ended)
         self._raise_mismatch()
+
+    def turn(self, came: TaskCompleted, now: int) -> list[Action] | None:
+        """`begin`, `deliver` and `take` in one, where the code waits for just this result; None, and nothing has happened, where it does not."""
+        task = self._blocked_on
+        if type(task) is not ActivityTask or task.id != came.task_scheduled_id:
+            return None
+        decisions = self.decisions
+        decisions.now = now
+        self._go_on_with(came, task)
+        if self.outcome is not None:
+            return self.take()
+        made, decisions.made = decisions.made, []
+        return made
 
     def begin(self, now: int) -> None:
         """A new episode begins; `now`, in microseconds, is the time that the code sees."""
@@ -164,16 +200,16 @@ class Replay:
             if task is not None:
                 settle(task, event.result)
                 if task is self._blocked_on or (self._blocked_on is not None and self._blocked_on.is_complete):
-                    self._run()
+                    self._go_on()
             return
         match event:
+            case EventRaised():
+                self.decisions.raise_event(event)
             case SubOrchestrationInstanceCompleted():
                 task = self.decisions.open.pop(event.task_scheduled_id, None)
                 if task is None:
                     return
                 settle(task, event.result)
-            case EventRaised():
-                self.decisions.raise_event(event)
             case TimerFired():
                 timer = self.decisions.open.pop(event.timer_id, None)
                 if timer is None:
@@ -220,7 +256,7 @@ class Replay:
                 return
         blocked_on = self._blocked_on
         if blocked_on is not None and blocked_on.is_complete:
-            self._run()
+            self._go_on()
 
     def take(self) -> list[Action]:
         """What the code decided in this episode, in order; the last is its end, where it has ended."""
@@ -295,59 +331,100 @@ class Replay:
         else:
             if isinstance(made, Generator):
                 self._generator = made
-                self._run()
+                self._run(None, None)
             else:
                 self._end("COMPLETED", value=made)
         self._raise_mismatch()
 
-    def _run(self, error: BaseException | None = None) -> None:
+    def _go_on(self) -> None:
+        """What the code waited for is complete."""
+        task = self._blocked_on
+        assert task is not None  # noqa: S101 - it waits for something
+        self._run(task._error, task._value)
+
+    def _go_on_with(self, came: TaskCompleted, task: ActivityTask[Any]) -> None:
+        """`deliver` for the result of the very activity that the code waits for, spelled out."""
+        decisions = self.decisions
+        del decisions.open[task.id]
+        if task.decode is None or task._parents is not None:
+            settle(task, came.result)
+        else:
+            try:
+                task._value = task.decode(came.result)
+                task._is_complete = True
+            except Exception:
+                settle(task, came.result)
+        if task._error is not None:
+            self._run(task._error, None)
+            return
+        try:
+            yielded = self._generator.send(task._value)  # type: ignore[union-attr]  # only a started generator can be blocked
+            if (
+                type(yielded) is ActivityTask
+                and yielded.ledger is decisions
+                and not yielded._is_complete
+                and decisions.ending is None
+            ):
+                self._blocked_on = yielded
+            else:
+                self._look_at(yielded)
+        except BaseException as error:
+            self._over(error)
+        if decisions.mismatch is not None or decisions.request is not None:
+            self._heed()
+
+    def _run(self, error: BaseException | None, value: object) -> None:
+        """The code goes on with the value, or with the error raised, and runs until it waits again."""
         generator = self._generator
         assert generator is not None  # noqa: S101 - only a started generator can be blocked
-        task = self._blocked_on
-        self._blocked_on = None
-        value: Any = None
-        if task is not None and error is None:
-            error, value = task._error, task._value
-        decisions = self.decisions
-        open = decisions.open
         try:
-            while True:
-                if error is None:
-                    yielded = generator.send(value)
-                else:
-                    thrown, error = error, None
-                    yielded = generator.throw(thrown)
-                if type(yielded) is ActivityTask and open.get(yielded.id) is yielded and decisions.ending is None:
-                    self._blocked_on = yielded  # what is nearly always yielded: an activity that is on its way
-                    break
-                if not isinstance(yielded, Task):
-                    error = self._not_a_task(yielded)
-                elif yielded._is_complete:
-                    error, value = yielded._error, yielded._value
-                elif decisions.ending is not None:
-                    error = OrchestratorError(
-                        f"{self._line()}: {yielded!r} was yielded after continue_as_new at {decisions.ending.site}: "
-                        "nothing may follow it but the return"
-                    )
-                elif isinstance(yielded, Pending) and not self._is_own(yielded):
-                    error = NotATaskError(
-                        f"{self._line()}: {yielded!r} belongs to another execution and cannot be waited for here"
-                    )
-                else:
-                    self._blocked_on = yielded
-                    break
-        except StopIteration as stop:
-            self._end("COMPLETED", value=stop.value)
-        except Diverged:
-            pass
-        except OrchestrationCancelled as cancelled:
-            self._end("CANCELED", failure=cancelled)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as failure:  # a SystemExit, say: user code must not end the worker
-            self._end("FAILED", failure=failure)
-        if decisions.mismatch is not None:
-            self._raise_mismatch()
+            self._look_at(generator.send(value) if error is None else generator.throw(error))
+        except BaseException as raised:
+            self._over(raised)
+        self._heed()
+
+    def _look_at(self, yielded: object) -> None:
+        """The code waits for what it has yielded, or goes on where it need not, or must not, until it waits."""
+        generator, decisions = self._generator, self.decisions
+        assert generator is not None  # noqa: S101 - it has just yielded
+        error: BaseException | None
+        while True:
+            value: object = None
+            if not isinstance(yielded, Task):
+                error = self._not_a_task(yielded)
+            elif yielded._is_complete:
+                error, value = yielded._error, yielded._value
+            elif decisions.ending is not None:
+                error = OrchestratorError(
+                    f"{self._line()}: {yielded!r} was yielded after continue_as_new at {decisions.ending.site}: "
+                    "nothing may follow it but the return"
+                )
+            elif isinstance(yielded, Pending) and not self._is_own(yielded):
+                error = NotATaskError(
+                    f"{self._line()}: {yielded!r} belongs to another execution and cannot be waited for here"
+                )
+            else:
+                self._blocked_on = yielded
+                return
+            yielded = generator.send(value) if error is None else generator.throw(error)
+
+    def _over(self, raised: BaseException) -> None:
+        """The code has come to its end: it returned, or raised, or has left its history."""
+        match raised:
+            case StopIteration():
+                self._end("COMPLETED", value=raised.value)
+            case Diverged():
+                pass
+            case OrchestrationCancelled():
+                self._end("CANCELED", failure=raised)
+            case KeyboardInterrupt():
+                raise raised
+            case _:  # a SystemExit, say: user code must not end the worker
+                self._end("FAILED", failure=raised)
+
+    def _heed(self) -> None:
+        """The code has left its history, or may hear now that it was asked to cancel."""
+        self._raise_mismatch()
         if self.decisions.request is not None:
             self._hear(self.decisions.request)
 
@@ -363,7 +440,7 @@ class Replay:
             for leaf in leaves(self._blocked_on):
                 if isinstance(leaf, LockTask):
                     leaf.cancel()  # or the clean-up would stand in a section that it never got
-        self._run(error)
+        self._run(error, None)
 
     def _hear(self, request: ExecutionCancelRequested) -> None:
         """A request to cancel that came while a saga undid what it had done is heard at the first yield after that."""
@@ -372,7 +449,7 @@ class Replay:
             self._cancel(request)
 
     def _end(self, status: str, *, value: object = None, failure: BaseException | None = None) -> None:
-        self._generator = None
+        self._generator = self._blocked_on = None
         decisions = self.decisions
         if decisions.mismatch is not None:
             return
@@ -435,7 +512,7 @@ class Replay:
             self.decisions.diverge(ended, self._stand())
 
     def _is_own(self, task: Pending[Any]) -> bool:
-        return getattr(task._abandoned, "__self__", None) is self.decisions
+        return task.ledger is self.decisions
 
     def _raise_mismatch(self) -> None:
         mismatch = self.decisions.mismatch

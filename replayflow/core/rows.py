@@ -12,13 +12,13 @@ from replayflow.core.events import (
     TaskFailed,
     TaskScheduled,
 )
-from replayflow.core.instance import Instance, Status
+from replayflow.core.instance import RUNNING, Instance
 from replayflow.core.map_progress import encode_progress
 from replayflow.errors import FailureDetails
 
-# What nearly all rows show, once for all instances.
-_AT_WORK = RowState(Status.RUNNING, 0)
-_WAITS = RowState(Status.RUNNING, None)
+# What nearly all rows show, once for all instances. Whose row is `AT_WORK` has an activity under way, and no map, custom status or debt.
+AT_WORK = RowState(RUNNING, 0)
+_WAITS = RowState(RUNNING, None)
 
 
 def changed(
@@ -27,8 +27,8 @@ def changed(
     """The instance's row as it has to become; None where it is that already."""
     status = instance.status
     if (
-        status is Status.RUNNING
-        and row.status is Status.RUNNING
+        status is RUNNING
+        and row.status is RUNNING
         and row.wake_at == 0
         and len(instance.tasks) > len(instance.retrying)
         and row.custom_status == instance.custom_status
@@ -49,8 +49,8 @@ def changed(
         and row.progress == progress
     ):
         return None
-    if status is Status.RUNNING and not (wake_at or orphans or instance.custom_status or progress):
-        return _WAITS if wake_at is None else _AT_WORK
+    if status is RUNNING and not (wake_at or orphans or instance.custom_status or progress):
+        return _WAITS if wake_at is None else AT_WORK
     return RowState(
         status=instance.status,
         wake_at=wake_at,

@@ -20,9 +20,10 @@ from typing import Any, NoReturn, TypeVar, overload
 from msgspec.structs import replace
 
 from replayflow.codec import Payload
-from replayflow.core.actions import AskInstance, CreateTimer, ScheduleTask, StopMap
+from replayflow.core.actions import AskInstance, CreateTimer, StopMap
 from replayflow.core.decisions import Decisions, Diverged
 from replayflow.core.definitions import CallPlan, Environment
+from replayflow.core.events import TaskScheduled
 from replayflow.core.map_result import MapTask
 from replayflow.core.sections import LockTask
 from replayflow.core.sites import site_of
@@ -392,7 +393,7 @@ class Saga:
         decisions = self._decisions
         id = decisions.take_id()
         decisions.add(CreateTimer(id, until, site))
-        task = TimerTask(id, "timer", None, decisions.abandon_timer)
+        task = TimerTask(id, "timer", None, decisions)
         decisions.open[id] = task
         return task
 
@@ -408,8 +409,8 @@ class Saga:
     ) -> Task[Any]:
         decisions = self._decisions
         id = decisions.take_id()
-        decisions.add(ScheduleTask(id, name, payload, site, retry, timeout_microseconds))
-        task: ActivityTask[Any] = ActivityTask(id, name, decode, decisions.abandon_task, predicate)
+        decisions.add(TaskScheduled(id, name, payload, site, retry, timeout_microseconds))
+        task: ActivityTask[Any] = ActivityTask(id, name, decode, decisions, predicate)
         decisions.open[id] = task
         return task
 

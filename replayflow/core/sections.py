@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from replayflow.core.decisions import Decisions
 from replayflow.core.entity_actions import SendEntityMessage
@@ -64,8 +64,10 @@ class EntityLock:
 
 
 class LockTask(Pending[EntityLock]):
-    __slots__ = ()
-    label = "lock"
+    label: ClassVar[str] = "lock"
+
+    def _abandon(self) -> None:
+        self.ledger.abandon_section(self)
 
 
 class Section:
@@ -87,7 +89,7 @@ class Section:
         """The first lock is asked for; the task is complete when the section has the last."""
         decisions = self._decisions
         self._ask()
-        task = LockTask(self.event_id, ", ".join(self.lock_set), None, decisions.abandon_section)
+        task = LockTask(self.event_id, ", ".join(self.lock_set), None, decisions)
         decisions.open[self.event_id] = task
         decisions.section = self
         return task

@@ -4,12 +4,16 @@
 2. Completing a task costs O(1) for each composite that directly has it: waiting for many is a countdown, nothing is scanned.
 3. Completion travels upwards through composites with a worklist, never by recursion, so that nesting has no depth limit.
 4. A composite may be built of tasks that are complete already, may be empty (`when_all`), and may share its children with others.
+
+Tasks are msgspec structs: one is made for everything that is asked for, and msgspec makes it in C.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
+
+from msgspec import Struct
 
 from replayflow.errors import (
     FailureDetails,
@@ -24,17 +28,14 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Task(Generic[T_co]):
+class Task(Struct, Generic[T_co], eq=False, kw_only=True):
     """Work that an orchestrator waits for by yielding it: `value = yield task`, or `value = yield from task`, which type checkers understand."""
 
-    __slots__ = ("_error", "_is_complete", "_parents", "_value")
-
-    def __init__(self) -> None:
-        self._is_complete = False
-        self._value: Any = None
-        self._error: BaseException | None = None
-        # Most tasks have no composite above them and nearly all others have one: a list is made for the second.
-        self._parents: Composite[Any] | list[Composite[Any]] | None = None
+    _is_complete: bool = False
+    _value: Any = None
+    _error: BaseException | None = None
+    # Most tasks have no composite above them and nearly all others have one: a list is made for the second.
+    _parents: Composite[Any] | list[Composite[Any]] | None = None
 
     def __iter__(self) -> Generator[Task[Any], Any, T_co]:
         result: T_co = yield self
@@ -128,12 +129,10 @@ def _add(
 class Composite(Task[T_co]):
     """A task made of others."""
 
-    __slots__ = ("children",)
+    children: list[Task[Any]]
 
-    def __init__(self, children: list[Task[Any]]) -> None:
-        super().__init__()
-        self.children = children
-        for child in children:
+    def __post_init__(self) -> None:
+        for child in self.children:
             if not child._is_complete:
                 above = child._parents
                 if above is None:
@@ -165,19 +164,18 @@ class Composite(Task[T_co]):
 
 
 class WhenAll(Composite[list[T]]):
-    __slots__ = ("_fail_fast", "_missing")
+    _fail_fast: bool
+    _missing: int = 0
 
-    def __init__(self, children: list[Task[T]], fail_fast: bool) -> None:
-        super().__init__(children)
-        self._fail_fast = fail_fast
-        self._missing = 0
+    def __post_init__(self) -> None:
+        super().__post_init__()
         failed = False
-        for child in children:
+        for child in self.children:
             if not child._is_complete:
                 self._missing += 1
             elif child._error is not None:
                 failed = True
-        if not self._missing or (failed and fail_fast):
+        if not self._missing or (failed and self._fail_fast):
             self._settle()
             self._is_complete = True
 
@@ -199,11 +197,11 @@ class WhenAll(Composite[list[T]]):
 class _First(Composite[T]):
     """Decided by the first child that completes; of those that were complete from the start, by the first in the list."""
 
-    __slots__ = ("_winner",)
+    _winner: Task[Any] | None = None
 
-    def __init__(self, children: list[Task[Any]]) -> None:
-        super().__init__(children)
-        self._winner: Task[Any] | None = next((child for child in children if child._is_complete), None)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._winner = next((child for child in self.children if child._is_complete), None)
         if self._winner is not None:
             self._settle()
             self._is_complete = True
@@ -214,15 +212,11 @@ class _First(Composite[T]):
 
 
 class WhenAny(_First[Task[T]]):
-    __slots__ = ()
-
     def _settle(self) -> None:
         self._value = self._winner
 
 
 class Race(_First[T]):
-    __slots__ = ()
-
     def _settle(self) -> None:
         winner = self._winner
         assert winner is not None  # noqa: S101 - set by whatever decided the race
@@ -272,40 +266,38 @@ def _tasks(tasks: Iterable[Task[T]], where: str) -> list[Task[T]]:
         raise NotATaskError(f"{where}(...) takes a list of tasks, and was given one task: {where}([{tasks!r}])")
     children = list(tasks)
     for i, child in enumerate(children):
-        if not isinstance(child, Task):
+        if type(child) is not ActivityTask and not isinstance(child, Task):
             raise NotATaskError(
                 f"{where}(...): item {i} is {child!r:.80}, which is no task; ctx.call_activity and its kin return tasks"
             )
     return children
 
 
-class Pending(Task[T_co]):
-    """A task that stands for one thing asked for: `id` is its action id, `name` what was asked for, `decode` makes its value from a payload."""
+class Ledger(Protocol):
+    """Whose task it is: `decisions.Decisions`, as tasks know it. One method a kind of task that nobody waits for any longer."""
 
-    __slots__ = ("_abandoned", "decode", "id", "name", "predicate")
+    def abandon_task(self, task: Pending[Any]) -> None: ...
+    def abandon_timer(self, task: TimerTask) -> None: ...
+    def abandon_event(self, task: EventTask[Any]) -> None: ...
+    def abandon_entity_call(self, task: Pending[Any]) -> None: ...
+    def abandon_section(self, task: Pending[Any]) -> None: ...
+
+
+class Pending(Task[T_co]):
+    """A task that stands for one thing asked for: `id` is its action id, `name` what was asked for, `decode` makes its value from a payload.
+
+    `ledger` is that of the execution to which it belongs.
+    """
+
+    id: int
+    name: str
+    decode: Callable[..., Any] | None
+    ledger: Ledger
+    predicate: Callable[[FailureDetails], bool] | None = None
     label: ClassVar[str] = "task"
 
-    def __init__(
-        self,
-        id: int,
-        name: str,
-        decode: Callable[..., Any] | None,
-        abandoned: Callable[[Any], None],
-        predicate: Callable[[FailureDetails], bool] | None = None,
-    ) -> None:
-        # The body of Task.__init__, spelled out: one of these is made for every activity.
-        self._is_complete = False
-        self._value = None
-        self._error = None
-        self._parents = None
-        self.id = id
-        self.name = name
-        self.decode = decode
-        self.predicate = predicate
-        self._abandoned = abandoned
-
     def _abandon(self) -> None:
-        self._abandoned(self)
+        self.ledger.abandon_task(self)
 
     @property
     def title(self) -> str:
@@ -318,19 +310,18 @@ class Pending(Task[T_co]):
 
 
 class ActivityTask(Pending[T_co]):
-    __slots__ = ()
-    label = "activity"
+    label: ClassVar[str] = "activity"
 
 
 class SubOrchestrationTask(Pending[T_co]):
-    __slots__ = ()
-    label = "sub-orchestration"
+    label: ClassVar[str] = "sub-orchestration"
 
 
 class TimerTask(Pending[None]):
     """A durable timer: complete when its time has come; `cancel()` drops it."""
 
-    __slots__ = ()
+    def _abandon(self) -> None:
+        self.ledger.abandon_timer(self)
 
     @property
     def title(self) -> str:
@@ -340,11 +331,10 @@ class TimerTask(Pending[None]):
 class EventTask(Pending[T_co]):
     """A wait for one external event; it takes no action id, and `timer` ends it where it has a time limit."""
 
-    __slots__ = ("timer",)
+    timer: TimerTask | None = None
 
-    def __init__(self, name: str, decode: Callable[..., Any] | None, abandoned: Callable[[Any], None]) -> None:
-        super().__init__(0, name, decode, abandoned)
-        self.timer: TimerTask | None = None
+    def _abandon(self) -> None:
+        self.ledger.abandon_event(self)
 
     @property
     def title(self) -> str:

@@ -133,6 +133,8 @@ def _verdicts(
 
 def _verdict(loaded: Loaded, environment: Environment) -> Verdict:
     record = loaded.record
+    if loaded.problem is not None:
+        return replace(_of(record), problem=loaded.problem)
     live = Live(record.instance_id, record.execution_id)
     problem: ReplayflowError | None
     try:

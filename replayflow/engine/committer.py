@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from replayflow.errors import ReplayflowError, StoreError
 from replayflow.store.base import Operation, Outcome, Store
 
 Settle: TypeAlias = Callable[[Outcome | None, ReplayflowError | None], None]
 """Told what became of an operation: its outcome, or the error with which the whole group failed."""
+Turned: TypeAlias = Callable[[Any, Outcome | None, ReplayflowError | None], None]
+"""The same for operations that have nobody of their own to tell: which one it was comes first."""
 
 OPERATIONS_PER_GROUP_MAX = 1000
 
@@ -30,17 +32,25 @@ class Committer:
         self._epoch = epoch
         self._failed = failed
         self._recovered = recovered
+        self._turned: Turned = _nobody
         self._is_failing = False
         self._is_idle = True
-        self._under_way: Sequence[Settle] = ()
+        self._under_way: tuple[Sequence[Operation], Sequence[Settle | None]] = ((), ())
         self._operations: list[Operation] = []
-        self._settles: list[Settle] = []
+        self._settles: list[Settle | None] = []
         self._ready = asyncio.Event()
         self._drained = asyncio.Event()
         self._drained.set()
 
-    def add(self, operation: Operation, settle: Settle) -> None:
-        """The operation is part of the next group; `settle` is called in the event loop, in the order of the operations."""
+    def tell_of_turns(self, turned: Turned) -> None:
+        """`turned` is called for what is added without somebody of its own to tell."""
+        self._turned = turned
+
+    def add(self, operation: Operation, settle: Settle | None) -> None:
+        """The operation is part of the next group; `settle` is called in the event loop, in the order of the operations.
+
+        A `Turn` has none of its own: of those there are the most, and the one that was given for all of them is told.
+        """
         self._operations.append(operation)
         self._settles.append(settle)
         if self._is_idle:
@@ -54,24 +64,24 @@ class Committer:
 
     def abandon(self, error: ReplayflowError) -> None:
         """Nothing is written any more; whoever still waits for an operation is told the error. Of the last group nobody knows what became."""
-        waiting = [*self._under_way, *self._settles]
-        self._operations, self._settles, self._under_way = [], [], ()
-        for settle in waiting:
-            settle(None, error)
+        operations, settles = self._under_way
+        operations, settles = [*operations, *self._operations], [*settles, *self._settles]
+        self._operations, self._settles, self._under_way = [], [], ((), ())
+        self._tell_all(operations, settles, error)
 
     async def run(self) -> None:
         """Writes for ever."""
         while True:
             await self._ready.wait()
-            operations, self._under_way = self._take()
-            await self._write(operations, self._under_way)
-            self._under_way = ()
+            self._under_way = self._take()
+            await self._write(*self._under_way)
+            self._under_way = ((), ())
             if not self._operations:
                 self._is_idle = True
                 self._ready.clear()
                 self._drained.set()
 
-    def _take(self) -> tuple[Sequence[Operation], Sequence[Settle]]:
+    def _take(self) -> tuple[Sequence[Operation], Sequence[Settle | None]]:
         if len(self._operations) <= OPERATIONS_PER_GROUP_MAX:
             taken = self._operations, self._settles
             self._operations, self._settles = [], []
@@ -81,24 +91,40 @@ class Committer:
         del self._operations[:OPERATIONS_PER_GROUP_MAX], self._settles[:OPERATIONS_PER_GROUP_MAX]
         return taken
 
-    async def _write(self, operations: Sequence[Operation], settles: Sequence[Settle]) -> None:
+    async def _write(self, operations: Sequence[Operation], settles: Sequence[Settle | None]) -> None:
         try:
             outcomes = await self._store.write(operations, self._epoch)
         except ReplayflowError as error:
-            self._fail(error, settles)
+            self._fail(error, operations, settles)
         except Exception as error:
             wrapped = StoreError(f"{self._store.url}: {type(error).__name__}: {error}")
             wrapped.__cause__ = error
-            self._fail(wrapped, settles)
+            self._fail(wrapped, operations, settles)
         else:
             if self._is_failing:
                 self._is_failing = False
                 self._recovered()
-            for settle, outcome in zip(settles, outcomes, strict=True):
-                settle(outcome, None)
+            turned = self._turned
+            for operation, settle, outcome in zip(operations, settles, outcomes, strict=True):
+                if settle is None:
+                    turned(operation, outcome, None)
+                else:
+                    settle(outcome, None)
 
-    def _fail(self, error: ReplayflowError, settles: Sequence[Settle]) -> None:
+    def _fail(self, error: ReplayflowError, operations: Sequence[Operation], settles: Sequence[Settle | None]) -> None:
         self._is_failing = True
         self._failed(error)
-        for settle in settles:
-            settle(None, error)
+        self._tell_all(operations, settles, error)
+
+    def _tell_all(
+        self, operations: Sequence[Operation], settles: Sequence[Settle | None], error: ReplayflowError
+    ) -> None:
+        for operation, settle in zip(operations, settles, strict=True):
+            if settle is None:
+                self._turned(operation, None, error)
+            else:
+                settle(None, error)
+
+
+def _nobody(*_: object) -> None:
+    raise AssertionError("an operation was added that nobody wants to be told of")

@@ -13,8 +13,8 @@ from replayflow.core import admission, events, rows
 from replayflow.core.actions import Action
 from replayflow.core.commit import RowState, Start
 from replayflow.core.entity import Entity
-from replayflow.core.events import ExecutionStarted, HistoryEvent, TaskScheduled
-from replayflow.core.instance import Instance, Status
+from replayflow.core.events import ExecutionStarted, HistoryEvent, TaskCompleted, TaskScheduled
+from replayflow.core.instance import SUSPENDED, Instance, Status
 from replayflow.core.nothing import NOTHING
 from replayflow.core.replay import Replay
 from replayflow.engine.activities import Run
@@ -23,10 +23,14 @@ from replayflow.errors import FailureDetails
 from replayflow.store.base import Delivery, Loaded
 
 _NO_KEYS: frozenset[tuple[str, int]] = frozenset()
+_CREATED = RowState(Status.PENDING, 0)
 
 
 class Ended:
     """The executor of an execution that decides nothing any more: what comes in is only written down."""
+
+    def turn(self, came: TaskCompleted, now: int) -> None:
+        pass
 
     def begin(self, now: int) -> None:
         pass
@@ -84,7 +88,7 @@ class Live:
         self.execution_id = execution_id
         self.instance = Instance()
         self.executor: LocalExecutor | None = None
-        self.row = RowState(Status.PENDING, 0)
+        self.row = _CREATED
         self.sequence = 1
         self.start: Sequence[HistoryEvent] = ()
         self.mailbox: list[HistoryEvent] = []
@@ -109,7 +113,8 @@ class Live:
         """A new execution that nothing has happened to but its creation."""
         live = cls(start.instance_id, start.execution_id)
         live.start = start.decoded or events.decode(start.event)
-        live.row = RowState(Status.PENDING, start.wake_at)
+        if start.wake_at:
+            live.row = RowState(Status.PENDING, start.wake_at)
         return live
 
     @property
@@ -229,7 +234,7 @@ class Live:
         """Whether an episode would have something to take in, or something to strike."""
         if self.start or self.discarded:
             return True
-        if self.instance.status is not Status.SUSPENDED:
+        if self.instance.status is not SUSPENDED:
             return bool(self.mailbox)
         return self._has_news_while_suspended()
 

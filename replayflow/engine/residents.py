@@ -25,7 +25,7 @@ from replayflow.clock import Clock
 from replayflow.codec import Payload
 from replayflow.codec.reference import may_refer
 from replayflow.core import admission, departures, episode, events, rows
-from replayflow.core.commit import Commit, Ending, Message, RowState, Start
+from replayflow.core.commit import Commit, Ending, Message, RowState, Start, Turn
 from replayflow.core.decisions import FAULTS
 from replayflow.core.definitions import Environment
 from replayflow.core.events import (
@@ -40,15 +40,16 @@ from replayflow.core.events import (
     TaskScheduled,
     TimerFired,
 )
-from replayflow.core.instance import CHILD_RETRY, MAP_RETRY, TASK_RETRY, TIMER, Alarm, Status
-from replayflow.core.outcome import AnyEpisode, Episode
+from replayflow.core.instance import CHILD_RETRY, MAP_RETRY, SUSPENDED, TASK_RETRY, TIMER, Alarm, Status
+from replayflow.core.outcome import AnyEpisode, Episode, PlainEpisode
+from replayflow.core.rows import AT_WORK
 from replayflow.engine.activities import Activities, Run
 from replayflow.engine.alarms import Alarms
 from replayflow.engine.committer import Committer, Settle
 from replayflow.engine.inherited import adopt, start_inherited
 from replayflow.engine.intake import Intake
 from replayflow.engine.limits import Limits
-from replayflow.engine.live import Ended, Live
+from replayflow.engine.live import Ended, Live, LocalExecutor
 from replayflow.engine.maps import Maps
 from replayflow.engine.patience import Backoff
 from replayflow.engine.revival import executor_of, fails_version, revive, unknown
@@ -125,6 +126,7 @@ class Residents:
             self._is_suspended,
             is_first,
         )
+        committer.tell_of_turns(self._turned)
         self._maps = Maps(environment.codec, self.activities, self._enqueue, self._post_end)
 
     @property
@@ -163,7 +165,7 @@ class Residents:
         """Creation and first episode travel in one transaction; where the first is refused, so is the second, which continues nothing then."""
         live = Live.of_start(create.start)
         step = self._episode(live)
-        assert step is not None  # noqa: S101 - a first episode always has its start to write
+        assert isinstance(step, Step | Parking)  # noqa: S101 - a first episode always has its start to write
 
         was_wanted = False
 
@@ -343,7 +345,7 @@ class Residents:
         """The instance gets an episode, if it has news and no commit under way."""
         if live.is_busy or live.is_queued or live.is_loading:
             return
-        if (not live.mailbox or live.instance.status is Status.SUSPENDED) and not live.has_news:
+        if (not live.mailbox or live.instance.status is SUSPENDED) and not live.has_news:
             return
         if live.executor is None and not live.start:
             self._reload(live)
@@ -357,14 +359,17 @@ class Residents:
 
     def _pump(self) -> None:
         """Runs an episode of each instance that is ready; the rest of the loop gets its turn after a while."""
+        ready, lives, committer = self._ready, self._lives, self._committer
         try:
-            for _ in range(min(len(self._ready), _EPISODES_PER_TURN)):
-                live = self._ready.popleft()
+            for _ in range(min(len(ready), _EPISODES_PER_TURN)):
+                live = ready.popleft()
                 live.is_queued = False
-                if self._lives.get(live.id) is live and not live.is_loading:
+                if lives.get(live.id) is live and not live.is_loading:
                     step = self._episode(live)
-                    if step is not None:
-                        self._committer.add(step.operation, step.settle)
+                    if type(step) is Turn:
+                        committer.add(step, None)
+                    elif step is not None:
+                        committer.add(step.operation, step.settle)
         except BaseException as error:
             # A KeyboardInterrupt of the user's, or a fault of ours: what the instance has decided is in doubt, and nothing else may be built on it.
             self._fail(error)
@@ -377,34 +382,50 @@ class Residents:
         else:
             self._is_pumping = False
 
-    def _episode(self, live: Live) -> Step | Parking | None:
+    def _episode(self, live: Live) -> Turn | Step | Parking | None:
         """What the instance's mailbox comes to: an operation to write, and what follows it; None where there is nothing to write."""
-        start, mailbox, discarded = live.start, live.mailbox, live.discarded
-        if start and live.executor is None:
-            started = start[0]
-            assert isinstance(started, ExecutionStarted)  # noqa: S101 - every execution begins with it
-            code = executor_of(started, self._environment)
-            if isinstance(code, UserError):
-                return self._parking(live, str(code))
-            live.executor = code
         executor = live.executor
-        assert executor is not None  # noqa: S101 - only instances with one are ready
+        if executor is None:
+            made = self._executor(live.start)
+            if isinstance(made, UserError):
+                return self._parking(live, str(made))
+            live.executor = executor = made
+        mailbox = live.mailbox
         watchdog = self.watchdog
         watchdog.step += 1
         watchdog.instance_id = live.id
+        done: Turn | AnyEpisode | None = None
         try:
-            done = episode.run(
-                live.instance,
-                executor,
-                mailbox,
-                sequence=live.sequence,
-                now=self._clock.now(),
-                random=self._random,
-                new_execution_id=_new_execution_id,
-                row=live.row,
-                start=start,
-                orphans=live.orphans,
-            )
+            if live.row is AT_WORK and len(mailbox) == 1 and not live.numbers and not live.discarded:
+                came = mailbox[0]
+                if type(came) is TaskCompleted:
+                    done = episode.turn(
+                        live.instance,
+                        executor,
+                        came,
+                        live.sequence,
+                        self._clock.now(),
+                        _new_execution_id,
+                        live,
+                        live.reading,
+                    )
+                    if type(done) is Turn and done.asked.name in self._environment.activities:
+                        live.mailbox = []
+                        live.is_busy = True
+                        return done
+            if done is None:
+                done = episode.run(
+                    live.instance,
+                    executor,
+                    mailbox,
+                    sequence=live.sequence,
+                    now=self._clock.now(),
+                    random=self._random,
+                    new_execution_id=_new_execution_id,
+                    row=live.row,
+                    start=live.start,
+                    orphans=live.orphans,
+                )
         except FAULTS as fault:
             return self._parking(live, str(fault))
         except (
@@ -413,6 +434,16 @@ class Residents:
             return self._parking(live, _unstorable(error))
         finally:
             watchdog.instance_id = None
+        return self._step(live, PlainEpisode(done, [done.asked]) if type(done) is Turn else done)
+
+    def _executor(self, start: Sequence[HistoryEvent]) -> LocalExecutor | UserError:
+        """Who runs the execution that begins so, or why nobody here does."""
+        started = start[0]
+        assert isinstance(started, ExecutionStarted)  # noqa: S101 - every execution begins with it
+        return executor_of(started, self._environment)
+
+    def _step(self, live: Live, done: AnyEpisode) -> Step | Parking | None:
+        """The episode on its way to the disk; None where there is nothing to write."""
         activities = self._environment.activities
         for task in done.scheduled:
             if task.name not in activities:
@@ -421,12 +452,10 @@ class Residents:
             missing = open.unknown_activity(activities)
             if missing is not None:
                 return self._parking(live, str(unknown("activity", missing, activities)))
-        live.mailbox = []
-        if start:
-            live.start = ()
-        if discarded:
-            live.discarded = None
-        numbers: Sequence[int] = discarded or ()
+        mailbox, live.mailbox = live.mailbox, []
+        live.start = ()
+        numbers: Sequence[int] = live.discarded or ()
+        live.discarded = None
         loose = mailbox
         if live.numbers:
             loose = [event for event in mailbox if id(event) not in live.numbers]
@@ -462,6 +491,20 @@ class Residents:
         self._committer.add(Post(message), settle)
 
     # ---- what follows from a commit
+
+    def _turned(self, turn: Turn, outcome: Outcome | None, error: ReplayflowError | None) -> None:
+        """`Step.settle` for what nearly every commit is: the activity that was asked for begins, and nothing else follows."""
+        live: Live = turn.live
+        if outcome is not ACCEPTED or live.must_reload or live.reading != turn.reading:
+            done = PlainEpisode(turn, [turn.asked])
+            Step(self, live, turn, done, [turn.came], turn.reading).settle(outcome, error)
+            return
+        live.is_busy = False
+        live.sequence += 1
+        task = turn.asked
+        live.running[task.event_id] = self.activities.start(live.id, live.execution_id, task, 1)
+        if live.mailbox or live.discarded:
+            self._go_on(live)
 
     def committed(self, live: Live, commit: Commit, done: AnyEpisode, outcome: Outcome) -> None:
         """The commit is durable; now it becomes visible."""
@@ -626,7 +669,23 @@ class Residents:
     def _has_run(self, run: Run, event: HistoryEvent) -> None:
         """An activity has ended: its result goes into the mailbox, or, where nobody is in, into the inbox."""
         live = self._lives.get(run.instance_id)
-        if type(run) is CallRun:
+        if (
+            live is not None
+            and live.row is AT_WORK
+            and type(run) is Run
+            and live.execution_id == run.execution_id
+            and not (live.is_busy or live.is_queued or live.is_loading)
+            and live.executor is not None
+            and self._is_pumping
+        ):
+            # What nearly always happens, spelled out: this is news, somebody is there to hear it, and the pump is at work.
+            live.running.pop(run.task.event_id, None)
+            live.mailbox.append(event)
+            live.is_queued = True
+            self._ready.append(live)
+            if self._warm.is_crowded:
+                self._warm.touch(live)
+        elif type(run) is CallRun:
             self._maps.has_run(live, run, event)
         elif live is None:
             self._post_end(run, event)
@@ -757,7 +816,7 @@ class Residents:
         """The generator goes; with it, where nothing else is going on, all that memory has of the instance."""
         if live.is_idle:
             at = live.instance.next_due()
-            if at is not None and live.instance.status is not Status.SUSPENDED and not live.instance.is_finished:
+            if at is not None and live.instance.status is not SUSPENDED and not live.instance.is_finished:
                 self.alarms.sleep(live.id, at)
             self._set_aside(live)
         elif not live.start:

@@ -41,8 +41,7 @@ def revive(live: Live, pieces: Sequence[Sequence[HistoryEvent]], environment: En
         return None
     replay = Replay(definition, started, environment)
     try:
-        for piece in pieces:
-            replay.replay(piece)
+        replay.replay_all(pieces)
     except (NonDeterminismError, *FAULTS) as mismatch:
         return mismatch
     live.executor = replay

@@ -18,6 +18,8 @@ class Warm:
         self._limit = limit
         self._orderly = limit // 2  # with fewer there is no hurry to know who is the oldest
         self._cool = cool
+        self.is_crowded = False
+        """Whether there are so many that it matters who was touched last; before, who is known need not be touched again."""
         self._lives: dict[str, Live] = {}  # an ordered one, which takes twice the memory, once there are many
 
     def touch(self, live: Live) -> None:
@@ -27,6 +29,7 @@ class Warm:
         if len(lives) > self._orderly:
             if not isinstance(lives, OrderedDict):
                 lives = self._lives = OrderedDict(lives)
+                self.is_crowded = True
             lives.move_to_end(live.id)
             if len(lives) > self._limit:
                 self._make_room(lives, live)

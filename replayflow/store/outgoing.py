@@ -16,7 +16,7 @@ from replayflow.codec.reference import digest_of, is_reference, may_refer, refer
 from replayflow.codec.sealed import is_sealed, key_of, sealed
 from replayflow.core.commit import Commit, Message, Start
 from replayflow.errors import InvalidArgumentError
-from replayflow.store.base import Create, Operation, Park, Post
+from replayflow.store.base import Branch, Create, Operation, Park, Post
 from replayflow.store.trees import change_leaves, change_texts, encode, leaves, tree_of
 
 GONE = "it refers to a large payload that is in the hub no longer"
@@ -150,6 +150,10 @@ def _passed_along(operation: Operation) -> Iterator[bytes]:
                 starts.append(operation.next_start)
         case Park():
             messages += operation.messages
+        case Branch():
+            starts += [*(one.start for one in operation.executions), *operation.starts]
+            messages += operation.messages
+            yield from (piece for one in operation.executions for _, piece in one.pieces)
     for start in starts:
         yield start.event
         if start.if_taken is not None:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replayflow.core.tasks import ActivityTask, Task, complete, race, when_all, when_any
+from replayflow.core.decisions import Decisions
+from replayflow.core.tasks import ActivityTask, Pending, Task, complete, race, when_all, when_any
 from replayflow.errors import (
     ActivityError,
     FailureDetails,
@@ -24,8 +25,19 @@ from replayflow.errors import (
 DEPTH = 1_000
 
 
+class Abandoned(Decisions):
+    """A ledger that tells of the activities that nobody waits for any longer."""
+
+    def __init__(self, abandoned: Callable[[Any], None]) -> None:
+        super().__init__("i")
+        self._abandoned = abandoned
+
+    def abandon_task(self, task: Pending[Any]) -> None:
+        self._abandoned(task)
+
+
 def leaf(id: int = 1, abandoned: Callable[[Any], None] = lambda _: None) -> ActivityTask[Any]:
-    return ActivityTask(id, "leaf", None, abandoned)
+    return ActivityTask(id, "leaf", None, Abandoned(abandoned))
 
 
 def failure(id: int) -> ActivityError:

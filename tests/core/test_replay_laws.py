@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from replayflow import App, OrchestrationContext, RetryPolicy, Task, race, when_all, when_any
 from replayflow.core import departures
 from replayflow.core.actions import Action
+from replayflow.core.commit import Commit
 from replayflow.core.events import (
     ExecutionCancelRequested,
     ExecutionResumed,
@@ -26,7 +27,7 @@ from replayflow.core.events import (
 )
 from replayflow.core.instance import Instance, Status
 from replayflow.core.replay import Replay
-from replayflow.errors import NonDeterminismError
+from replayflow.errors import DecodeError, NonDeterminismError
 from tests.core.driver import (
     SECOND,
     Stage,
@@ -295,6 +296,107 @@ def test_an_instance_that_is_replayed_before_every_episode_has_the_history_of_a_
         assert cold.flat() == warm.flat()
         assert folded(cold.instance) == folded(warm.instance)
         assert cold.row == warm.row
+
+
+# Where most of the program is one activity after another, most episodes are turns.
+chains: st.SearchStrategy[list[Step]] = st.lists(
+    st.tuples(st.just("yield"), st.tuples(st.just("activity"), st.integers(0, 2), st.booleans()))
+    | st.tuples(st.just("yield"), tasks)
+    | simple,
+    min_size=2,
+    max_size=10,
+)
+
+
+@SETTINGS
+@given(chains | programs, st.data())
+def test_a_turn_is_the_very_episode_that_it_stands_for(program: list[Step], data: st.DataObject) -> None:
+    app = app_of_program(program)
+    with Stage(app) as general, Stage(app, takes_turns=True) as quick:
+        inboxes = play(general, data, rounds=20)
+        for n, inbox in enumerate(inboxes):
+            quick.run(*inbox, later=SECOND if n else 0)
+        assert [stored(commit) for commit in quick.commits] == [stored(commit) for commit in general.commits]
+        assert folded(quick.instance) == folded(general.instance)
+        assert standing(quick.replay) == standing(general.replay)
+        assert quick.row == general.row
+
+
+def stored(commit: Commit) -> tuple[Any, ...]:
+    """All that a store is given with the commit."""
+    return tuple(getattr(commit, name) for name in Commit.__struct_fields__)
+
+
+def test_one_activity_after_another_is_a_turn_each_but_for_the_first_and_the_last() -> None:
+    with Stage(app_of_program([("yield", ("activity", 0, False))] * 5), takes_turns=True) as stage:
+        stage.run()
+        for id in range(1, 6):
+            stage.run(done(id, id))
+        assert stage.result() == [1, 2, 3, 4, 5]
+        assert stage.turns == 4
+
+
+def test_a_result_that_does_not_fit_fails_the_yield_of_a_turn() -> None:
+    app = App()
+
+    @app.activity
+    async def count(x: int) -> int:
+        return x
+
+    @app.orchestrator
+    def main(ctx: OrchestrationContext) -> Any:
+        try:
+            yield ctx.call_activity(count, 1)
+        except DecodeError as error:
+            return [str(error), (yield ctx.call_activity(count, 2))]
+
+    with Stage(app, takes_turns=True) as stage:
+        stage.run()
+        stage.run(done(1, "many"))
+        assert stage.turns == 1
+        assert open_ids(stage.replayed(2)) == [2]
+        stage.run(done(2, 2))
+        why, counted = stage.result()
+        assert "value of activity 'count' (task 1)" in why
+        assert counted == 2
+
+
+@SETTINGS
+@given(chains | programs, chains | programs, st.booleans(), st.data())
+def test_a_history_replays_at_once_as_it_does_piece_by_piece(
+    program: list[Step], other: list[Step], is_other: bool, data: st.DataObject
+) -> None:
+    with Stage(app_of_program(program)) as stage, Stage(app_of_program(other if is_other else program)) as now:
+        play(stage, data)
+        now.pieces = stage.pieces
+        ends: list[object] = []
+        for at_once in (True, False):
+            replay = now.fresh()
+            try:
+                if at_once:
+                    replay.replay_all(now.history())
+                else:
+                    for piece in now.history():
+                        replay.replay(piece)
+            except NonDeterminismError as mismatch:
+                ends.append(str(mismatch))
+            else:
+                ends.append(standing(replay))
+        assert ends[0] == ends[1]
+
+
+@SETTINGS
+@given(chains | programs, st.data())
+def test_a_history_folds_by_pieces_as_it_does_by_events(program: list[Step], data: st.DataObject) -> None:
+    with Stage(app_of_program(program)) as stage:
+        play(stage, data)
+        by_pieces, by_events = Instance(), Instance()
+        by_pieces.apply_pieces(stage.history())
+        for piece in stage.history():
+            for event in piece:
+                by_events.apply(event)
+        assert folded(by_pieces) == folded(by_events)
+        assert list(by_pieces.tasks) == list(by_events.tasks)
 
 
 @SETTINGS

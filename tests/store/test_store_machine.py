@@ -18,7 +18,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from msgspec.structs import replace
 
 from replayflow.codec.reference import reference_to
-from replayflow.core.commit import Commit, Message, RowState, Start
+from replayflow.core.commit import Commit, Message, RowState, Start, Turn
+from replayflow.core.events import TaskCompleted, TaskScheduled
 from replayflow.core.instance import Status
 from replayflow.errors import StoreError
 from replayflow.store import MemoryStore, SqliteStore, Store
@@ -28,6 +29,7 @@ from replayflow.store.base import (
     Create,
     Grouping,
     InstanceFilter,
+    Loaded,
     OnExisting,
     Operation,
     Outcome,
@@ -156,7 +158,9 @@ class TwoStores(RuleBasedStateMachine):
 
     def an_operation(self, draw: Any) -> Operation:
         match draw(
-            st.sampled_from(["create", "post", "commit", "commit", "commit", "park", "purge", "trim", "branch"])
+            st.sampled_from(
+                ["create", "post", "commit", "commit", "commit", "park", "purge", "trim", "branch", "turn", "turn"]
+            )
         ):
             case "create":
                 new = self.a_start(draw)
@@ -175,6 +179,8 @@ class TwoStores(RuleBasedStateMachine):
                 return Park(id, execution, draw(st.none() | events), self.some_messages(draw))
             case "branch":
                 return self.a_branch(draw)
+            case "turn":
+                return self.a_turn(draw)
             case _:
                 return self.a_commit(draw)
 
@@ -235,10 +241,24 @@ class TwoStores(RuleBasedStateMachine):
             tags=draw(tags),
         )
 
+    def a_turn(self, draw: Any) -> Turn:
+        """To the memory store it is a commit; what SQLite makes of it must be the same."""
+        id, execution = self.a_target(draw)
+        loaded = self.run(self.memory.load([id]))
+        sequence = self.next_number(loaded) + draw(st.sampled_from([0, 0, 0, 0, 1, -1]))
+        self.clock += 1
+        chunk = draw(events)
+        return Turn(
+            id, execution, sequence, self.clock, chunk, came=TaskCompleted(1), asked=TaskScheduled(2, "act", None)
+        )
+
+    def next_number(self, loaded: Sequence[Loaded]) -> int:
+        return loaded[0].record.start_number + loaded[0].piece_count + 1 if loaded else 1
+
     def a_commit(self, draw: Any) -> Commit:
         id, execution = self.a_target(draw)
         loaded = self.run(self.memory.load([id]))
-        sequence = loaded[0].record.start_number + loaded[0].piece_count + 1 if loaded else 1
+        sequence = self.next_number(loaded)
         own = [delivery.number for one in loaded for delivery in one.inbox]
         state = draw(st.none() | states)
         ends = state is not None and state.status.is_finished
