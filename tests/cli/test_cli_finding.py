@@ -159,7 +159,7 @@ def test_doctor_says_what_is_wrong_and_what_to_do_and_exits_with_1(hub: Path) ->
         "problem: 1 instance of 'withdrawn' has no code",
         "problem: activity 'never_ends' is under way",
         "notice: schedule 'nightly' is paused: holidays",
-        "format 3, whole",
+        "format 9, whole",
     ):
         assert text in result.stdout
     document = json.loads(invoke("doctor", "--json").stdout)

@@ -124,8 +124,10 @@ def shown(value: Any) -> Any:
     return [shown(item) for item in value] if isinstance(value, list) else value
 
 
-def body(ctx: OrchestrationContext, steps: list[Step], seen: list[Any]) -> Generator[Any, Any, None]:
-    kept: list[Task[Any]] = []
+def body(
+    ctx: OrchestrationContext, steps: list[Step], seen: list[Any], kept: list[Task[Any]] | None = None
+) -> Generator[Any, Any, None]:
+    kept = [] if kept is None else kept
     for step in steps:
         match step:
             case ("yield", task):
@@ -162,7 +164,7 @@ def body(ctx: OrchestrationContext, steps: list[Step], seen: list[Any]) -> Gener
             case ("helper", below):
                 yield from body(ctx, below, seen)
             case ("patch", name, new, old):
-                yield from body(ctx, new if ctx.patched(name) else old, seen)
+                yield from body(ctx, new if ctx.patched(name) else old, seen, kept)
             case _:
                 pass
 

@@ -99,6 +99,7 @@ def leaves_its_pid(path: str) -> None:
         time.sleep(0.005)
 
 
+@app.activity(executor="process")
 def size_in_process(value: bytes) -> int:
     return len(value)
 

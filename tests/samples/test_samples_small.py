@@ -48,7 +48,7 @@ LAST_LINE = {
     "order_saga": "order-2: not shipped, no carrier goes to Atlantis",
     "order_row": "order-2: too expensive, 0 workflows",
     "approval": "a yacht: no answer in time",
-    "aggregator": "oslo: 70 readings, at most 2.0 degrees",
+    "aggregator": "rome: 70 readings, at most 26.0 degrees",
     "importer": "400 lines, 79,800 in all, from dk, fi, no, se",
     "monitor": "the print job was done at look 8",
     "nightly_report": "the shop in Porto: 119 orders",

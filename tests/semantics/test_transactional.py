@@ -237,7 +237,21 @@ async def test_a_result_that_its_worker_did_not_live_to_hear_is_heard_by_the_nex
 
 # ---- what is refused
 
-ENGINES = ("hub", "instance", "history", "execution", "inbox", "dedupe", "code", "suspect", "transacted")
+ENGINES = (
+    "hub",
+    "instance",
+    "history",
+    "execution",
+    "inbox",
+    "dedupe",
+    "served",
+    "suspect",
+    "transacted",
+    "payload",
+    "payload_use",
+    "purged",
+    "tag",
+)
 FORBIDDEN = [
     *("BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT s", "RELEASE s", "ROLLBACK TO s"),
     *("ATTACH ':memory:' AS other", "DETACH main", "VACUUM", "VACUUM INTO '/tmp/never-written.db'"),
@@ -265,7 +279,7 @@ FORBIDDEN = [
     "CREATE TRIGGER mine AFTER INSERT ON history BEGIN SELECT 1; END",
     "DROP INDEX instance_wake",
     # the very text of a statement of the engine's, which its connection has prepared
-    "SELECT name, digest FROM code",
+    "SELECT name, digest FROM served",
 ]
 
 

@@ -174,7 +174,7 @@ async def test_what_was_referred_to_in_a_forgotten_past_goes(store: Store) -> No
     def snapshot(execution: str, number: int, following: str) -> Commit:
         next_start = begins(input=None, execution=following).start
         ends = commit("a", execution, number, chunk=piece(), state=going_on, next_start=next_start)
-        return replace(ends, forgets_past=True)
+        return replace(ends, past_kept=1)
 
     await accepted(store, begins(input=LARGE), commit(sequence=1, chunk=piece(TaskCompleted(1, OTHER))))
     await accepted(store, snapshot("x1", 2, "x2"))

@@ -75,7 +75,7 @@ def test_a_scan_would_be_seen(connection: sqlite3.Connection) -> None:
         ("waiting_since", "SEARCH inbox USING INTEGER PRIMARY KEY (rowid>?)"),
         ("waiting_for", "SEARCH inbox USING INDEX inbox_instance (instance=?)"),
         ("remove_history", "SEARCH history USING INDEX history_piece (instance=?)"),
-        ("remove_messages", "SEARCH inbox USING INDEX inbox_instance (instance=?)"),
+        ("remove_messages", "SEARCH inbox USING COVERING INDEX inbox_instance (instance=?)"),
         ("remove_instances", "SEARCH instance USING INTEGER PRIMARY KEY (rowid=?)"),
         ("forget_pieces", "SEARCH history USING INDEX history_piece (instance=? AND number<?)"),
         ("forget_executions", "SEARCH execution USING COVERING INDEX execution_number (instance=? AND number<?)"),
