@@ -247,7 +247,7 @@ class TwoStores(RuleBasedStateMachine):
         loaded = self.run(self.memory.load([id]))
         sequence = self.next_number(loaded) + draw(st.sampled_from([0, 0, 0, 0, 1, -1]))
         self.clock += 1
-        chunk = draw(events)
+        chunk = draw(pieces)
         return Turn(
             id, execution, sequence, self.clock, chunk, came=TaskCompleted(1), asked=TaskScheduled(2, "act", None)
         )
