@@ -22,8 +22,8 @@ from replayflow.store.trees import change_leaves, change_texts, encode, leaves, 
 
 GONE = "it refers to a large payload that is in the hub no longer"
 OUT_OF_LINE_CONTEXT = b"large"
-# How msgpack begins bytes of 64 KiB or more: with their length, of which no payload has more than this many. A long piece has the mark by chance, too,
-# but hardly with a length that fits.
+# How msgpack begins bytes of 64 KiB or more: with their length, which is under a GiB in every store. A long piece has the mark by chance, too, but
+# hardly with a length that fits.
 _LONG_BYTES = re.compile(rb"\xc6[\x00-\x3f]")
 _LENGTH_BYTES = 4
 _LONG_OVER = 2**16 - 1
