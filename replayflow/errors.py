@@ -296,6 +296,15 @@ class OrchestrationCanceled(OrchestrationEnded):
     code = "RF213"
 
 
+class StuckError(StateError):
+    """In a `VirtualHub`, where time passes only while a test waits: nothing is under way and no timer is set, so that the wait would last for ever.
+
+    Raise the event that the instance waits for before you wait for its end; or look at why it is parked.
+    """
+
+    code = "RF214"
+
+
 # ---- the store refused ----------------------------------------------------------------------------------------
 
 

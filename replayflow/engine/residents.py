@@ -134,6 +134,13 @@ class Residents:
         """Whether no episode is due and no instance on its way in."""
         return not self._ready and not self._is_pumping and self.intake.is_idle
 
+    def cool_all(self) -> None:
+        """No generator is left of those that wait: whoever hears of something next is replayed first."""
+        for live in list(self._lives.values()):
+            if not (live.is_busy or live.is_queued or live.is_loading):
+                self._warm.drop(live)
+                self._cool(live)
+
     def close(self) -> None:
         """No generator is left."""
         for live in list(self._lives.values()):
