@@ -22,7 +22,7 @@ from replayflow.errors import InvalidArgumentError, StuckError
 from replayflow.hub import TaskHub
 from replayflow.registry import App
 from replayflow.store import Store
-from replayflow.store.base import Create, Operation, Outcome, Post, Purge
+from replayflow.store.base import Branch, Create, Operation, Outcome, Post, Purge
 from replayflow.store.memory import MemoryStore
 from replayflow.testing.clock import BEGIN, VirtualClock
 from replayflow.testing.fakes import Call, with_fakes
@@ -197,7 +197,7 @@ class _Door:
         self.waiting: list[tuple[str, asyncio.Future[Ending]]] = []
         self.is_wanted = asyncio.Event()
 
-    async def submit(self, operation: Create | Post | Purge) -> Outcome:
+    async def submit(self, operation: Create | Post | Purge | Branch) -> Outcome:
         return await self._engine.submit(operation)
 
     def expect_end(self, instance_id: str) -> asyncio.Future[Ending]:
