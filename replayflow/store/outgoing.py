@@ -1,6 +1,6 @@
 """Values on their way into a store: sealed where there is a cipher, and out of line where they are large.
 
-`docs/decisions/0020-large-payloads.md` and `0025-encryption.md` have the whole in prose.
+`docs/decisions/0020-large-payloads.md` and `0023-encryption.md` have the whole in prose.
 
 1. What is stored refers to nothing that is not there: contents and uses are collected with what refers to them, and written with it.
 2. `Incoming` undoes `Outgoing`, byte for byte.
