@@ -21,6 +21,7 @@ from replayflow.clock import Clock, to_datetime
 from replayflow.core import events
 from replayflow.core.instance import Status
 from replayflow.core.signatures import OWN_PREFIX
+from replayflow.core.versions import of_version
 from replayflow.core.waits import WaitKind, Waits
 from replayflow.patterns.schedule_handle import ScheduleState
 from replayflow.registry import App
@@ -188,20 +189,27 @@ async def _parked(store: Store) -> list[Finding]:
 
 
 async def _unserved(store: Store, app: App) -> list[Finding]:
-    orchestrations = await store.count(InstanceFilter(_UNFINISHED, is_entity=False), "name")
-    entities = await store.count(InstanceFilter(is_entity=True), "name")
     found: list[Finding] = []
-    for kind, counted, known in (
-        ("orchestrator", orchestrations, app.orchestrators),
-        ("entity", entities, app.entities),
-    ):
-        for name, count in counted.items():
-            if name not in known and name.removeprefix("@").lower() not in known and not name.startswith(OWN_PREFIX):
-                listed = f"replayflow list --name {shlex.quote(name)}{' --entities' if kind == 'entity' else ''}{_store(store)}"
-                text = f"{_instances(count)} of '{name}' {_have(count)} no code: this app has no {kind} of that name"
-                advice = f"register it, or serve the app that has it; which ones: {listed}"
-                found.append(Finding("unserved", True, text, advice, count))
+    entities = await store.count(InstanceFilter(is_entity=True), "name")
+    for name, count in entities.items():
+        if name.removeprefix("@").lower() not in app.entities:
+            text = f"{_instances(count)} of '{name}' {_have(count)} no code: this app has no entity of that name"
+            found.append(_without_code(store, name, text, count, " --entities"))
+    for name, version in await store.open_versions():
+        if name in entities or name.startswith(OWN_PREFIX) or app.orchestrators.serving(name, version) is not None:
+            continue
+        count = await store.count_open(name, version)
+        has_name = name in app.orchestrators
+        of = f"'{name}' {of_version(version)}" if has_name else f"'{name}'"
+        lacks = "no code of that version" if has_name else "no orchestrator of that name"
+        text = f"{_instances(count)} of {of} {_have(count)} no code: this app has {lacks}"
+        found.append(_without_code(store, name, text, count))
     return found
+
+
+def _without_code(store: Store, name: str, text: str, count: int, option: str = "") -> Finding:
+    listed = f"replayflow list --name {shlex.quote(name)}{option}{_store(store)}"
+    return Finding("unserved", True, text, f"register it, or serve the app that has it; which ones: {listed}", count)
 
 
 async def _standing(store: Store, now: datetime, limits: Patience) -> list[Finding]:
@@ -319,7 +327,7 @@ def _of_the_store(condition: Condition, counts: dict[str, int]) -> list[Finding]
     finished = sum(count for status, count in counts.items() if Status(status).is_finished)
     if finished >= _FINISHED_MANY or condition.size >= _SIZE_LARGE:
         text = f"the hub grows: {finished:,} finished instances, {size_text(condition.size)}"
-        advice = "finished instances stay until somebody removes them: think of a retention time"
+        advice = "replayflow purge --completed-to -30d removes old ones; replayflow worker --retain completed=30d does so as a rule"
         found.append(Finding("size", False, text, advice, finished))
     if condition.log >= _LOG_LARGE:
         text = (

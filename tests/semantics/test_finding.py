@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from replayflow import Client, Instance, InstanceNotFoundError, InvalidArgumentError, Patience, Wait, WaitKind
+from replayflow import (
+    App,
+    Client,
+    Instance,
+    InstanceNotFoundError,
+    InvalidArgumentError,
+    OrchestrationContext,
+    Patience,
+    Wait,
+    WaitKind,
+)
 from replayflow.client import doctor
 from replayflow.client.finding import Wanted
 from replayflow.store.base import Condition
@@ -223,6 +233,26 @@ async def test_what_is_normal_is_no_finding(place: Place) -> None:
         assert [finding for finding in found.findings if finding.topic != "permissions"] == []
         assert found.worker is not None
         assert found.counts["RUNNING"] == 3
+
+
+async def test_instances_of_a_version_that_has_no_code_are_told_apart_from_those_that_have(place: Place) -> None:
+    def waits(ctx: OrchestrationContext) -> Any:
+        yield ctx.wait_for_external_event("go")
+
+    both, newer = App(), App()
+    both.orchestrator(name="waits", version="1")(waits)
+    both.orchestrator(name="waits", version="2")(lambda ctx: waits(ctx))
+    newer.orchestrator(name="waits", version="2")(waits)
+    async with Client(place.store(), both) as client:
+        for version in ("1", "1", "2"):
+            await client.start("waits", version=version)
+        found = (await client.examine()).findings
+        assert "unserved" not in {finding.topic for finding in found}
+    async with Client(place.store(), newer) as client:
+        [unserved] = [finding for finding in (await client.examine()).findings if finding.topic == "unserved"]
+        assert (
+            "2 instances of 'waits' of version '1' have no code: this app has no code of that version" in unserved.text
+        )
 
 
 async def test_a_hub_that_nobody_serves_is_a_problem_only_where_there_is_something_to_do(place: Place) -> None:
