@@ -12,11 +12,13 @@ import os
 import socket
 from collections.abc import Iterable, Sequence
 
+from msgspec.structs import replace
+
 from replayflow.archive.lines import Archived, ArchivedExecution, ArchivedMessage, whole_pieces
 from replayflow.clock import Clock, to_datetime
 from replayflow.core import events, rows
 from replayflow.core.commit import Commit, Message, RowState, Start
-from replayflow.core.events import HistoryEvent, OrchestratorStarted, TaskScheduled
+from replayflow.core.events import CustomStatusSet, HistoryEvent, OrchestratorStarted, TaskScheduled
 from replayflow.core.instance import Instance, Status
 from replayflow.errors import InvalidArgumentError
 from replayflow.store import Store
@@ -48,7 +50,7 @@ async def exported(store: Store, instance_id: str, execution_id: str | None = No
     for id in ids:
         if id == present:
             executions.append(_execution_of(loaded))
-        elif pieces := await store.history(instance_id, id):
+        elif pieces := await store.history(instance_id, id, is_opened=True):
             executions.append(ArchivedExecution(id, events.decode(pieces[0]), [events.decode(p) for p in pieces[1:]]))
     is_now = ids[-1] == present
     return Archived(
@@ -185,13 +187,19 @@ def _commits(
         for number, piece in enumerate(execution.pieces, 1)
     ]
     row = RowState(Status.PENDING, execution.started.scheduled_start_microseconds or 0)
+    orphans = [(owner, task) for owner, task in archived.orphans if is_present and isinstance(task, TaskScheduled)]
     if commits:
         instance = Instance()
         instance.apply_pieces(whole_pieces(execution))
-        orphans = [(owner, task) for owner, task in archived.orphans if isinstance(task, TaskScheduled)]
-        changed = rows.changed(instance, row, commits[-1].at, orphans if is_present else [])
+        changed = rows.changed(instance, row, commits[-1].at, orphans)
         row = changed or row
         commits[-1].state = row
+    elif is_present:
+        # It has not begun: its row shows what it was given to go on with, and what the execution before it still owes.
+        status = next((e.custom_status for e in execution.start if isinstance(e, CustomStatusSet)), None)
+        if orphans or status is not None:
+            row = replace(row, custom_status=status, orphans=rows.encode_orphans(orphans))
+            commits = [Commit(archived.id, execution.id, sequence + 1, archived.created_at, None, row)]
     return commits, row
 
 

@@ -147,13 +147,14 @@ class Access:
             elif not ended.cancelled():
                 ended.exception()  # seen, whether or not it was waited for
 
-    async def pieces(self, instance_id: str, execution_id: str | None) -> list[bytes]:
+    async def pieces(self, instance_id: str, execution_id: str | None, *, is_opened: bool = False) -> list[bytes]:
         """The pieces of the execution's history, its start first.
 
         Raises:
             InstanceNotFoundError: there is no such instance, or no such execution.
+            SealedError: it is to be `is_opened`, and a value is sealed with a key that is not at hand.
         """
-        pieces = await self.store.history(instance_id, execution_id)
+        pieces = await self.store.history(instance_id, execution_id, is_opened=is_opened)
         if not pieces:
             record = await self.record(instance_id)
             raise InstanceNotFoundError(

@@ -70,7 +70,7 @@ async def read(access: Access, instance_id: str, execution_id: str | None = None
     if record.name.startswith(OWN_PREFIX):
         raise InvalidArgumentError(f"'{instance_id}' is an orchestration of replayflow's own, and has verbs of its own")
     if execution_id is not None and execution_id != record.execution_id:
-        start, *pieces = await access.pieces(instance_id, execution_id)
+        start, *pieces = await access.pieces(instance_id, execution_id, is_opened=True)
         return Source(record, History(events.decode(start), [events.decode(piece) for piece in pieces]), 0)
     history = History(events.decode(record.start), events.decode_pieces(loaded.pieces, loaded.piece_count))
     return Source(record, history, record.start_number + loaded.piece_count)

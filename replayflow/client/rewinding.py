@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from replayflow.client.access import Access
 from replayflow.client.branching import Beginning, Draft, Source, new_execution_id, read
+from replayflow.codec.sealed import is_sealed, sealed_error
 from replayflow.core import branches, events, rows
 from replayflow.core.branches import Call
 from replayflow.core.commit import Message
@@ -89,6 +90,8 @@ class _Rewinding:
             self.draft.seen.append(Seen(record.instance_id))
             parent.children.append(ChildNow(call.task_id, record.instance_id, record.execution_id, call.number))
         elif record.status is Status.COMPLETED:
+            if is_sealed(record.output):
+                raise sealed_error(record.output or b"", f"result of instance '{record.instance_id}'")
             parent.cut.facts.append(call.answer(record.output))
             self.draft.seen.append(Seen(record.instance_id, record.execution_id))
         elif record.status is Status.FAILED:

@@ -550,8 +550,14 @@ class Store(Protocol):
         """How the store itself is; where the look `is_thorough` all of it is read and checked."""
         ...
 
-    async def history(self, instance_id: str, execution_id: str | None = None) -> list[bytes]:
-        """The pieces of an execution (the present one without an id), its start first; empty where there is none."""
+    async def history(
+        self, instance_id: str, execution_id: str | None = None, *, is_opened: bool = False
+    ) -> list[bytes]:
+        """The pieces of an execution (the present one without an id), its start first; empty where there is none.
+
+        Raises:
+            SealedError: it is to be `is_opened`, and a value is sealed with a key that is not at hand.
+        """
         ...
 
     async def fetch(self, references: Sequence[bytes]) -> list[bytes]:

@@ -80,6 +80,17 @@ class Incoming:
         self._open(tree, contents, instance_id)
         return encode(tree)
 
+    def pieces(self, stored: Iterable[bytes], instance_id: str, is_opened: bool) -> list[bytes]:
+        """Stored pieces of the instance, whole.
+
+        Raises:
+            SealedError: they are to be `is_opened`, and a value is sealed with a key that is not at hand.
+        """
+        whole = [self.events(piece, instance_id) for piece in stored]
+        if is_opened and self.refusal is not None:
+            raise self.refusal
+        return whole
+
     def delivery(self, delivery: Delivery) -> Delivery:
         """The message, whole; or as it is, and `is_sealed`."""
         if delivery.event is not None:

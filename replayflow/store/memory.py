@@ -339,21 +339,23 @@ class MemoryStore:
         self._check_open()
         return Condition()
 
-    async def history(self, instance_id: str, execution_id: str | None = None) -> list[bytes]:
+    async def history(
+        self, instance_id: str, execution_id: str | None = None, *, is_opened: bool = False
+    ) -> list[bytes]:
         self._check_open()
         kept = self._instances.get(instance_id)
         if kept is None:
             return []
         record = kept.record
         if execution_id is None or execution_id == record.execution_id:
-            present = [record.start, *(kept.pieces[n] for n in sorted(kept.pieces) if n > record.start_number)]
-            return [self._incoming().events(piece, instance_id) for piece in present]
-        first = kept.executions.get(execution_id)
-        if first is None:
-            return []
-        end = min((n for n in kept.executions.values() if n > first), default=record.start_number)
-        past = [kept.pieces[n] for n in sorted(kept.pieces) if first <= n < end]
-        return [self._incoming().events(piece, instance_id) for piece in past]
+            stored = [record.start, *(kept.pieces[n] for n in sorted(kept.pieces) if n > record.start_number)]
+        else:
+            first = kept.executions.get(execution_id)
+            if first is None:
+                return []
+            end = min((n for n in kept.executions.values() if n > first), default=record.start_number)
+            stored = [kept.pieces[n] for n in sorted(kept.pieces) if first <= n < end]
+        return self._incoming().pieces(stored, instance_id, is_opened)
 
     async def executions(self, instance_id: str) -> list[str]:
         self._check_open()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import timedelta
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from replayflow import App, Client, EntityContext, OrchestrationContext, TaskHub, when_all
+from replayflow import App, Client, EntityContext, Limits, OrchestrationContext, TaskHub, when_all
 from replayflow.errors import HubOwnedError, InstanceNotFoundError, InvalidArgumentError
 from replayflow.store import MemoryStore, SqliteStore, Store
 from tests.semantics.kit import LIMIT, until
@@ -226,3 +227,47 @@ async def test_a_file_that_is_wrong_anywhere_leaves_the_hub_empty(stores: tuple[
         assert await states(client) == []
         file.write_text("".join(exported), "utf-8")
         assert (await client.import_history(file)).instances == 12
+
+
+async def test_what_an_instance_that_has_not_begun_still_owes_goes_along(stores: tuple[Store, Store]) -> None:
+    ran: list[int] = []
+    gate = asyncio.Event()
+    app = App()
+
+    @app.activity
+    async def slow(n: int) -> None:
+        await gate.wait()
+        ran.append(n)
+
+    @app.orchestrator(version="1")
+    def hands_over(ctx: OrchestrationContext) -> None:
+        ctx.set_custom_status("handed over")
+        ctx.call_activity(slow, 1)
+        ctx.continue_as_new(version="2")  # nobody here has its code
+
+    there, here = stores
+    async with TaskHub(there, app, limits=Limits(grace=timedelta(0))) as hub:
+        await hub.client.start(hands_over, instance_id="i")
+
+        async def is_parked() -> bool:
+            return (await hub.client.get("i").status()).problem is not None
+
+        await until(is_parked)
+        before = await hub.client.get("i").status()
+        exported = await lines(hub.client)
+    async with Client(here) as client:
+        await client.import_history(exported)
+        assert await client.get("i").status() == before
+        assert (await lines(client))[1:] == exported[1:]
+
+    @app.orchestrator(name="hands_over", version="2")
+    def takes_over(ctx: OrchestrationContext) -> None:
+        pass
+
+    gate.set()
+    async with TaskHub(here, app):
+
+        async def has_run() -> bool:
+            return ran == [1]
+
+        await until(has_run)

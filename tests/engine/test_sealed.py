@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from replayflow import App, Client, EncryptedValue, Orchestration, OrchestrationContext, OrchestrationFailed, TaskHub
+from replayflow import (
+    App,
+    Client,
+    EncryptedValue,
+    Orchestration,
+    OrchestrationContext,
+    OrchestrationFailed,
+    TaskHub,
+    when_all,
+)
 from replayflow.core.events import EventRaised, TaskCompleted, TaskFailed
 from replayflow.errors import SealedError
 from tests.ciphers import ToyCipher
@@ -159,3 +168,47 @@ async def test_keys_change_while_an_instance_runs(bench: Bench) -> None:
         state = await hub.client.get("a").status()
         assert state.input == EncryptedValue("k1")
         assert state.output == [f"{SECRET}, again", "yes", "last, again"]
+
+
+async def test_a_past_execution_of_an_older_key_is_not_passed_on_sealed(bench: Bench) -> None:
+    @bench.app.orchestrator
+    def twice(ctx: OrchestrationContext, is_last: bool) -> Orchestration[None]:
+        yield from ctx.wait_for_external_event("go")
+        if not is_last:
+            ctx.continue_as_new(True)
+
+    async with bench.hub(ToyCipher("k1")) as hub:
+        instance = await hub.client.start(twice, False, instance_id="a")
+        await until_state(instance, lambda state: state.status == "RUNNING")
+    async with bench.hub(ToyCipher("k1", "k2")) as hub:
+        instance = hub.client.get("a")
+        first = (await instance.status()).execution_id
+        await instance.raise_event("go", SECRET)
+        await until_state(instance, lambda state: state.execution_id != first and state.status == "RUNNING")
+    async with Client(bench.path, bench.app, cipher=ToyCipher("k2")) as client:
+        with pytest.raises(SealedError, match="'k1'"):
+            _ = [line async for line in client.export(["a"])]
+        with pytest.raises(SealedError, match="'k1'"):
+            await client.get("a").fork(execution_id=first, instance_id="f")
+        assert (await client.get("a").fork(instance_id="f")).id == "f"  # its own values are of the key that is here
+        assert not [line async for line in client.export(["f"]) if "$bytes" in line]
+        assert [event async for event in client.get("a").history(first)]  # who looks sees what is encrypted, as ever
+
+
+async def test_a_rewind_tells_no_result_of_a_child_that_it_cannot_read(bench: Bench) -> None:
+    @bench.app.orchestrator
+    def family(ctx: OrchestrationContext) -> Orchestration[Any]:
+        tasks = [ctx.call_sub_orchestrator("listen", instance_id="c"), ctx.call_activity("reply", "bad")]
+        return (yield from when_all(tasks, fail_fast=True))
+
+    async with bench.hub(ToyCipher("k1")) as hub:
+        instance = await hub.client.start(family, instance_id="a")
+        with pytest.raises(OrchestrationFailed):
+            await instance.result(20)
+    async with bench.hub(ToyCipher("k1", "k2")) as hub:
+        await hub.client.get("c").raise_event("answer", SECRET)
+        assert await hub.client.get("c").result(20) == SECRET
+    async with Client(bench.path, bench.app, cipher=ToyCipher("k1")) as client:
+        with pytest.raises(SealedError, match="result of instance 'c' is encrypted with key 'k2'"):
+            await client.get("a").rewind()
+        assert (await client.get("a").status()).status == "FAILED"

@@ -80,11 +80,11 @@ def records(
 
 
 def history(
-    connection: sqlite3.Connection, instance_id: str, execution_id: str | None, cipher: Cipher | None
+    connection: sqlite3.Connection, instance_id: str, execution_id: str | None, cipher: Cipher | None, is_opened: bool
 ) -> list[bytes]:
     """The pieces of the execution, its start first."""
-    incoming = _incoming(connection, cipher)
-    return [incoming.events(piece, instance_id) for piece in _stored_history(connection, instance_id, execution_id)]
+    stored = _stored_history(connection, instance_id, execution_id)
+    return _incoming(connection, cipher).pieces(stored, instance_id, is_opened)
 
 
 def _stored_history(connection: sqlite3.Connection, instance_id: str, execution_id: str | None) -> list[bytes]:

@@ -305,10 +305,12 @@ class SqliteStore:
     async def condition(self, is_thorough: bool = False) -> Condition:
         return await self._read(lambda connection: condition(connection, self.path, is_thorough))
 
-    async def history(self, instance_id: str, execution_id: str | None = None) -> list[bytes]:
+    async def history(
+        self, instance_id: str, execution_id: str | None = None, *, is_opened: bool = False
+    ) -> list[bytes]:
         return await self._read(
             lambda connection: reading.in_snapshot(
-                connection, lambda c: reading.history(c, instance_id, execution_id, self._cipher)
+                connection, lambda c: reading.history(c, instance_id, execution_id, self._cipher, is_opened)
             )
         )
 
