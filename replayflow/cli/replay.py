@@ -136,16 +136,14 @@ def _from_file(path: Path, instance_id: str | None, execution: str | None) -> Ar
             wanted = archived if wanted is None else wanted
     if wanted is None or (instance_id is None and len(ids) > 1):
         listed = ", ".join(ids[:10]) + (", ..." if len(ids) > 10 else "")
+        if instance_id is not None and ids:
+            raise InstanceNotFoundError(f"{path} has no instance '{instance_id}'; it has {listed}")
         raise InvalidArgumentError(
             f"{path} has {len(ids)} instances; say which one with --id: {listed}" if ids else f"{path} has no instance"
         )
     if execution is not None:
-        kept = [one for one in wanted.executions if one.id == execution]
-        if not kept:
-            raise InvalidArgumentError(
-                f"instance '{wanted.id}' has no execution '{execution}'; it has {', '.join(e.id for e in wanted.executions)}"
-            )
-        wanted.executions = kept
+        transfer.check_execution(wanted.id, execution, [one.id for one in wanted.executions])
+        wanted.executions = [one for one in wanted.executions if one.id == execution]
     return wanted
 
 
