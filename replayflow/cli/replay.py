@@ -23,6 +23,7 @@ from replayflow.archive.lines import Archived, ArchivedExecution, whole_pieces
 from replayflow.archive.verbs import read_export
 from replayflow.cli import output, values
 from replayflow.cli.access import open_client, shared_store
+from replayflow.cli.check import what_next
 from replayflow.cli.options import store_options
 from replayflow.cli.target import load_app
 from replayflow.clock import to_datetime
@@ -247,6 +248,9 @@ def _conclude(
             click.echo(f"  {name} = {value}")
         if problem is not None:
             output.note(f"from event {last.first if last else 1} on the code does not fit: {problem}")
+            advice = what_next(problem)
+            if advice:
+                output.note(f"what next: {advice}")
         elif last is None:
             output.note("nothing has happened to it yet")
         elif last.last < count:

@@ -156,6 +156,7 @@ def test_code_that_does_not_fit_ends_with_1_and_both_lines(folder: Path) -> None
     assert shown.exit_code == 1
     assert "from event 1 on the code does not fit" in shown.stderr
     assert "activity 'charge' (task 1), asked for at" in shown.stderr
+    assert "what next: put the old code back" in shown.stderr
     found = invoke("replay", "order-1", "changed.py:app", "--json")
     assert found.exit_code == 1
     assert not json.loads(found.stdout)["fits"]
