@@ -43,6 +43,7 @@ from replayflow.core.events import (
 from replayflow.core.instance import CHILD_RETRY, MAP_RETRY, SUSPENDED, TASK_RETRY, TIMER, Alarm, Status
 from replayflow.core.outcome import AnyEpisode, Episode, PlainEpisode
 from replayflow.core.rows import AT_WORK
+from replayflow.core.suspicion import is_poison
 from replayflow.engine.activities import Activities, Run
 from replayflow.engine.alarms import Alarms
 from replayflow.engine.committer import Committer, Settle
@@ -54,7 +55,6 @@ from replayflow.engine.maps import Maps
 from replayflow.engine.patience import Backoff
 from replayflow.engine.revival import executor_of, fails_version, revive, unknown
 from replayflow.engine.steps import Parking, Step
-from replayflow.engine.suspects import is_poison
 from replayflow.engine.waiters import Waiters
 from replayflow.engine.warm import Warm
 from replayflow.engine.watchdog import Watchdog

@@ -278,6 +278,26 @@ async def test_parked_instances_are_grouped_by_what_ails_them(place: Place) -> N
         assert parked.text.startswith("5 instances of 'changes' are parked: ")
 
 
+async def test_what_is_parked_for_want_of_code_is_one_finding(place: Place) -> None:
+    async with Client(place.store()) as client:
+        await client.start("withdrawn", instance_id="withdrawn")
+    async with place.hub(menagerie.app(2)) as hub:
+        await menagerie.until_parked(hub.client, "withdrawn")
+        problems = (await hub.client.examine()).problems
+        assert [(problem.topic, problem.examples) for problem in problems] == [("parked", ("withdrawn",))]
+        assert "no orchestrator 'withdrawn'" in problems[0].text
+
+
+async def test_what_killed_its_worker_is_not_said_to_be_tried_again_by_a_start(place: Place) -> None:
+    async with Client(place.store()) as client:
+        await client.start("listens", instance_id="a")
+        [loaded] = await client._store.load(["a"])
+        loaded.record.problem = b"RF134: 3 workers died"
+        assert "its start alone tries none of them again" in doctor._repair(loaded.record)
+        loaded.record.problem = b"the history has nothing more here"
+        assert "restart the worker" in doctor._repair(loaded.record)
+
+
 @pytest.mark.parametrize(
     ("condition", "counts", "topic", "is_problem"),
     [
