@@ -22,6 +22,7 @@ from replayflow.core import events
 from replayflow.core.instance import Status
 from replayflow.core.signatures import OWN_PREFIX
 from replayflow.core.waits import WaitKind, Waits
+from replayflow.errors import PoisonError
 from replayflow.patterns.schedule_handle import ScheduleState
 from replayflow.registry import App
 from replayflow.store import Store
@@ -178,13 +179,18 @@ async def _parked(store: Store) -> list[Finding]:
             "parked",
             True,
             f"{_instances(len(records), is_all)} of '{name}' {_are(len(records))} parked: {_problem(records[0])}",
-            f"mend the code, or what it needs, and restart the worker, which tries all of them again; or one by one: "
-            f"replayflow resume {_id(records[0].instance_id)}{_store(store)}",
+            _advice(records[0], f"replayflow resume {_id(records[0].instance_id)}{_store(store)}"),
             len(records),
             _examples(records),
         )
         for (name, _), records in groups.items()
     ]
+
+
+def _advice(record: InstanceRecord, resume: str) -> str:
+    if (record.problem or b"").startswith(PoisonError.code.encode()):
+        return f"mend what kills the process, restart the worker, and then one by one, for no worker tries them by itself: {resume}"
+    return f"mend the code, or what it needs, and restart the worker, which tries all of them again; or one by one: {resume}"
 
 
 async def _unserved(store: Store, app: App) -> list[Finding]:
