@@ -55,6 +55,8 @@ class Run(Struct, eq=False):
     watch: Watch | None = None
     told: Payload = None
     """The last heartbeat of the attempts before."""
+    inherited_key: str | None = None
+    """The idempotency key, where another execution asked for it."""
 
     @property
     def name(self) -> str:
@@ -62,7 +64,7 @@ class Run(Struct, eq=False):
 
     @property
     def idempotency_key(self) -> str:
-        return f"{self.instance_id}/{self.execution_id}/{self.task.event_id}"
+        return self.inherited_key or f"{self.instance_id}/{self.execution_id}/{self.task.event_id}"
 
     def context(self) -> ActivityContext:
         return ActivityContext(

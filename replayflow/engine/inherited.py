@@ -8,16 +8,6 @@ from replayflow.engine.activities import Activities, Run
 from replayflow.engine.live import Live
 
 
-class InheritedRun(Run, eq=False, kw_only=True):
-    """One attempt of an activity that was asked for before the rewind."""
-
-    key: str
-
-    @property
-    def idempotency_key(self) -> str:
-        return self.key
-
-
 def start_inherited(live: Live, task: TaskScheduled, activities: Activities, attempt: int) -> bool:
     """Whether the task was inherited. If so it runs, under the key that it had."""
     started = live.instance.started
@@ -26,7 +16,8 @@ def start_inherited(live: Live, task: TaskScheduled, activities: Activities, att
         return False
     plan = activities.plan_of(task.name)
     told = live.instance.heartbeats.get(task.event_id)
-    run = InheritedRun(live.id, live.execution_id, task, plan, attempt, told=told, key=f"{scope}/{task.event_id}")
+    key = f"{scope}/{task.event_id}"
+    run = Run(live.id, live.execution_id, task, plan, attempt, told=told, inherited_key=key)
     live.running[task.event_id] = run
     activities.start_run(run)
     return True
@@ -40,6 +31,7 @@ def adopt(live: Live, activities: Activities) -> None:
         return
     for id, run in activities.at_work_for(live.id, origin.execution_id).items():
         if id <= origin.last_id and id in live.instance.tasks and id not in live.running:
+            run.inherited_key = run.idempotency_key  # it may not have begun, and asks for its key when it does
             run.execution_id = live.execution_id
             live.running[id] = run
             live.owing = live.owing - {(origin.execution_id, id)}

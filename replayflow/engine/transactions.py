@@ -52,23 +52,34 @@ class Transactions:
             return failed(
                 run.task.event_id, InvalidArgumentError(f"'{run.task.name}' is transactional, and is not for maps")
             )
+        while True:
+            execution_id = run.execution_id
+            written: list[bytes] = []
+            try:
+                result = await until_it_answers(partial(self._store.transact, self._wanted(run, written), self._epoch))
+            except Raised as raised:
+                return failed(run.task.event_id, raised.error)
+            except Exception as error:
+                self._fail(error)
+                return None
+            if run.execution_id == execution_id:
+                self._has_run(run, result)
+                return None
+            # A rewind has handed it over to another execution meanwhile, which looks into no inbox of the old one's.
+            if written:
+                (event,) = events.decode(written[-1])
+                return event
+
+    def _wanted(self, run: Run, written: list[bytes]) -> Transact:
+        """What the store is to do; the result's event is left in `written`, where the function has run."""
+
+        def call(statements: Statements) -> bytes:
+            written[:] = [self._context.copy().run(self._call, run, statements)]
+            return written[0]
+
         timeout = run.task.timeout_microseconds
-        wanted = Transact(
-            run.instance_id,
-            run.execution_id,
-            run.task.event_id,
-            lambda statements: self._context.copy().run(self._call, run, statements),
-            _SECONDS if timeout is None else min(timeout / 1e6, TRANSACTION_MAX.total_seconds()),
-        )
-        try:
-            result = await until_it_answers(partial(self._store.transact, wanted, self._epoch))
-        except Raised as raised:
-            return failed(run.task.event_id, raised.error)
-        except Exception as error:
-            self._fail(error)
-        else:
-            self._has_run(run, result)
-        return None
+        seconds_max = _SECONDS if timeout is None else min(timeout / 1e6, TRANSACTION_MAX.total_seconds())
+        return Transact(run.instance_id, run.execution_id, run.task.event_id, call, seconds_max)
 
     def _call(self, run: Run, statements: Statements) -> bytes:
         """The result's event, from the writing thread."""
