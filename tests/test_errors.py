@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import replayflow
 from replayflow import (
     ActivityError,
     FailureDetails,
@@ -40,6 +41,10 @@ def test_every_class_has_a_code_of_its_own_and_a_text() -> None:
     assert all(cls.__doc__ for cls in every())
     public = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, BaseException)]
     assert set(every()) == set(public)
+
+
+def test_every_class_has_a_public_name() -> None:
+    assert {error.__name__ for error in every()} <= set(replayflow.__all__)
 
 
 def test_a_code_finds_its_class_in_any_case() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -54,9 +55,11 @@ def export(
 
     async def write(to: TextIO) -> int:
         count = 0
+        is_utf = "utf" in (to.encoding or "").lower()
         async with open_client(store) as client:
             async for line in lines(client):
-                to.write(line)
+                # Where a character could not be written, it is escaped as JSON has it.
+                to.write(line if is_utf else json.dumps(json.loads(line)) + "\n")
                 count += line.startswith('{"instance"')
         return count
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -165,7 +166,7 @@ def _verdict(live: Live, name: str, strikes: int) -> str:
     died = "1 worker died" if strikes == 1 else f"{strikes} workers died, one after the other,"
     return (
         f"{POISON_PREFIX}{died} while this instance was the only suspect at work; what it had under way: {what}. "
-        f"Mend what kills the process (or run the activity with executor='process'), then: replayflow resume '{live.id}'"
+        f"Mend what kills the process (or run the activity with executor='process'), then: replayflow resume {shlex.quote(live.id)}"
     )
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +55,16 @@ def test_ids_and_filters_say_what_is_exported() -> None:
     assert "both given" in refused(2, "export", "later", "--name", "approval")
     assert "name it by its id" in refused(2, "export", "--execution", "x")
     assert "has no execution 'x'" in refused(4, "export", "later", "--execution", "x")
+
+
+def test_an_export_is_json_on_every_terminal(folder: Path) -> None:
+    invoke("start", "approval", "--id", "\u6ce8\u6587-\xe7")
+    command = [sys.executable, "-m", "replayflow", "export"]
+    written = subprocess.run(
+        command, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, check=True, cwd=folder
+    )
+    found = [json.loads(line) for line in written.stdout.decode("ascii").splitlines()]
+    assert ids(found) == ["\u6ce8\u6587-\xe7"]
 
 
 @pytest.mark.usefixtures("hub")
