@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from msgspec.structs import replace
 
 from replayflow.client.access import Access
@@ -17,6 +19,7 @@ from replayflow.core.events import (
     ExecutionStarted,
     ParentInstance,
     ParentRewound,
+    TaskCompleted,
 )
 from replayflow.core.instance import Status
 from replayflow.errors import InvalidStateError, ReplayflowError
@@ -58,7 +61,7 @@ class _Rewinding:
                 f"{'; restart it, or fork it' if record.status.is_finished else ''}"
             )
         piece = branches.before_failure(history) if at is None else branches.before_event(history, at)
-        cut = branches.rewound(history, piece)
+        cut = branches.rewound(history, piece, list(_results_for(source)))
         past = history.fold().started or history.started
         started = replace(
             past,
@@ -108,6 +111,13 @@ class _Rewinding:
             if call.instance_id not in ids:
                 request = events.encode([ExecutionCancelRequested()])
                 self.draft.messages.append(Message(call.instance_id, request, call.execution_id))
+
+
+def _results_for(source: Source) -> Iterator[TaskCompleted]:
+    """Results that came for the execution, and that its history has not taken in yet."""
+    for delivery in source.came:
+        if delivery.event is not None and delivery.execution_id == source.record.execution_id:
+            yield from (event for event in events.decode(delivery.event) if isinstance(event, TaskCompleted))
 
 
 def _started(record: InstanceRecord) -> ExecutionStarted:

@@ -62,6 +62,9 @@ class Transactions:
         )
         try:
             result = await until_it_answers(partial(self._store.transact, wanted, self._epoch))
+            if result is None and run.execution_id != wanted.execution_id:  # its instance was rewound while it waited
+                wanted.execution_id = run.execution_id
+                result = await until_it_answers(partial(self._store.transact, wanted, self._epoch))
         except Raised as raised:
             return failed(run.task.event_id, raised.error)
         except Exception as error:
