@@ -330,8 +330,16 @@ class MemoryStore:
 
     async def waiting(self, instance_id: str | None, limit: int = 1_000) -> list[Waiting]:
         self._check_open()
+        incoming = self._incoming()
         found = [
-            Waiting(number, id, delivery.event, kept.arrived.get(number), delivery.is_control, kept.takes_messages)
+            Waiting(
+                number,
+                id,
+                None if delivery.event is None else incoming.events(delivery.event, id),
+                kept.arrived.get(number),
+                delivery.is_control,
+                kept.takes_messages,
+            )
             for id, kept in self._instances.items()
             if instance_id in (None, id)
             for number, delivery in kept.inbox.items()
