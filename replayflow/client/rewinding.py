@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 from msgspec.structs import replace
@@ -26,12 +27,13 @@ from replayflow.errors import InvalidStateError, ReplayflowError
 from replayflow.store.base import InstanceRecord, Seen
 
 _READINGS_MAX = 20
+_PAUSE_SECONDS_MAX = 0.5
 
 
 async def rewind(access: Access, instance_id: str, reason: str, at: int | None) -> None:
     """The instance goes on from before its failure, or from before the event; see `Instance.rewind`."""
     refused: ReplayflowError | None = None
-    for _ in range(_READINGS_MAX):  # each time on what is there now: a worker may be at it
+    for reading in range(_READINGS_MAX):  # each time on what is there now: a worker may be at it
         rewinding = _Rewinding(access, reason)
         await rewinding.add(instance_id, at, new_execution_id(), None)
         refused = (await access.submit(rewinding.draft.operation())).error
@@ -39,6 +41,7 @@ async def rewind(access: Access, instance_id: str, reason: str, at: int | None) 
             return
         if not isinstance(refused, InvalidStateError):
             break
+        await asyncio.sleep(min(0.001 * 2**reading, _PAUSE_SECONDS_MAX))  # results of what it owes may come one by one
     assert refused is not None  # noqa: S101 - it was refused each time
     raise refused
 
