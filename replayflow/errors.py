@@ -296,6 +296,15 @@ class OrchestrationCanceled(OrchestrationEnded):
     code = "RF213"
 
 
+class StuckError(StateError):
+    """In a `VirtualHub`, where time passes only while a test waits: nothing is under way and no timer is set, so that the wait would last for ever.
+
+    Raise the event that the instance waits for before you wait for its end; or look at why it is parked.
+    """
+
+    code = "RF214"
+
+
 # ---- the store refused ----------------------------------------------------------------------------------------
 
 
@@ -550,7 +559,12 @@ class FailureDetails(Struct, array_like=True, frozen=True):
             details = details.inner
 
     def __str__(self) -> str:
-        return " <- ".join(f"{d.type}: {d.message}" if d.message else d.type for d in self.chain())
+        said: list[str] = []
+        for details in self.chain():
+            text = f"{details.type}: {details.message}" if details.message else details.type
+            if not said or not said[-1].endswith(text):  # a failed task's message ends with what it came from
+                said.append(text)
+        return " <- ".join(said)
 
 
 def qualified_name(cls: type) -> str:

@@ -14,6 +14,7 @@ from replayflow import (
     OrchestrationCancelled,
     OrchestrationFailed,
     RetryAfter,
+    SubOrchestrationError,
     errors,
 )
 from replayflow.errors import InvalidArgumentError, PayloadTooLargeError, ReplayflowError, every, find, qualified_name
@@ -68,6 +69,16 @@ def test_a_failure_keeps_type_message_stack_and_cause() -> None:
     assert str(details) == "ValueError: outer <- KeyError: 'inner'"
     assert details.is_caused_by(LookupError)
     assert not details.is_caused_by(OSError)
+
+
+def test_what_a_message_ends_with_is_not_said_again_as_its_cause() -> None:
+    cause = FailureDetails.of(KeyError("lost"))
+    within = FailureDetails.of(ActivityError(f"activity 'find' (task 1) failed: {cause}", cause))
+    whole = FailureDetails.of(SubOrchestrationError(f"sub-orchestration 'look' (task 2) failed: {within}", within))
+    assert str(whole).count("KeyError: 'lost'") == 1
+    assert str(whole).startswith("SubOrchestrationError: sub-orchestration 'look' (task 2) failed: ActivityError: ")
+    assert "<-" not in str(whole)
+    assert len([*whole.chain()]) == 3
 
 
 def test_without_a_cause_the_error_that_was_being_handled_counts() -> None:

@@ -20,7 +20,7 @@ from replayflow.core import events, rows
 from replayflow.core.commit import Commit, Message, RowState, Start
 from replayflow.core.events import CustomStatusSet, HistoryEvent, OrchestratorStarted, TaskScheduled
 from replayflow.core.instance import Instance, Status
-from replayflow.errors import InvalidArgumentError
+from replayflow.errors import InstanceNotFoundError, InvalidArgumentError
 from replayflow.store import Store
 from replayflow.store.base import Create, InstanceFilter, Loaded, Operation, Owner, Park, Post
 
@@ -79,10 +79,10 @@ def check_execution(instance_id: str, execution_id: str, present: Sequence[str])
     """Returns where the execution is among those that the instance has.
 
     Raises:
-        InvalidArgumentError: it is not.
+        InstanceNotFoundError: it is not.
     """
     if execution_id not in present:
-        raise InvalidArgumentError(
+        raise InstanceNotFoundError(
             f"instance '{instance_id}' has no execution '{execution_id}'; it has {', '.join(present)}"
         )
 

@@ -13,7 +13,7 @@ from typing import TextIO
 import click
 
 from replayflow.archive.verbs import read_export
-from replayflow.cli import output
+from replayflow.cli import many, output
 from replayflow.cli.access import open_client
 from replayflow.cli.options import filter_options, store_options
 from replayflow.client import Client
@@ -65,7 +65,9 @@ def export(
         return
     with _whole(Path(file)) as to:
         count = asyncio.run(write(to))
-    output.done(as_json, f"{count} instances are in {file}", instances=count, file=file)
+    output.done(
+        as_json, f"{many.instances(count)} {'is' if count == 1 else 'are'} in {file}", instances=count, file=file
+    )
 
 
 @contextmanager
@@ -101,8 +103,13 @@ def import_(file: str, store: str | None, as_json: bool) -> None:
             return came.instances, came.unfinished
 
     count, unfinished = asyncio.run(read())
-    output.done(as_json, f"{count} instances were imported", instances=count, unfinished=unfinished)
+    output.done(
+        as_json,
+        f"{many.instances(count)} {'was' if count == 1 else 'were'} imported",
+        instances=count,
+        unfinished=unfinished,
+    )
     if unfinished and not as_json:
         output.note(
-            f"{unfinished} of them have not finished: a worker on this hub would go on with them, and run their activities"
+            f"not finished: {unfinished:,} of them; a worker on this hub would go on with them, and run their activities"
         )

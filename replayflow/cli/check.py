@@ -29,6 +29,7 @@ from replayflow.errors import (
 from replayflow.registry import App
 
 _IDS_SHOWN = 10
+_ENDS_UNREAD = "FAILED (DecodeError: input of orchestrator"
 _NEXT: tuple[tuple[type[ReplayflowError], str], ...] = (
     (
         NonDeterminismError,
@@ -177,12 +178,19 @@ def _tell_group(group: _Group) -> None:
 
 
 def _advice(verdict: Verdict) -> str:
-    return next((text for kind, text in _NEXT if isinstance(verdict.problem, kind)), "")
+    return what_next(verdict.problem)
+
+
+def what_next(problem: BaseException | None) -> str:
+    """What to do where the code does not fit an instance."""
+    if isinstance(problem, NonDeterminismError) and _ENDS_UNREAD in problem.now:
+        return dict(_NEXT)[DecodeError]
+    return next((text for kind, text in _NEXT if isinstance(problem, kind)), "")
 
 
 def _without_id(verdict: Verdict) -> str:
     """The problem, as it is the same for many."""
-    return str(verdict.problem).replace(f"'{verdict.instance_id}'", "'...'")
+    return str(verdict.problem).replace(f"instance '{verdict.instance_id}'", "instance '...'")
 
 
 # ---- for scripts -----------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from types import FrameType
 import click
 
 _NOT_THE_USERS = (
-    "<frozen",
+    "<",  # what is frozen, and what a library has generated
     str(Path(__file__).parent.parent),
     sysconfig.get_path("stdlib"),
     str(Path(click.__file__).parent),

@@ -32,7 +32,7 @@ def _patience_options(command: F) -> F:
     for field in reversed(dataclasses.fields(Patience)):
         command = click.option(
             f"--{field.name}",
-            metavar="TIME",
+            metavar="LENGTH",
             callback=_given,
             help=f"How long {_WHAT[field.name]}: 90, 15m, 3h, 2d.  [default: {_short(field.default)}]",
         )(command)

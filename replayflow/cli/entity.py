@@ -59,7 +59,7 @@ def list_(
         output.document({"entities": [_document(shown) for shown in found[:limit]], "more": len(found) > limit})
         return
     if not found:
-        output.note("no entities")
+        output.note("no entities" if include_empty else "no entities with a state; --all lists the others, too")
         return
     rows = list(_rows(found[:limit]))
     output.table(output.console(), ["id", "waiting", "locked by", "updated (UTC)", "state"], rows, whole=1)
@@ -120,7 +120,9 @@ def read(id: str, store: str | None, as_json: bool) -> None:
 @click.argument("operation")
 @click.option("--app", "target", metavar="MODULE:APP", help="Check name and operation against this app.")
 @input_options
-@click.option("--at", metavar="TIME", help="When to perform it: an ISO time with its zone, or +SECONDS.")
+@click.option(
+    "--at", metavar="TIME", help="When to perform it: an ISO time with its zone, or so long from now: +90, +3h."
+)
 @click.option("--dedupe-key", metavar="KEY", help="The same signal with the same key is taken once.")
 @store_options
 def signal(

@@ -28,7 +28,7 @@ def explain(code: str | None, as_json: bool) -> None:
         output.document({"errors": [_document(error) for error in errors.every()]})
     else:
         rows = [(_code(error), error.__name__, _text(error).partition("\n")[0]) for error in errors.every()]
-        output.table(output.console(), ("code", "error", "meaning"), rows, whole=2)
+        output.table(output.console(), ("code", "error", "meaning"), rows, whole=2, cuts_last=False)
 
 
 def _found(code: str) -> type[BaseException]:

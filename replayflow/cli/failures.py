@@ -21,7 +21,7 @@ from replayflow.errors import FailureDetails, OrchestrationFailed
 
 EXIT_CODES = {
     0: "done; for run and result: the orchestration completed",
-    1: "the orchestration failed, or was terminated or cancelled; check, lint, doctor: something is not as it has to be",
+    1: "the orchestration failed, or was terminated or cancelled; check, lint, doctor, replay, fork --dry-run: something is not as it has to be",
     2: "wrong usage or bad input",
     3: "the store refused: owned by another worker, damaged, newer, full, ...",
     4: "not found: the instance, or the store's file",
@@ -34,7 +34,7 @@ DEFECT = 70
 _ENGINE_FRAME = re.compile(r'  File ".*[/\\]replayflow[/\\](?:codec|core|engine|store)[/\\][^"]*"')
 _HINTS: dict[type[BaseException], str] = {
     errors.HubOwnedError: (
-        "a worker runs this hub: give it work with `replayflow start`, or wait for it with `replayflow worker --when-owned wait`"
+        "give its worker work with `replayflow start`, stop it, or wait until it ends with `replayflow worker --when-owned wait`"
     ),
 }
 
@@ -151,6 +151,8 @@ def _type(error: BaseException) -> str:
 def _message(error: BaseException) -> str:
     if isinstance(error, click.ClickException):
         return error.format_message()
+    if isinstance(error, errors.HubOwnedError):
+        return str(error).partition(": stop it")[0]  # the hint says it in words of the command line
     if isinstance(error, OrchestrationFailed):
         return str(error).removesuffix(f": {error.details}")
     if isinstance(error, KeyboardInterrupt | click.Abort):

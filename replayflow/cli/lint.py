@@ -66,4 +66,4 @@ def _list_rules(*, as_json: bool) -> None:
         output.document({"rules": [dataclasses.asdict(rule) for rule in RULES.values()]})
         return
     rows = [(rule.code, rule.title, rule.why, rule.instead) for rule in RULES.values()]
-    output.table(output.console(), ("code", "rule", "why", "instead"), rows, whole=1)
+    output.table(output.console(), ("code", "rule", "why", "instead"), rows, whole=1, cuts_last=False)

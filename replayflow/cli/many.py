@@ -39,8 +39,12 @@ class Many:
             UsageError: nothing is given.
         """
         has_filter = self.everybody or any(self.wanted.values())
-        if id is not None and (has_filter or self.dry_run):
+        if id is not None and has_filter:
             raise InvalidArgumentError("an id and a filter are both given; one of them says who is meant")
+        if id is not None and self.dry_run:
+            raise InvalidArgumentError(
+                "--dry-run counts those that a filter finds; an id is one, or none: replayflow show ID"
+            )
         if id is None and not has_filter:
             raise click.UsageError("Say who is meant: an ID, a filter such as --status or --name, or --all.")
         return id is None
@@ -73,27 +77,36 @@ class Many:
 
         outcome, is_done = asyncio.run(run())
         if not is_done:
-            output.done(as_json, f"{outcome.found:,} instances fit; nothing was asked", found=outcome.found)
+            output.done(as_json, f"{_fit(outcome.found)}; nothing was asked", found=outcome.found)
             return
         text, fields = (tell or _tell)(outcome)
         output.done(as_json, f"{phrase or verb} {text}" if tell is None else text, requested=verb, **fields)
         if not as_json:
             for reason, times in outcome.reasons.most_common():
-                output.note(f"  {times:,} times: {reason}")
+                output.note(f"  {times:,} time{'' if times == 1 else 's'}: {reason}")
         if outcome.refused and not outcome.done:
             raise InvalidStateError("every instance that fits has refused")
 
     def _confirm(self, verb: str, count: int, as_json: bool) -> bool:
         if as_json or not sys.stdin.isatty():
             raise click.UsageError(
-                f"{count:,} instances fit. Pass --yes to {verb} them, or --dry-run to count them only."
+                f"{_fit(count)}. Pass --yes to {verb} {'it' if count == 1 else 'them'}, or --dry-run to count only."
             )
-        return click.confirm(f"{verb} {count:,} instances?", err=True)
+        return click.confirm(f"{verb} {instances(count)}?", err=True)
+
+
+def instances(count: int) -> str:
+    """So many instances, in words."""
+    return f"{count:,} instance{'' if count == 1 else 's'}"
+
+
+def _fit(count: int) -> str:
+    return f"{instances(count)} {'fits' if count == 1 else 'fit'}"
 
 
 def _tell(outcome: BulkOutcome) -> tuple[str, dict[str, Any]]:
     return (
-        f"{outcome.found:,} instances: {outcome.done:,} accepted, {outcome.refused:,} refused",
+        f"{instances(outcome.found)}: {outcome.done:,} accepted, {outcome.refused:,} refused",
         {
             "found": outcome.found,
             "done": outcome.done,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable
@@ -74,7 +75,7 @@ def tag_option(what: str) -> Callable[[F], F]:
 
 
 _STATUSES = [str(status) for status in Status if status is not Status.CONTINUED_AS_NEW]
-_WHEN = "An ISO time with its zone, or -SECONDS from now; -3h, -2d."
+_WHEN = "An ISO time with its zone, or so long ago: -90, -3h, -2d."
 
 
 def filter_options(command: F) -> F:
@@ -113,7 +114,7 @@ def filter_options(command: F) -> F:
         click.option(
             "--parked",
             is_flag=True,
-            help="Only those set aside with a problem: code that does not fit, a compensation that failed for good.",
+            help="Only those set aside with a problem: code that does not fit, a compensation that failed for good, the death of workers, ...",
         ),
         click.option("--entities", is_flag=True, help="Entities, too."),
         *(
@@ -148,20 +149,23 @@ def _past_moment(_context: click.Context, option: click.Parameter, text: str | N
     return moment
 
 
-_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
 def span(text: str) -> timedelta:
-    """The length of time that a text gives: seconds, or a number with its unit: `90`, `15m`, `3h`, `2d`.
+    """The length of time that a text gives: seconds, or numbers with their units: `90`, `15m`, `1h30m`, `2d`.
 
     Raises:
         ValueError: it gives none.
+        OverflowError: it is too long.
     """
-    unit = _UNITS.get(text[-1:], 0)
-    number = float(text[:-1] if unit else text)
-    if not 0 <= number < float("inf"):
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smhdw])", text)
+    if parts and "".join(number + unit for number, unit in parts) == text:
+        return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in parts))
+    seconds = float(text)
+    if not 0 <= seconds < float("inf"):
         raise ValueError(text)
-    return timedelta(seconds=number * (unit or 1))
+    return timedelta(seconds=seconds)
 
 
 def given_input(text: str | None, file: str | None) -> JsonText | None:
@@ -212,7 +216,7 @@ def tags(texts: Iterable[str]) -> dict[str, str]:
 
 
 def start_at(text: str | None) -> datetime | timedelta | None:
-    """The time that `--at` gives: `+SECONDS` from now, or an ISO time with its zone.
+    """The time that `--at` gives: so long from now, `+90`, `+3h`, or an ISO time with its zone.
 
     Raises:
         InvalidArgumentError: it is neither.
@@ -221,11 +225,11 @@ def start_at(text: str | None) -> datetime | timedelta | None:
         return None
     try:
         if text.startswith("+"):
-            return timedelta(seconds=float(text))
+            return span(text[1:])
         moment = datetime.fromisoformat(text)
     except (ValueError, OverflowError):
         raise InvalidArgumentError(
-            f"--at is {text!r:.80}; write +SECONDS from now, or an ISO time with its zone: 2030-01-31T08:00:00+01:00"
+            f"--at is {text!r:.80}; write +90 (seconds from now), +15m, +3h, or an ISO time with its zone: 2030-01-31T08:00:00+01:00"
         ) from None
     if moment.tzinfo is None:
         raise InvalidArgumentError(f"--at is {text!r}, which has no time zone: write {text}Z for UTC, or {text}+01:00")

@@ -63,12 +63,17 @@ def console() -> Console:
     )
 
 
-def table(to: Console, headings: Sequence[str], rows: Iterable[Sequence[str | Text]], whole: int) -> None:
-    """The rows as a table. The first `whole` columns are not broken, the last one is cut where it does not fit, those between are folded."""
+def table(
+    to: Console, headings: Sequence[str], rows: Iterable[Sequence[str | Text]], whole: int, *, cuts_last: bool = True
+) -> None:
+    """The rows as a table. The first `whole` columns are not broken, the last one is cut where it does not fit, those between are folded.
+
+    Without `cuts_last` the last one is folded, too.
+    """
     from rich.table import Table
 
     cells = [[cell(value) for value in row] for row in rows]
-    for row in cells:
+    for row in cells if cuts_last else []:
         row[-1].no_wrap, row[-1].overflow = True, "ellipsis"
     drawn = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
     for number, heading in enumerate(headings):

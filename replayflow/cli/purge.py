@@ -9,7 +9,7 @@ import click
 
 from replayflow.cli import output
 from replayflow.cli.access import open_client
-from replayflow.cli.many import Many, many_options
+from replayflow.cli.many import Many, instances, many_options
 from replayflow.cli.options import store_options
 from replayflow.client import BulkOutcome, Client
 
@@ -44,9 +44,12 @@ def purge(id: str | None, recursive: bool, many: Many, store: str | None, as_jso
             every,
             store,
             as_json,
-            tell=lambda gone: (f"{gone.done:,} instances are gone", {"purged": gone.done}),
+            tell=lambda gone: (
+                f"{instances(gone.done)} {'is' if gone.done == 1 else 'are'} gone",
+                {"purged": gone.done},
+            ),
         )
     elif id is not None:
         gone = asyncio.run(one(id))
-        with_others = f" with {gone - 1:,} instances that it started" if gone > 1 else ""
+        with_others = f" with {instances(gone - 1)} that it started" if gone > 1 else ""
         output.done(as_json, f"'{id}' is gone{with_others}", id=id, purged=gone)

@@ -23,6 +23,7 @@ from replayflow.archive.lines import Archived, ArchivedExecution, whole_pieces
 from replayflow.archive.verbs import read_export
 from replayflow.cli import output, values
 from replayflow.cli.access import open_client, shared_store
+from replayflow.cli.check import what_next
 from replayflow.cli.options import store_options
 from replayflow.cli.target import load_app
 from replayflow.clock import to_datetime
@@ -136,16 +137,14 @@ def _from_file(path: Path, instance_id: str | None, execution: str | None) -> Ar
             wanted = archived if wanted is None else wanted
     if wanted is None or (instance_id is None and len(ids) > 1):
         listed = ", ".join(ids[:10]) + (", ..." if len(ids) > 10 else "")
+        if instance_id is not None and ids:
+            raise InstanceNotFoundError(f"{path} has no instance '{instance_id}'; it has {listed}")
         raise InvalidArgumentError(
             f"{path} has {len(ids)} instances; say which one with --id: {listed}" if ids else f"{path} has no instance"
         )
     if execution is not None:
-        kept = [one for one in wanted.executions if one.id == execution]
-        if not kept:
-            raise InvalidArgumentError(
-                f"instance '{wanted.id}' has no execution '{execution}'; it has {', '.join(e.id for e in wanted.executions)}"
-            )
-        wanted.executions = kept
+        transfer.check_execution(wanted.id, execution, [one.id for one in wanted.executions])
+        wanted.executions = [one for one in wanted.executions if one.id == execution]
     return wanted
 
 
@@ -249,6 +248,9 @@ def _conclude(
             click.echo(f"  {name} = {value}")
         if problem is not None:
             output.note(f"from event {last.first if last else 1} on the code does not fit: {problem}")
+            advice = what_next(problem)
+            if advice:
+                output.note(f"what next: {advice}")
         elif last is None:
             output.note("nothing has happened to it yet")
         elif last.last < count:

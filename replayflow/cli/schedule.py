@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import re
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from functools import partial
@@ -14,14 +13,13 @@ import click
 
 from replayflow.cli import output, values
 from replayflow.cli.access import open_client
-from replayflow.cli.options import given_input, input_options, start_at, store_options, tag_option
+from replayflow.cli.options import given_input, input_options, span, start_at, store_options, tag_option
 from replayflow.client import Client
 from replayflow.errors import InvalidArgumentError
 from replayflow.patterns.schedule_handle import Schedule, ScheduleState
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
-_UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _OVERLAPS = ("skip", "buffer_one", "allow", "cancel", "terminate")
 _MISFIRES = ("run_once", "skip", "catch_up")
 
@@ -37,11 +35,12 @@ def duration(text: str) -> timedelta:
     Raises:
         InvalidArgumentError: it is none.
     """
-    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smhdw])", text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise InvalidArgumentError(f"{text!r:.80} is no length of time: write it like 90s, 5m, 1h30m or 2d")
     try:
-        return sum((timedelta(**{_UNITS[unit]: float(number)}) for number, unit in parts), timedelta(0))
+        if not text[-1:].isalpha():
+            raise ValueError(text)  # of a time that comes again and again the unit is said
+        return span(text)
+    except ValueError:
+        raise InvalidArgumentError(f"{text!r:.80} is no length of time: write it like 90s, 5m, 1h30m or 2d") from None
     except OverflowError:
         raise InvalidArgumentError(f"{text!r:.80} is too long a time") from None
 
@@ -56,7 +55,7 @@ def _moment(_context: object, option: click.Parameter, text: str | None) -> date
     try:
         found = start_at(text)
     except InvalidArgumentError as error:
-        reason = str(error).replace("--at", option.opts[0]).replace("+SECONDS from now, or ", "")
+        reason = str(error).replace("--at", option.opts[0]).replace("+90 (seconds from now), +15m, +3h, or ", "")
         raise InvalidArgumentError(reason) from None
     if isinstance(found, timedelta):
         raise InvalidArgumentError(f"{text!r} is no time: write an ISO time with its zone, 2030-01-31T08:00:00+01:00")
@@ -141,6 +140,10 @@ def create(
     **options: Any,
 ) -> None:
     """Start an orchestration at its times, by its name, from now on."""
+    if (options["every"] is None) == (options["cron"] is None):
+        raise InvalidArgumentError(
+            "a schedule has either an interval, --every 5m, or a cron expression, --cron '0 2 * * *'"
+        )
     given = given_input(input, input_file)
 
     async def make() -> ScheduleState:

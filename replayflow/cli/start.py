@@ -25,7 +25,7 @@ _CHOICES = ("error", "return", "replace_finished", "terminate_and_replace")
 @input_options
 @click.option("--id", "instance_id", metavar="ID", help="The instance's id.  [default: a new one]")
 @click.option("--version", metavar="VERSION", help="The version whose code it runs.  [default: the newest]")
-@click.option("--at", metavar="TIME", help="When to start: an ISO time with its zone, or +SECONDS.")
+@click.option("--at", metavar="TIME", help="When to start: an ISO time with its zone, or so long from now: +90, +3h.")
 @tag_option("A tag to find it by; many times for several.")
 @click.option(
     "--on-existing",

@@ -43,6 +43,10 @@ def tree(id: str, depth: int, children: int, store: str | None, as_json: bool) -
         return
     to = output.console()
     to.print(_drawn(lineage))
+    if _is_folded(lineage.tree):
+        output.note(
+            "there are more: --children and --depth say how many are shown, `replayflow list --parent ID` lists them all"
+        )
 
 
 def _drawn(lineage: Lineage) -> Tree:
@@ -67,6 +71,10 @@ def _grow(branch: Tree, tree: InstanceTree) -> None:
     if tree.folded:
         word = "more" if tree.children else ("child" if sum(tree.folded.values()) == 1 else "children")
         branch.add(output.cell(f"{sum(tree.folded.values()):,} {word}: {_counts(tree.folded)}"), style="dim")
+
+
+def _is_folded(tree: InstanceTree) -> bool:
+    return bool(tree.folded) or any(map(_is_folded, tree.children))
 
 
 def _counts(folded: Mapping[str, int]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from replayflow.cli import values
 from replayflow.client import Wait, WaitKind
+from replayflow.core.suspicion import is_poison
 
 _SHOWN_MAX = 20
 
@@ -48,16 +49,18 @@ def _text(wait: Wait, now: datetime, id: str, store: str | None, has_app: bool) 
 
 def _what(wait: Wait, id: str, store: str | None, has_app: bool) -> str:
     detail = f" ({wait.detail})" if wait.detail else ""
+    option = "" if store is None else f" --store {shlex.quote(store)}"
     match wait.kind:
         case WaitKind.WORKER:
-            option = "" if store is None else f" --store {shlex.quote(store)}"
             return f"a worker: none serves this hub; start one with: replayflow worker MODULE:APP{option}"
         case WaitKind.REPAIR if wait.since is None:
             return f"other code than this: {wait.detail}"
+        case WaitKind.REPAIR if is_poison(wait.detail.encode()):
+            return f"its problem to be mended; then: replayflow resume {shlex.quote(id)}{option}"
         case WaitKind.REPAIR:  # its problem has a line of its own
-            return f"its problem to be mended; then a worker's start tries it again, or: replayflow resume {shlex.quote(id)}"
+            return f"its problem to be mended; then a worker's start tries it again, or: replayflow resume {shlex.quote(id)}{option}"
         case WaitKind.RESUME:
-            return f"replayflow resume {shlex.quote(id)}: it is suspended"
+            return f"replayflow resume {shlex.quote(id)}{option}: it is suspended"
         case WaitKind.MESSAGE:
             return f"its turn to take in: {wait.name}{detail}"
         case WaitKind.START:

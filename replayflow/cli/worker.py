@@ -64,7 +64,7 @@ def _choice(strategies: type[StrEnum]) -> click.Choice[str]:
     type=_choice(VersionFailureStrategy),
     default="reject",
     show_default=True,
-    help="What becomes of the others: they wait for another worker, or fail.",
+    help="What becomes of instances of another version: they wait for another worker, or fail.",
 )
 @click.option("--default-version", metavar="VERSION", help="For children started without one.  [default: the newest]")
 @grace_option

@@ -21,6 +21,8 @@ from replayflow.clock import Clock, to_datetime
 from replayflow.core import events
 from replayflow.core.instance import Status
 from replayflow.core.signatures import OWN_PREFIX
+from replayflow.core.suspicion import is_poison
+from replayflow.core.versions import of_version
 from replayflow.core.waits import WaitKind, Waits
 from replayflow.patterns.schedule_handle import ScheduleState
 from replayflow.registry import App
@@ -130,7 +132,7 @@ class DoctorVerbs:
             *await _standing(store, now, limits),
             *await _messages(store, now, limits),
             *await _suspended(store, now, limits),
-            *await _schedules(self.list_schedules(), now, limits),
+            *await _schedules(store, self.list_schedules(), now, limits),
             *_of_the_store(condition, counts),
         ]
         findings = sorted(found, key=lambda finding: not finding.is_problem)
@@ -178,8 +180,7 @@ async def _parked(store: Store) -> list[Finding]:
             "parked",
             True,
             f"{_instances(len(records), is_all)} of '{name}' {_are(len(records))} parked: {_problem(records[0])}",
-            f"mend the code, or what it needs, and restart the worker, which tries all of them again; or one by one: "
-            f"replayflow resume {_id(records[0].instance_id)}{_store(store)}",
+            f"{_repair(records[0])}: replayflow resume {_id(records[0].instance_id)}{_store(store)}",
             len(records),
             _examples(records),
         )
@@ -188,20 +189,31 @@ async def _parked(store: Store) -> list[Finding]:
 
 
 async def _unserved(store: Store, app: App) -> list[Finding]:
-    orchestrations = await store.count(InstanceFilter(_UNFINISHED, is_entity=False), "name")
-    entities = await store.count(InstanceFilter(is_entity=True), "name")
     found: list[Finding] = []
-    for kind, counted, known in (
-        ("orchestrator", orchestrations, app.orchestrators),
-        ("entity", entities, app.entities),
-    ):
-        for name, count in counted.items():
-            if name not in known and name.removeprefix("@").lower() not in known and not name.startswith(OWN_PREFIX):
-                listed = f"replayflow list --name {shlex.quote(name)}{' --entities' if kind == 'entity' else ''}{_store(store)}"
-                text = f"{_instances(count)} of '{name}' {_have(count)} no code: this app has no {kind} of that name"
-                advice = f"register it, or serve the app that has it; which ones: {listed}"
-                found.append(Finding("unserved", True, text, advice, count))
+    # A parked one has its own finding, which says why.
+    entities = await store.count(InstanceFilter(is_parked=False, is_entity=True), "name")
+    for name, count in entities.items():
+        if name.removeprefix("@").lower() not in app.entities:
+            text = f"{_instances(count)} of '{name}' {_have(count)} no code: this app has no entity of that name"
+            found.append(_without_code(store, name, text, count, " --entities"))
+    for name, version in await store.open_versions():
+        if name.startswith(("@", OWN_PREFIX)) or app.orchestrators.serving(name, version) is not None:
+            continue
+        parked, _ = await _first_of(store, InstanceFilter(is_parked=True, name=name))
+        count = await store.count_open(name, version) - sum(record.version == version for record in parked)
+        if count <= 0:
+            continue
+        has_name = name in app.orchestrators
+        of = f"'{name}' {of_version(version)}" if has_name else f"'{name}'"
+        lacks = "no code of that version" if has_name else "no orchestrator of that name"
+        text = f"{_instances(count)} of {of} {_have(count)} no code: this app has {lacks}"
+        found.append(_without_code(store, name, text, count))
     return found
+
+
+def _without_code(store: Store, name: str, text: str, count: int, option: str = "") -> Finding:
+    listed = f"replayflow list --name {shlex.quote(name)}{option}{_store(store)}"
+    return Finding("unserved", True, text, f"register it, or serve the app that has it; which ones: {listed}", count)
 
 
 async def _standing(store: Store, now: datetime, limits: Patience) -> list[Finding]:
@@ -298,18 +310,20 @@ async def _suspended(store: Store, now: datetime, limits: Patience) -> list[Find
     return [Finding("suspended", False, text, advice, len(records), _examples(records))]
 
 
-async def _schedules(schedules: AsyncIterator[ScheduleState], now: datetime, limits: Patience) -> list[Finding]:
+async def _schedules(
+    store: Store, schedules: AsyncIterator[ScheduleState], now: datetime, limits: Patience
+) -> list[Finding]:
     found: list[Finding] = []
     async for state in schedules:
         if state.is_paused:
             because = f": {state.reason}" if state.reason else ""
-            advice = f"replayflow schedule resume {_id(state.name)}"
+            advice = f"replayflow schedule resume {_id(state.name)}{_store(store)}"
             found.append(
                 Finding("schedule", False, f"schedule '{state.name}' is paused{because}", advice, 1, (state.name,))
             )
         elif state.next_at is not None and state.next_at + state.jitter < now - limits.late:
             text = f"schedule '{state.name}' is late: its run of {state.next_at:%Y-%m-%d %H:%M:%S} UTC has not begun"
-            advice = f"a worker starts its runs; replayflow schedule show {_id(state.name)}"
+            advice = f"a worker starts its runs; replayflow schedule show {_id(state.name)}{_store(store)}"
             found.append(Finding("schedule", True, text, advice, 1, (state.name,)))
     return found
 
@@ -319,7 +333,10 @@ def _of_the_store(condition: Condition, counts: dict[str, int]) -> list[Finding]
     finished = sum(count for status, count in counts.items() if Status(status).is_finished)
     if finished >= _FINISHED_MANY or condition.size >= _SIZE_LARGE:
         text = f"the hub grows: {finished:,} finished instances, {size_text(condition.size)}"
-        advice = "finished instances stay until somebody removes them: think of a retention time"
+        advice = (
+            "finished instances stay until somebody removes them: replayflow purge --status COMPLETED --completed-to -30d; "
+            "or as a rule, by the worker: replayflow worker --retain completed=30d"
+        )
         found.append(Finding("size", False, text, advice, finished))
     if condition.log >= _LOG_LARGE:
         text = (
@@ -360,6 +377,13 @@ async def _first_of(store: Store, wanted: InstanceFilter) -> tuple[list[Instance
 def _generalized(record: InstanceRecord) -> str:
     """The problem without what differs between instances: ids and numbers."""
     return re.sub(r"\d+", "#", _problem(record).replace(record.instance_id, "#"))
+
+
+def _repair(record: InstanceRecord) -> str:
+    """What to do about a parked instance; a command follows that tries it again."""
+    if is_poison(record.problem):
+        return "mend what kills the worker; its start alone tries none of them again, this does, one by one"
+    return "mend the code, or what it needs, and restart the worker, which tries all of them again; or one by one"
 
 
 def _problem(record: InstanceRecord) -> str:

@@ -1,4 +1,4 @@
-"""The port of ciphers: what seals values before they are stored. `docs/decisions/0025-encryption.md` says what they protect."""
+"""The port of ciphers: what seals values before they are stored. `docs/decisions/0023-encryption.md` says what they protect."""
 
 from __future__ import annotations
 

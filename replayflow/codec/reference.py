@@ -18,6 +18,9 @@ _PLAIN, _SEALED = b"\0", b"\1"
 _DIGEST_AT = len(OUT_OF_LINE) + 1
 _DIGEST_END = _DIGEST_AT + 32
 _REFERENCE_BYTES = _DIGEST_END + 8
+_IN_EVENTS = (
+    bytes((0xC4, _REFERENCE_BYTES)) + OUT_OF_LINE
+)  # as msgpack writes so many bytes: few events have this by chance
 
 
 def reference_to(content: bytes, *, is_sealed: bool = False) -> bytes:
@@ -38,7 +41,7 @@ def is_to_sealed(reference: bytes) -> bool:
 
 def may_refer(stored: bytes) -> bool:
     """Whether encoded events may have a reference in them. A yes may be wrong, a no is not."""
-    return OUT_OF_LINE in stored
+    return _IN_EVENTS in stored
 
 
 def digest_of(reference: bytes) -> bytes:

@@ -38,6 +38,8 @@ class ActivityDefinition:
     concurrency: int | None = None
     rate: Rate | None = None
     key: Callable[[Any], Hashable] | None = None
+    stands_for: Callable[..., Any] | None = None
+    """In a test: the function that orchestrators call it by, where another runs in its place."""
     """By what part of the input `concurrency` and `rate` are counted."""
     quota: Quota | None = None
 
@@ -187,7 +189,7 @@ class Environment:
             if isinstance(definitions, Orchestrators):
                 definition = definitions.of_function(called)
             else:
-                definition = next((d for d in definitions.values() if d.fn == called), None)
+                definition = next((d for d in definitions.values() if called in (d.fn, d.stands_for)), None)
             if definition is None:
                 name = getattr(called, "__name__", repr(called))
                 raise UnknownNameError(

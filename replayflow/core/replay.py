@@ -45,7 +45,7 @@ from replayflow.core.events import (
 from replayflow.core.map_result import MapTask
 from replayflow.core.origins import inherited_until
 from replayflow.core.sections import LockTask
-from replayflow.core.sites import site_of, site_of_code
+from replayflow.core.sites import site_of, site_of_code, waiting_frame
 from replayflow.core.tasks import ActivityTask, Pending, Task, complete, leaves
 from replayflow.errors import (
     ActivityError,
@@ -487,11 +487,8 @@ class Replay:
         return NotATaskError(f"{self._line()}: yielded {yielded!r:.100}, which is no task{hint}")
 
     def _line(self) -> str:
-        """The line at which the innermost generator waits."""
-        generator: Any = self._generator
-        while isinstance(inner := getattr(generator, "gi_yieldfrom", None), Generator):
-            generator = inner
-        frame = getattr(generator, "gi_frame", None)
+        """The line at which the user's code waits."""
+        frame = waiting_frame(self._generator)
         return "line unknown" if frame is None else site_of(frame)
 
     def _stand(self) -> str:

@@ -6,8 +6,10 @@ instruction; the code object is kept beside it, so that the identity is not used
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from types import CodeType, FrameType
 
+_OURS = __file__.removesuffix("sites.py")
 _CACHE_SIZE_MAX = 10_000
 _cache: dict[tuple[int, int], tuple[str, CodeType]] = {}
 
@@ -27,6 +29,20 @@ def site_of(frame: FrameType) -> str:
 def site_of_code(code: CodeType | None) -> str:
     """The line at which the function begins."""
     return "line unknown" if code is None else f"{_short(code.co_filename)}:{code.co_firstlineno}"
+
+
+def waiting_frame(generator: object) -> FrameType | None:
+    """Where the user's code waits: the innermost frame of the generator and of those that it delegates to with `yield from`; None at its end.
+
+    A task is such a generator, too, and so are others of ours. They are passed over.
+    """
+    frame: FrameType | None = None
+    while isinstance(generator, Generator):
+        own: FrameType | None = getattr(generator, "gi_frame", None)
+        if own is not None and (frame is None or not own.f_code.co_filename.startswith(_OURS)):
+            frame = own
+        generator = getattr(generator, "gi_yieldfrom", None)
+    return frame
 
 
 def _short(path: str) -> str:

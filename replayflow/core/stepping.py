@@ -13,6 +13,7 @@ from replayflow.core.decisions import FAULTS
 from replayflow.core.definitions import Environment, OrchestratorDefinition
 from replayflow.core.events import ExecutionStarted, HistoryEvent, TaskCompleted
 from replayflow.core.replay import Replay
+from replayflow.core.sites import waiting_frame
 from replayflow.errors import UserError
 
 
@@ -28,7 +29,7 @@ class ReplayedEpisode:
     events: Sequence[HistoryEvent]
     stands: str | None
     variables: Callable[[], dict[str, Any]]
-    """The variables of the innermost generator, by name, as they are until the next episode is asked for; none where it has ended."""
+    """The variables of the user's innermost generator, by name, as they are until the next episode is asked for; none where it has ended."""
     problem: UserError | None = None
 
     @property
@@ -88,10 +89,7 @@ class _Watched(Replay):
         super().deliver(event)
 
     def variables(self) -> dict[str, Any]:
-        inner: Any = self._generator
-        while isinstance(within := getattr(inner, "gi_yieldfrom", None), Generator):
-            inner = within
-        frame = getattr(inner, "gi_frame", None)
+        frame = waiting_frame(self._generator)
         return {} if frame is None else dict(frame.f_locals)
 
     def _tell(self, event: HistoryEvent) -> None:

@@ -18,6 +18,10 @@ from typing import TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
+from replayflow.errors import PoisonError
+
+POISON_PREFIX = f"{PoisonError.code}: "
+"""What the problem of an instance that killed its worker begins with."""
 K = TypeVar("K")
 _SPLIT = 16
 _GROWTH = 4.0
@@ -51,6 +55,11 @@ class Suspicion(Struct, frozen=True):
     def released(self) -> Suspicion:
         """It goes on unwatched. If its worker dies all the same, it is watched for longer the next time."""
         return Suspicion(self.piece, releases=self.releases + 1, alibis=self.alibis)
+
+
+def is_poison(problem: bytes | None) -> bool:
+    """Whether the problem of an instance's row is that it killed its worker."""
+    return problem is not None and problem.startswith(POISON_PREFIX.encode())
 
 
 def after(before: Mapping[K, Suspicion], in_flight: Mapping[K, int], died: bool) -> dict[K, Suspicion]:

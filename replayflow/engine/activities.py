@@ -167,6 +167,11 @@ class Activities:
         """How many activities are at work."""
         return sum(line.active for line in self._lines.values())
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no activity is at work, and none waits for its turn."""
+        return not self._runs and not self.running
+
     def start(
         self,
         instance_id: str,

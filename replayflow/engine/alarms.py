@@ -57,6 +57,15 @@ class Alarms:
         if self._sleepers[0] == (at, instance_id):
             self._changed.set()
 
+    @property
+    def next_at(self) -> int | None:
+        """When the next of all that is known rings, in microseconds; None where nothing is."""
+        return min((line[0][0] for line in (self._heap, self._sleepers) if line), default=None)
+
+    def look(self) -> None:
+        """The clock has been set."""
+        self._changed.set()
+
     async def run(self) -> None:
         """Rings for ever."""
         await self._read_on(None)
@@ -82,10 +91,8 @@ class Alarms:
             self._wake(heapq.heappop(self._sleepers)[1])
 
     def _delay(self, now: int) -> float | None:
-        nexts = [line[0][0] for line in (self._heap, self._sleepers) if line]
-        if not nexts:
-            return None
-        return min(max(min(nexts) - now, 0) / 1e6, LOOK_SECONDS_MAX)
+        next_at = self.next_at
+        return None if next_at is None else min(max(next_at - now, 0) / 1e6, LOOK_SECONDS_MAX)
 
     async def _read_on(self, after: tuple[int, int] | None) -> None:
         """The next sleepers are known. Those that are due already are woken page by page, so that no more than a page is held."""

@@ -58,6 +58,11 @@ class Committer:
             self._ready.set()
             self._drained.clear()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits to be written, or is on its way."""
+        return self._is_idle
+
     async def drain(self) -> None:
         """Everything that was added, and what followed from it, has been written."""
         await self._drained.wait()

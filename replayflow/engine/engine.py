@@ -193,6 +193,26 @@ class Engine:
     def _why_over(self) -> ReplayflowError:
         return self.failure or StoreUnavailableError(f"{self._store.url} is not open: the hub was closed meanwhile")
 
+    # ---- what tests ask for
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way, so that nothing will happen but by time, or by a message."""
+        return self._residents.is_quiet and self._residents.activities.is_idle and self._committer.is_idle
+
+    @property
+    def next_alarm(self) -> int | None:
+        """When the next timer or retry is due, in microseconds; None where none is set."""
+        return self._residents.alarms.next_at
+
+    def look_at_the_clock(self) -> None:
+        """The clock has been set: what is due now rings."""
+        self._residents.alarms.look()
+
+    def cool_all(self) -> None:
+        """No generator is left of those that wait."""
+        self._residents.cool_all()
+
     # ---- what clients in this process ask for
 
     async def submit(self, operation: Create | Post | Purge | Branch) -> Outcome:

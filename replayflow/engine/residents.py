@@ -43,6 +43,7 @@ from replayflow.core.events import (
 from replayflow.core.instance import CHILD_RETRY, MAP_RETRY, SUSPENDED, TASK_RETRY, TIMER, Alarm, Status
 from replayflow.core.outcome import AnyEpisode, Episode, PlainEpisode
 from replayflow.core.rows import AT_WORK
+from replayflow.core.suspicion import is_poison
 from replayflow.engine.activities import Activities, Run
 from replayflow.engine.alarms import Alarms
 from replayflow.engine.committer import Committer, Settle
@@ -54,7 +55,6 @@ from replayflow.engine.maps import Maps
 from replayflow.engine.patience import Backoff
 from replayflow.engine.revival import executor_of, fails_version, revive, unknown
 from replayflow.engine.steps import Parking, Step
-from replayflow.engine.suspects import is_poison
 from replayflow.engine.waiters import Waiters
 from replayflow.engine.warm import Warm
 from replayflow.engine.watchdog import Watchdog
@@ -133,6 +133,13 @@ class Residents:
     def is_quiet(self) -> bool:
         """Whether no episode is due and no instance on its way in."""
         return not self._ready and not self._is_pumping and self.intake.is_idle
+
+    def cool_all(self) -> None:
+        """No generator is left of those that wait: whoever hears of something next is replayed first."""
+        for live in list(self._lives.values()):
+            if not (live.is_busy or live.is_queued or live.is_loading):
+                self._warm.drop(live)
+                self._cool(live)
 
     def close(self) -> None:
         """No generator is left."""

@@ -19,25 +19,19 @@ from replayflow.core import suspicion
 from replayflow.core.commit import Commit
 from replayflow.core.entity_ids import is_entity_id
 from replayflow.core.events import ExecutionResumed
-from replayflow.core.suspicion import Suspicion
+from replayflow.core.suspicion import POISON_PREFIX, Suspicion
 from replayflow.engine.committer import Committer
 from replayflow.engine.intake import Intake
 from replayflow.engine.limits import Limits
 from replayflow.engine.live import Live
 from replayflow.engine.patience import until_it_answers
-from replayflow.errors import PoisonError, ReplayflowError, StoreCorruptError
+from replayflow.errors import ReplayflowError, StoreCorruptError
 from replayflow.store.base import Operation, Outcome, Park, Store, Suspect
 
 _LOOK_SECONDS = 0.02
 _LINGER_SECONDS = 0.2
 _NAMED_MAX = 5
-_PREFIX = f"{PoisonError.code}: "
 _logger = logging.getLogger("replayflow")
-
-
-def is_poison(problem: bytes | None) -> bool:
-    """Whether the problem of an instance's row is that it killed its worker."""
-    return problem is not None and problem.startswith(_PREFIX.encode())
 
 
 class Suspects:
@@ -170,7 +164,7 @@ def _verdict(live: Live, name: str, strikes: int) -> str:
     what = f"{_listed(at_work)}, or its {code}" if at_work else f"its {code}, which had nothing else under way"
     died = "1 worker died" if strikes == 1 else f"{strikes} workers died, one after the other,"
     return (
-        f"{_PREFIX}{died} while this instance was the only suspect at work; what it had under way: {what}. "
+        f"{POISON_PREFIX}{died} while this instance was the only suspect at work; what it had under way: {what}. "
         f"Mend what kills the process (or run the activity with executor='process'), then: replayflow resume '{live.id}'"
     )
 

@@ -1,6 +1,6 @@
 """Values on their way into a store: sealed where there is a cipher, and out of line where they are large.
 
-`docs/decisions/0020-large-payloads.md` and `0025-encryption.md` have the whole in prose.
+`docs/decisions/0020-large-payloads.md` and `0023-encryption.md` have the whole in prose.
 
 1. What is stored refers to nothing that is not there: contents and uses are collected with what refers to them, and written with it.
 2. `Incoming` undoes `Outgoing`, byte for byte.
@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from replayflow.codec import Payload
@@ -21,7 +22,10 @@ from replayflow.store.trees import change_leaves, change_texts, encode, leaves, 
 
 GONE = "it refers to a large payload that is in the hub no longer"
 OUT_OF_LINE_CONTEXT = b"large"
-_LONG_BYTES = b"\xc6"
+# How msgpack begins bytes of 64 KiB or more: with their length, which is under a GiB in every store. A long piece has the mark by chance, too, but
+# hardly with a length that fits.
+_LONG_BYTES = re.compile(rb"\xc6[\x00-\x3f]")
+_LENGTH_BYTES = 4
 _LONG_OVER = 2**16 - 1
 
 
@@ -116,7 +120,15 @@ class Outgoing:
 
     def _may_have_long(self, encoded: bytes) -> bool:
         """Whether bytes in it may be over the limit. Many short results in one event are soon said no to."""
-        return len(encoded) > self._over and (self._over < _LONG_OVER or _LONG_BYTES in encoded)
+        if len(encoded) <= self._over:
+            return False
+        if self._over < _LONG_OVER:
+            return True
+        for found in _LONG_BYTES.finditer(encoded):
+            begins = found.start() + 1 + _LENGTH_BYTES
+            if self._over < int.from_bytes(encoded[begins - _LENGTH_BYTES : begins]) <= len(encoded) - begins:
+                return True
+        return False
 
     def _goes(self, content: bytes) -> bool:
         return (len(content) > self.untouched_bytes and not is_sealed(content)) or is_reference(content)

@@ -185,7 +185,7 @@ async def test_one_execution_alone_becomes_the_present_one(stores: tuple[Store, 
         ]
         assert len(executions) == 3
         alone = await lines(client, ["done"], execution_id=executions[0])
-        with pytest.raises(InvalidArgumentError, match="has no execution 'x'; it has"):
+        with pytest.raises(InstanceNotFoundError, match="has no execution 'x'; it has"):
             await lines(client, ["done"], execution_id="x")
     async with Client(there) as client:
         await client.import_history(alone)

@@ -51,7 +51,7 @@ def test_ids_and_filters_say_what_is_exported() -> None:
     assert "RF201" in refused(4, "export", "nobody")
     assert "both given" in refused(2, "export", "later", "--name", "approval")
     assert "name it by its id" in refused(2, "export", "--execution", "x")
-    assert "has no execution 'x'" in refused(2, "export", "later", "--execution", "x")
+    assert "has no execution 'x'" in refused(4, "export", "later", "--execution", "x")
 
 
 @pytest.mark.usefixtures("hub")
@@ -97,8 +97,8 @@ def test_replay_reads_a_file_as_well() -> None:
     from_file = invoke("replay", "all.jsonl", "flows:app", "--id", "order-1").stdout
     assert from_file == invoke("replay", "order-1", "flows:app").stdout
     assert "has 2 instances; say which one with --id" in refused(2, "replay", "all.jsonl", "flows:app")
-    assert "has 2 instances" in refused(2, "replay", "all.jsonl", "flows:app", "--id", "nobody")
-    assert "has no execution 'x'" in refused(2, "replay", "all.jsonl", "flows:app", "--id", "later", "--execution", "x")
+    assert "has no instance 'nobody'; it has " in refused(4, "replay", "all.jsonl", "flows:app", "--id", "nobody")
+    assert "has no execution 'x'" in refused(4, "replay", "all.jsonl", "flows:app", "--id", "later", "--execution", "x")
 
 
 @pytest.mark.usefixtures("hub")
@@ -113,6 +113,41 @@ def test_replay_stops_where_it_is_told_and_shows_the_variables() -> None:
     assert "the history has" in refused(2, "replay", "order-1", "flows:app", "--until", "99")
 
 
+DELEGATING = """\
+from dataclasses import dataclass
+
+from replayflow import App, Orchestration, OrchestrationContext
+
+app = App()
+
+
+@dataclass
+class Order:
+    id: str
+
+
+@app.orchestrator
+def listens(ctx: OrchestrationContext, order: Order) -> Orchestration[str]:
+    greeting = "hello " + order.id
+    return (yield from ctx.wait_for_external_event("go"))
+"""
+
+
+def test_a_task_that_is_waited_for_with_yield_from_is_waited_for_in_the_user_s_code(folder: Path) -> None:
+    (folder / "delegating.py").write_text(DELEGATING, "utf-8")
+    run = ("run", "delegating.py:listens", "--id", "a", "--input", '{"id": "o"}', "--timeout", "0.2", "--grace", "0")
+    assert invoke(*run).exit_code == 124
+    shown = invoke("replay", "a", "delegating.py:app", "--until", "2")
+    assert "/delegating.py:16 for <event 'go' open>" in shown.stdout
+    assert "  greeting = 'hello o'" in shown.stdout.splitlines()
+    assert "self" not in shown.stdout
+    assert "asked for at delegating.py:16" in invoke("show", "a", "--app", "delegating.py").stdout
+    debugged = invoke("replay", "a", "delegating.py:app", "--pdb", stdin="n\np order.id\nq\n").stdout
+    assert "-> greeting = " in debugged
+    assert "'o'" in debugged
+    assert "<string>" not in debugged
+
+
 @pytest.mark.usefixtures("hub")
 def test_code_that_does_not_fit_ends_with_1_and_both_lines(folder: Path) -> None:
     changed = FLOWS.replace("ctx.call_activity(charge, order)", 'ctx.wait_for_external_event("paid")')
@@ -121,6 +156,7 @@ def test_code_that_does_not_fit_ends_with_1_and_both_lines(folder: Path) -> None
     assert shown.exit_code == 1
     assert "from event 1 on the code does not fit" in shown.stderr
     assert "activity 'charge' (task 1), asked for at" in shown.stderr
+    assert "what next: put the old code back" in shown.stderr
     found = invoke("replay", "order-1", "changed.py:app", "--json")
     assert found.exit_code == 1
     assert not json.loads(found.stdout)["fits"]

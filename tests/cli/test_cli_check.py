@@ -49,6 +49,35 @@ def test_code_that_does_not_fit_exits_with_1_and_says_what_differs_where_and_wha
     accepted("check", "flows.py:app", "--json")
 
 
+def test_a_name_that_is_also_an_id_is_said(folder: Path) -> None:
+    accepted("start", "elsewhere", "--id", "elsewhere", "--json")
+    result = invoke("check", "flows.py:app")
+    assert "no orchestrator 'elsewhere' is registered" in result.stdout
+
+
+def test_an_input_that_the_code_no_longer_reads_is_not_put_down_to_the_order_of_its_calls(folder: Path) -> None:
+    code = """\
+from datetime import timedelta
+
+from replayflow import App, Orchestration, OrchestrationContext
+
+app = App()
+
+
+@app.orchestrator
+def listens(ctx: OrchestrationContext, number: int) -> Orchestration[str]:
+    yield ctx.create_timer(timedelta(hours=1))
+    return "done"
+"""
+    (folder / "reads.py").write_text(code, "utf-8")
+    (folder / "read_otherwise.py").write_text(code.replace("number: int", "number: str"), "utf-8")
+    run = ("run", "reads.py:listens", "--id", "a", "--input", "1", "--timeout", "0.2", "--grace", "0")
+    assert invoke(*run).exit_code == 124
+    result = invoke("check", "read_otherwise.py:app")
+    assert result.exit_code == 1
+    assert "what next: let the annotation take the old input, too" in result.stdout
+
+
 def test_the_document_has_every_instance(folder: Path) -> None:
     begun("a")
     document = accepted("check", "flows.py:app", "--json")

@@ -96,6 +96,12 @@ def test_a_signal_waits_for_its_time() -> None:
     assert accepted("entity", "read", "@stock@a", "--json")["backlog"] == 2
 
 
+def test_entities_without_a_state_are_not_denied() -> None:
+    accepted("entity", "signal", "@stock@a", "put", "--json")
+    assert "--all lists the others" in invoke("entity", "list").stderr
+    assert "@stock@a" in invoke("entity", "list", "--all").stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -103,7 +109,7 @@ def test_a_signal_waits_for_its_time() -> None:
         (("signal", "@stock@a", "burn", "--app", "flows:app"), "has no operation 'burn'; it has: delete, put"),
         (("signal", "@shop@a", "put", "--app", "flows:app"), "no entity 'shop'"),
         (("signal", "@stock@a", "put", "--input", "{"), "is not JSON"),
-        (("signal", "@stock@a", "put", "--at", "soon"), "+SECONDS"),
+        (("signal", "@stock@a", "put", "--at", "soon"), "+3h"),
     ],
 )
 def test_a_signal_that_makes_no_sense_writes_nothing(arguments: tuple[str, ...], said: str) -> None:

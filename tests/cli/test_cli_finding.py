@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from replayflow import SqliteStore
+from replayflow import SqliteStore, Wait, WaitKind
+from replayflow.cli import waiting
 from tests import menagerie
 from tests.cli.terminal import accepted, invoke, refused
 
@@ -57,7 +59,7 @@ def test_pages_of_ids_go_on_by_a_cursor_that_a_shell_takes(hub: Path) -> None:
     [
         (("list", "--created-from", "yesterday"), "--created-from is 'yesterday'"),
         (("list", "--completed-to", "2026-01-01T00:00:00"), "has no time zone"),
-        (("count", "--created-to", "-2w"), "--created-to -3h"),
+        (("count", "--created-to", "-2y"), "--created-to -3h"),
         (("count", "--by", "colour"), "'colour' is not one of"),
         (("doctor", "--event", "long"), "--event is 'long'"),
         (("doctor", "--late", "-1"), "--late is '-1'"),
@@ -91,7 +93,10 @@ def test_count_counts_by_status_and_name(hub: Path) -> None:
 
 
 def test_tree_draws_who_started_whom_and_folds_the_rest(hub: Path) -> None:
-    lines = invoke("tree", "parent", "--children", "2").stdout.splitlines()
+    drawn = invoke("tree", "parent", "--children", "2")
+    assert "there are more: --children and --depth" in drawn.stderr
+    assert "there are more" not in invoke("tree", "holds").stderr
+    lines = drawn.stdout.splitlines()
     assert [line.split()[0] for line in lines[:1]] == ["grandparent"]
     assert "── parent " in lines[1]
     assert lines[2].rstrip().endswith("FAILED  ValueError: an odd child")
@@ -134,6 +139,17 @@ def test_show_says_what_is_waited_for(hub: Path) -> None:
     assert "waits for" not in invoke("show", "completes").stdout
 
 
+def test_what_killed_its_worker_is_not_said_to_be_tried_again_by_a_start() -> None:
+    now = datetime.now(UTC)
+
+    def said(problem: str) -> str:
+        [(_, text)] = waiting.lines([Wait(WaitKind.REPAIR, "", now, detail=problem)], "a", "o.db", has_app=False)
+        return text
+
+    assert said("RF134: 3 workers died") == "its problem to be mended; then: replayflow resume a --store o.db"
+    assert "a worker's start tries it again" in said("the history has nothing more here")
+
+
 def test_show_has_its_waits_as_json(hub: Path) -> None:
     [worker, activity] = accepted("show", "works", "--json")["waits"]
     assert worker["kind"] == "worker"
@@ -159,6 +175,7 @@ def test_doctor_says_what_is_wrong_and_what_to_do_and_exits_with_1(hub: Path) ->
         "problem: 1 instance of 'withdrawn' has no code",
         "problem: activity 'never_ends' is under way",
         "notice: schedule 'nightly' is paused: holidays",
+        "replayflow schedule resume nightly --store ",
         "format 9, whole",
     ):
         assert text in result.stdout

@@ -56,6 +56,13 @@ def test_the_rules_are_listed() -> None:
     assert [rule["code"] for rule in accepted("lint", "--rules", "--json")["rules"]][:2] == ["RFL00", "RFL01"]
 
 
+@pytest.mark.parametrize("columns", ["60", "200"])
+def test_no_rule_and_no_code_is_listed_in_part(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    for command in (("lint", "--rules"), ("explain",)):
+        assert "\u2026" not in invoke(*command).stdout
+
+
 def test_a_rule_is_explained_by_its_code() -> None:
     assert "RFL01 wall clock" in invoke("explain", "rfl01").stdout
     assert accepted("explain", "RFL12", "--json")["title"] == "forgotten yield"

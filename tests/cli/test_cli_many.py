@@ -81,11 +81,11 @@ def test_a_verb_for_many_says_how_many_took_it_and_why_the_others_did_not() -> N
         (("raise-event", "approved"), "--all"),
         (("suspend", "a", "--all"), "an id and a filter are both given"),
         (("purge", "a", "--status", "FAILED"), "an id and a filter are both given"),
-        (("purge", "a", "--dry-run"), "an id and a filter are both given"),
+        (("purge", "a", "--dry-run"), "--dry-run counts those that a filter finds"),
         (("raise-event", "a", "approved", "--all"), "an id and a filter are both given"),
         (("terminate", "--created-to", "yesterday", "--yes"), "--created-to -3h"),
         (("terminate", "--created-from", "2030-01-31T08:00:00", "--yes"), "has no time zone"),
-        (("cancel", "--completed-from", "-3w", "--yes"), "--completed-from -3h"),
+        (("cancel", "--completed-from", "-3y", "--yes"), "--completed-from -3h"),
         (("purge", "--status", "gone", "--yes"), "'gone' is not one of"),
     ],
 )
@@ -135,3 +135,10 @@ def test_a_worker_with_a_retention_lets_old_instances_go() -> None:
 def test_a_retention_that_is_none_is_refused(retain: str) -> None:
     assert "--retain is" in refused(2, "worker", "flows:app", "--retain", retain)
     assert databases() == []
+
+
+def test_one_instance_is_one_instance() -> None:
+    accepted("start", "approval", "--id", "a", "--json")
+    assert invoke("cancel", "--all", "--dry-run").stdout == "1 instance fits; nothing was asked\n"
+    assert "1 instance fits. Pass --yes to cancel it, or --dry-run to count only." in refused(2, "cancel", "--all")
+    assert invoke("cancel", "--all", "--yes").stdout == "cancel 1 instance: 1 accepted, 0 refused\n"

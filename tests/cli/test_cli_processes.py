@@ -74,6 +74,7 @@ def test_a_second_worker_is_refused_or_takes_over() -> None:
         text = refused(3, "worker", "flows:app")
         assert "error RF301" in text
         assert f"process {first.id}" in text
+        assert "when_owned" not in text
         assert "replayflow start" in refused(3, "run", "flows:approval")
         first.kill()
         second.says("serving")

@@ -54,8 +54,8 @@ def test_a_start_waits_for_its_time() -> None:
     ("arguments", "said"),
     [
         (("--at", "2030-01-31T08:00:00"), "has no time zone: write 2030-01-31T08:00:00Z"),
-        (("--at", "tomorrow"), "+SECONDS"),
-        (("--at", "+1e300"), "+SECONDS"),
+        (("--at", "tomorrow"), "+3h"),
+        (("--at", "+1e300"), "+3h"),
         (("--tag", "team"), "--tag key=value"),
         (("--input", "{"), "is not JSON"),
         (("--app", "flows:app"), "no orchestrator 'unknown'"),
@@ -65,6 +65,19 @@ def test_a_start_waits_for_its_time() -> None:
 def test_a_start_that_makes_no_sense_writes_nothing(arguments: tuple[str, ...], said: str) -> None:
     assert said in refused(2, "start", "unknown", *arguments)
     assert databases() == []
+
+
+def test_lengths_of_time_are_written_alike() -> None:
+    for at in ("+3600", "+60m", "+1h", "+0h60m"):
+        accepted("start", "checkout", "--id", at.removeprefix("+"), "--at", at, "--json")
+    assert accepted("count", "--created-from", "-1h30m", "--json")["total"] == 4
+    assert accepted("count", "--created-to", "-1w", "--json")["total"] == 0
+    assert all(0 < left <= 3600 for left in map(seconds_to_its_start, ("3600", "60m", "1h", "0h60m")))
+
+
+def seconds_to_its_start(id: str) -> float:
+    [wait] = [wait for wait in accepted("show", id, "--json")["waits"] if wait["kind"] == "start"]
+    return (datetime.fromisoformat(wait["until"]) - datetime.now(UTC)).total_seconds()
 
 
 def test_an_app_checks_the_input_too() -> None:

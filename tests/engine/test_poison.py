@@ -87,6 +87,8 @@ async def test_what_kills_its_worker_is_parked_with_its_reason_and_the_rest_fini
         assert "activity 'deadly' (task 1), or its orchestrator 'calls'" in reason
         assert "replayflow resume 'poison'" in reason
         assert "orchestrator 'kills'" in await problem_of(client, "deep")
+        findings = [finding for finding in (await client.examine()).findings if finding.topic == "parked"]
+        assert [finding.advice.count("its start alone tries none of them again") for finding in findings] == [1, 1]
         with worker(path):  # a start alone does not try them again
             for other in others:
                 assert await other.result(PATIENCE_SECONDS) == 30

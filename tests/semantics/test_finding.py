@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from replayflow import Client, Instance, InstanceNotFoundError, InvalidArgumentError, Patience, Wait, WaitKind
+from replayflow import (
+    App,
+    Client,
+    Instance,
+    InstanceNotFoundError,
+    InvalidArgumentError,
+    OrchestrationContext,
+    Patience,
+    Wait,
+    WaitKind,
+)
 from replayflow.client import doctor
 from replayflow.client.finding import Wanted
 from replayflow.store.base import Condition
@@ -225,6 +235,26 @@ async def test_what_is_normal_is_no_finding(place: Place) -> None:
         assert found.counts["RUNNING"] == 3
 
 
+async def test_instances_of_a_version_that_has_no_code_are_told_apart_from_those_that_have(place: Place) -> None:
+    def waits(ctx: OrchestrationContext) -> Any:
+        yield ctx.wait_for_external_event("go")
+
+    both, newer = App(), App()
+    both.orchestrator(name="waits", version="1")(waits)
+    both.orchestrator(name="waits", version="2")(lambda ctx: waits(ctx))
+    newer.orchestrator(name="waits", version="2")(waits)
+    async with Client(place.store(), both) as client:
+        for version in ("1", "1", "2"):
+            await client.start("waits", version=version)
+        found = (await client.examine()).findings
+        assert "unserved" not in {finding.topic for finding in found}
+    async with Client(place.store(), newer) as client:
+        [unserved] = [finding for finding in (await client.examine()).findings if finding.topic == "unserved"]
+        assert (
+            "2 instances of 'waits' of version '1' have no code: this app has no code of that version" in unserved.text
+        )
+
+
 async def test_a_hub_that_nobody_serves_is_a_problem_only_where_there_is_something_to_do(place: Place) -> None:
     async with place.hub(menagerie.app()) as hub:
         await (await hub.client.start("completes")).result(20)
@@ -246,6 +276,26 @@ async def test_parked_instances_are_grouped_by_what_ails_them(place: Place) -> N
         [parked] = [finding for finding in (await client.examine()).findings if finding.topic == "parked"]
         assert (parked.count, len(parked.examples)) == (5, 3)
         assert parked.text.startswith("5 instances of 'changes' are parked: ")
+
+
+async def test_what_is_parked_for_want_of_code_is_one_finding(place: Place) -> None:
+    async with Client(place.store()) as client:
+        await client.start("withdrawn", instance_id="withdrawn")
+    async with place.hub(menagerie.app(2)) as hub:
+        await menagerie.until_parked(hub.client, "withdrawn")
+        problems = (await hub.client.examine()).problems
+        assert [(problem.topic, problem.examples) for problem in problems] == [("parked", ("withdrawn",))]
+        assert "no orchestrator 'withdrawn'" in problems[0].text
+
+
+async def test_what_killed_its_worker_is_not_said_to_be_tried_again_by_a_start(place: Place) -> None:
+    async with Client(place.store()) as client:
+        await client.start("listens", instance_id="a")
+        [loaded] = await client._store.load(["a"])
+        loaded.record.problem = b"RF134: 3 workers died"
+        assert "its start alone tries none of them again" in doctor._repair(loaded.record)
+        loaded.record.problem = b"the history has nothing more here"
+        assert "restart the worker" in doctor._repair(loaded.record)
 
 
 @pytest.mark.parametrize(

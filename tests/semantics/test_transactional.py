@@ -359,6 +359,24 @@ async def test_views_and_triggers_are_no_way_to_the_engines_tables(place: Place,
         assert await counted(hub) == {}
 
 
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ["CREATE TABLE mine (x REFERENCES hub (next_number))"],
+        ["CREATE TABLE mine (x REFERENCES Transacted (task) DEFERRABLE INITIALLY DEFERRED)"],
+        ["CREATE TABLE mine (a)", "ALTER TABLE mine ADD COLUMN x REFERENCES instance (id) ON DELETE CASCADE"],
+    ],
+)
+async def test_a_foreign_key_to_a_table_of_the_engines_is_refused(place: Place, statements: list[str]) -> None:
+    """With the first two every later commit of a transactional activity would be an error of SQLite's."""
+    async with place.hub(an_app()) as hub:
+        failed = await failure_of(await hub.client.start("calls", ("runs", statements)))
+        assert "ForbiddenStatementError" in str(failed)
+        assert "refers to the engine's table" in str(failed)
+        assert await counted(hub) == {}
+        assert await (await hub.client.start("counts", ["a"])).result(LIMIT) == [1]
+
+
 async def test_a_conflict_clause_that_rolls_all_back_ends_the_activity(place: Place) -> None:
     app = an_app()
 

@@ -37,6 +37,7 @@ _OF_SECOND = frozenset(  # the table is the second, after the index or the trigg
     {sqlite3.SQLITE_CREATE_INDEX, sqlite3.SQLITE_DROP_INDEX, sqlite3.SQLITE_CREATE_TRIGGER}
     | {sqlite3.SQLITE_DROP_TRIGGER, sqlite3.SQLITE_ALTER_TABLE}
 )
+_MAKES_KEYS = frozenset({sqlite3.SQLITE_CREATE_TABLE, sqlite3.SQLITE_ALTER_TABLE})
 # SQLite's own tables that reach below the tables, where a build has them.
 _DEEP = frozenset({"sqlite_dbpage", "dbstat", "sqlite_stmt", "bytecode", "tables_used"})
 # Not the user's fault, and gone in a while: the store's to deal with.
@@ -81,6 +82,7 @@ def perform(connection: sqlite3.Connection, work: Callable[[Statements], T], sec
         with _guarding(connection, statements):
             result = work(statements)
         statements.check()
+        statements.check_keys()
     except BaseException as error:
         if statements.trouble is not None:
             raise statements.trouble from None
@@ -100,6 +102,7 @@ class Guarded:
         self.is_over = False
         self.trouble: sqlite3.Error | None = None
         self.denied: str | None = None
+        self._may_refer = False
 
     def execute(self, statement: str, parameters: Parameters) -> tuple[list[tuple[Any, ...]], int]:
         with self._explained(statement):
@@ -131,6 +134,23 @@ class Guarded:
             raise ForbiddenStatementError(
                 "the transaction is gone: a statement, or a conflict clause such as INSERT OR ROLLBACK, has rolled it back as a whole"
             )
+
+    def check_keys(self) -> None:
+        """No foreign key of a table that was made or changed here refers to a table of the engine's.
+
+        The authorizer is not asked about them, and with one SQLite looks into the program's tables whenever the engine writes to its own.
+
+        Raises:
+            ForbiddenStatementError: one does.
+        """
+        if not self._may_refer:
+            return
+        for table, referred in self._connection.execute(SQL["foreign_keys"]):
+            if referred.lower() in engine_names():
+                raise ForbiddenStatementError(
+                    f"a foreign key of table '{table}' refers to the engine's table '{referred}'; leave it out: a transactional activity has "
+                    "the instance's id in `Transaction.instance_id`"
+                )
 
     @contextmanager
     def _explained(self, statement: str) -> Iterator[None]:
@@ -165,6 +185,7 @@ class Guarded:
     ) -> int:
         denied = _denied(action, first or "", second or "")
         if denied is None:
+            self._may_refer = self._may_refer or action in _MAKES_KEYS
             return sqlite3.SQLITE_OK
         self.denied = denied
         return sqlite3.SQLITE_DENY

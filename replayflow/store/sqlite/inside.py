@@ -4,7 +4,7 @@
 2. A refusal or an error leaves their transaction as it was before, open and usable: what we write stands behind a savepoint.
 3. Numbers are read and counted on in their transaction, which writes only if what it has read is the newest.
 
-Prose: docs/decisions/0014-start-in-a-transaction.md.
+Prose: docs/decisions/0022-start-in-a-transaction.md.
 """
 
 from __future__ import annotations

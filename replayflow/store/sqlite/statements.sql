@@ -402,3 +402,6 @@ DELETE FROM transacted WHERE instance IN (SELECT value FROM json_each(?))
 
 -- name: schema_names
 SELECT name FROM sqlite_schema
+
+-- name: foreign_keys
+SELECT own.name, foreign_key."table" FROM sqlite_schema AS own, pragma_foreign_key_list(own.name) AS foreign_key WHERE own.type = 'table'
