@@ -9,6 +9,9 @@
 There is no outbox to empty and nothing to lose between the row and its workflow. The functions write with your connection and commit nothing; a
 worker, in whatever process, notices the commit as it does any client's. Where one is refused your transaction stays as it was, open and usable. Keep
 transactions short: while one is open the worker cannot write.
+
+Where values are encrypted it is with the cipher that `$REPLAYFLOW_CIPHER` names: one that is given to a hub or a client is not known here, and
+without the variable what these functions write is plain.
 """
 
 from __future__ import annotations

@@ -154,10 +154,13 @@ def _operations(archived: Archived) -> tuple[list[Operation], bool]:
             commits[-1].next_start = starts[i + 1]
         operations += commits
         sequence += len(commits) + 1
-    operations += [
+    posts = [
         Post(Message(archived.id, events.encode(message.events), message.execution_id, message.is_control))
         for message in archived.messages
     ]
+    # Who has finished takes no messages: what stands in its inbox came before the row showed the end.
+    place = len(operations) - 1 if row.status.is_finished else len(operations)
+    operations[place:place] = posts
     if archived.problem is not None:
         operations.append(Park(archived.id, archived.present.id, archived.problem.encode()))
     return operations, row.status.is_finished

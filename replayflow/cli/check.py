@@ -22,6 +22,7 @@ from replayflow.errors import (
     EntityStateError,
     NonDeterminismError,
     ReplayflowError,
+    SealedError,
     UnknownNameError,
     VersionMismatchError,
 )
@@ -49,6 +50,7 @@ _NEXT: tuple[tuple[type[ReplayflowError], str], ...] = (
         EntityStateError,
         "give a new field of the state a default, and keep an old one until every entity has been performed once",
     ),
+    (SealedError, "nothing is known of these yet: check them again with the key"),
     (DecodeError, "let the annotation take the old input, too, or give a changed field a default"),
 )
 

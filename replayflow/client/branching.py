@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from replayflow.client.access import Access
@@ -24,7 +25,7 @@ from replayflow.core.instance import Instance as Fold
 from replayflow.core.instance import Status
 from replayflow.core.signatures import OWN_PREFIX
 from replayflow.errors import InvalidArgumentError
-from replayflow.store.base import Branch, Branched, InstanceRecord, Seen
+from replayflow.store.base import Branch, Branched, Delivery, InstanceRecord, Seen
 
 Orphan = tuple[str, TaskScheduled]
 
@@ -50,6 +51,8 @@ class Source:
     history: History
     last: int
     """The number of its last piece."""
+    came: Sequence[Delivery] = ()
+    """What stands in its inbox."""
 
 
 async def read(access: Access, instance_id: str, execution_id: str | None = None) -> Source:
@@ -73,7 +76,7 @@ async def read(access: Access, instance_id: str, execution_id: str | None = None
         start, *pieces = await access.pieces(instance_id, execution_id, is_opened=True)
         return Source(record, History(events.decode(start), [events.decode(piece) for piece in pieces]), 0)
     history = History(events.decode(record.start), events.decode_pieces(loaded.pieces, loaded.piece_count))
-    return Source(record, history, record.start_number + loaded.piece_count)
+    return Source(record, history, record.start_number + loaded.piece_count, loaded.inbox)
 
 
 class Beginning:
@@ -147,6 +150,7 @@ class Beginning:
                 state,
                 replaces,
                 source.last,
+                max((delivery.number for delivery in source.came), default=0),
             )
         )
         for called in self.cut.asks:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
+
 from msgspec.structs import replace
 
 from replayflow.client.access import Access
@@ -17,18 +20,20 @@ from replayflow.core.events import (
     ExecutionStarted,
     ParentInstance,
     ParentRewound,
+    TaskCompleted,
 )
 from replayflow.core.instance import Status
 from replayflow.errors import InvalidStateError, ReplayflowError
 from replayflow.store.base import InstanceRecord, Seen
 
 _READINGS_MAX = 20
+_PAUSE_SECONDS_MAX = 0.5
 
 
 async def rewind(access: Access, instance_id: str, reason: str, at: int | None) -> None:
     """The instance goes on from before its failure, or from before the event; see `Instance.rewind`."""
     refused: ReplayflowError | None = None
-    for _ in range(_READINGS_MAX):  # each time on what is there now: a worker may be at it
+    for reading in range(_READINGS_MAX):  # each time on what is there now: a worker may be at it
         rewinding = _Rewinding(access, reason)
         await rewinding.add(instance_id, at, new_execution_id(), None)
         refused = (await access.submit(rewinding.draft.operation())).error
@@ -36,6 +41,7 @@ async def rewind(access: Access, instance_id: str, reason: str, at: int | None) 
             return
         if not isinstance(refused, InvalidStateError):
             break
+        await asyncio.sleep(min(0.001 * 2**reading, _PAUSE_SECONDS_MAX))  # results of what it owes may come one by one
     assert refused is not None  # noqa: S101 - it was refused each time
     raise refused
 
@@ -58,7 +64,7 @@ class _Rewinding:
                 f"{'; restart it, or fork it' if record.status.is_finished else ''}"
             )
         piece = branches.before_failure(history) if at is None else branches.before_event(history, at)
-        cut = branches.rewound(history, piece)
+        cut = branches.rewound(history, piece, list(_results_for(source)))
         past = history.fold().started or history.started
         started = replace(
             past,
@@ -108,6 +114,13 @@ class _Rewinding:
             if call.instance_id not in ids:
                 request = events.encode([ExecutionCancelRequested()])
                 self.draft.messages.append(Message(call.instance_id, request, call.execution_id))
+
+
+def _results_for(source: Source) -> Iterator[TaskCompleted]:
+    """Results that came for the execution, and that its history has not taken in yet."""
+    for delivery in source.came:
+        if delivery.event is not None and delivery.execution_id == source.record.execution_id:
+            yield from (event for event in events.decode(delivery.event) if isinstance(event, TaskCompleted))
 
 
 def _started(record: InstanceRecord) -> ExecutionStarted:

@@ -175,7 +175,9 @@ def _admit(
     instance: Instance, executor: Executor, event: HistoryEvent, now: int, random: Random
 ) -> HistoryEvent | None:
     """The event as it goes into the history; None where it is late, or there already."""
-    if instance.is_finished and isinstance(event, TaskCompleted | TaskFailed | TimerFired):
+    is_late = instance.is_finished and isinstance(event, TaskCompleted | TaskFailed | TimerFired)
+    may_be_told_again = instance.status is Status.FAILED and isinstance(event, TaskCompleted)  # by a rewind
+    if is_late and not may_be_told_again:
         return None
     match event:
         case TaskCompleted():

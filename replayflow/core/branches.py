@@ -245,13 +245,14 @@ def _has_asked_since(piece: Piece, first_id: int) -> bool:
 # ---- cutting ---------------------------------------------------------------------------------------------------
 
 
-def rewound(history: History, piece: int) -> Cut:
-    """The pieces before that one are kept; of the others, results of what is open then come again, failures do not: what failed is open once more."""
+def rewound(history: History, piece: int, came: Sequence[HistoryEvent] = ()) -> Cut:
+    """The pieces before that one are kept; of the others, and of what `came` since, results of what is open then come again, failures do not: what
+    failed is open once more."""
     kept = History(list(history.start), copied(history.pieces[:piece]))
     fold = kept.fold()
     kept.pieces = _without_failures(kept.pieces, fold.maps)
     cut = Cut(kept, history.number_of(piece))
-    rest = [event for one in history.pieces[piece:] for event in one]
+    rest = [*(event for one in history.pieces[piece:] for event in one), *came]
     fold = kept.fold()
     _tell(cut, fold, rest, keeps_failures=False)
     _answer_operations(cut, ())

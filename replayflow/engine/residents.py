@@ -741,6 +741,8 @@ class Residents:
         if live is not None and live.running.get(run.task.event_id) is run:
             del live.running[run.task.event_id]
         if result is not None:
+            if live is not None and live.instance.is_finished and live.execution_id == run.execution_id:
+                live.pay((run.execution_id, run.task.event_id))
             self._route(result)
         elif live is not None:
             live.pay((run.execution_id, run.task.event_id))

@@ -151,7 +151,8 @@ class Raised(Exception):
 class Branched(Struct):
     """An execution that begins with a past: the pieces, each with its time, follow its start, and `state` is what its row shows after them.
 
-    It takes the place of the execution `replaces`, which has finished, and whose last piece is `last`; what the instance has beside its history stays
+    It takes the place of the execution `replaces`, which has finished, whose last piece is `last`, and for which no message has come that has a
+    higher number than `last_message`; what the instance has beside its history stays
     (its keys, its inbox, when it was created, whose child it is). Where `replaces` is None it is the first of an instance of its own.
     """
 
@@ -160,6 +161,7 @@ class Branched(Struct):
     state: RowState
     replaces: str | None = None
     last: int = 0
+    last_message: int = 0
 
 
 class Seen(Struct):
@@ -498,7 +500,8 @@ class Store(Protocol):
     async def transact(self, wanted: Transact, epoch: int) -> Delivery | None:
         """The activity has run once and for all: what it wrote, a mark that it has run, and its result in its execution's inbox are one transaction.
 
-        Returns the result's delivery; None where it did not run, having run before or being wanted no more, or where an ended execution owed it.
+        Returns the result's delivery; None where it did not run, having run before or being wanted no more, or where an ended execution owed it
+        that has not failed: one that has may be rewound, and then has a use for it.
         Wanted is what the present, open execution asked for, or what the row still owes for an ended one. While it runs nothing else is written.
 
         Raises:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -73,6 +74,8 @@ from replayflow.store.incoming import Incoming
 from replayflow.store.outgoing import GONE, Outgoing, checked_limit, passed_on_in, references_in
 from replayflow.store.sqlite import schema
 from replayflow.store.sqlite.guard import commit_together, perform, prepare
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -180,10 +183,14 @@ class MemoryStore:
         self._check_open()
         if epoch is not None and epoch != self._epoch:
             raise LeaseLostError(f"the hub {self.url} has another owner by now: epoch {self._epoch}, not {epoch}")
+        return self._apply(lambda group: [group.apply(each) for each in operations], nudges=epoch is None)
+
+    def _apply(self, work: Callable[[_Group], T], nudges: bool) -> T:
+        """What the work did to the group has taken effect."""
         outgoing = Outgoing(self._large_over_bytes, self._cipher)
         incoming = Incoming(lambda digests: _found({**self._contents, **outgoing.contents}, digests), self._cipher)
-        group = _Group(self._instances, self._keys, self._numbers, outgoing, incoming, nudges=epoch is None)
-        outcomes = [group.apply(operation) for operation in operations]
+        group = _Group(self._instances, self._keys, self._numbers, outgoing, incoming, nudges)
+        done = work(group)
         self._instances.update(group.touched)
         for instance_id in group.removed:
             self._instances.pop(instance_id, None)
@@ -193,7 +200,7 @@ class MemoryStore:
             self._drop_unused()
         for changed in list(self._subscribers):
             asyncio.get_running_loop().call_soon(changed)
-        return outcomes
+        return done
 
     def _drop_unused(self) -> None:
         """What nothing refers to any more goes: counted anew each time, as a specification may."""
@@ -229,10 +236,10 @@ class MemoryStore:
             return None
         event = commit_together(self._users_database(), lambda c: perform(c, wanted.run, wanted.seconds_max))
         kept.transacted.add(place)
-        if not is_open:
+        if not is_open and not (record.execution_id == wanted.execution_id and record.status is Status.FAILED):
             return None
-        outcome = (await self.write([Post(Message(wanted.instance_id, event, wanted.execution_id))], epoch))[0]
-        return outcome.deliveries[0]
+        message = Delivery(next(self._numbers), wanted.instance_id, event, wanted.execution_id)
+        return self._apply(lambda group: group.deliver(message), nudges=False)
 
     def _users_database(self) -> sqlite3.Connection:
         """The tables of transactional activities, and the engine's, empty, so that they are refused here, too. It lives as long as this object."""
@@ -323,8 +330,16 @@ class MemoryStore:
 
     async def waiting(self, instance_id: str | None, limit: int = 1_000) -> list[Waiting]:
         self._check_open()
+        incoming = self._incoming()
         found = [
-            Waiting(number, id, delivery.event, kept.arrived.get(number), delivery.is_control, kept.takes_messages)
+            Waiting(
+                number,
+                id,
+                None if delivery.event is None else incoming.events(delivery.event, id),
+                kept.arrived.get(number),
+                delivery.is_control,
+                kept.takes_messages,
+            )
             for id, kept in self._instances.items()
             if instance_id in (None, id)
             for number, delivery in kept.inbox.items()
@@ -640,6 +655,7 @@ class _Group:
                 kept is None
                 or (kept.record.execution_id, kept.next_number - 1) != (one.replaces, one.last)
                 or not kept.record.status.is_finished
+                or any(n > one.last_message and d.execution_id == one.replaces for n, d in kept.inbox.items())
             ):
                 return moved_on(one.start.instance_id)
         for seen in branch.seen:
@@ -719,12 +735,16 @@ class _Group:
         )
 
     def _deliver(self, delivery: Delivery, outcome: Outcome) -> None:
+        outcome.deliveries.append(self.deliver(delivery))
+
+    def deliver(self, delivery: Delivery) -> Delivery:
+        """The message stands in the inbox of its receiver, which is there."""
         kept = self._find(delivery.instance_id)
         assert kept is not None  # noqa: S101 - the caller has looked
         delivery.takes_messages = kept.takes_messages
         kept.arrived[delivery.number] = time.time_ns() // 1_000
         kept.inbox[delivery.number] = replace(delivery, event=self._stored(delivery.event, delivery.instance_id))
-        outcome.deliveries.append(self._incoming.delivery(delivery))
+        return self._incoming.delivery(delivery)
 
     def _stored(self, encoded: bytes | None, instance_id: str) -> bytes | None:
         return None if encoded is None else self._outgoing.events(encoded, 0, instance_id)

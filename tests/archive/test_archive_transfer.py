@@ -10,9 +10,21 @@ from typing import Any
 
 import pytest
 
-from replayflow import App, Client, EntityContext, Limits, OrchestrationContext, TaskHub, when_all
+from replayflow import (
+    App,
+    Client,
+    EntityContext,
+    Limits,
+    OrchestrationContext,
+    TaskCompleted,
+    TaskHub,
+    Transaction,
+    when_all,
+)
+from replayflow.core.events import encode
 from replayflow.errors import HubOwnedError, InstanceNotFoundError, InvalidArgumentError
 from replayflow.store import MemoryStore, SqliteStore, Store
+from replayflow.store.base import Owner, Transact
 from tests.semantics.kit import LIMIT, until
 
 app = App()
@@ -271,3 +283,43 @@ async def test_what_an_instance_that_has_not_begun_still_owes_goes_along(stores:
             return ran == [1]
 
         await until(has_run)
+
+
+async def test_a_message_that_a_finished_instance_has_not_taken_in_goes_along(stores: tuple[Store, Store]) -> None:
+    """Such as the result of a transactional activity, whose worker died before it was written down."""
+    there, here = stores
+    app = App()
+
+    @app.activity(transactional=True)
+    def breaks(tx: Transaction) -> None:
+        raise ValueError("no")
+
+    @app.activity
+    async def never(_: int) -> None:
+        await asyncio.Event().wait()
+
+    @app.orchestrator
+    def fails(ctx: OrchestrationContext) -> Any:
+        ctx.call_activity(never, 1)
+        yield ctx.call_activity(breaks)
+
+    async with TaskHub(there, app, limits=Limits(grace=timedelta(0))) as hub:
+        await (await hub.client.start(fails, instance_id="i")).wait(LIMIT)
+    async with Client(there) as client:
+        epoch = await there.acquire(Owner(1, "here", 0))
+        execution = (await client.get("i").status()).execution_id
+        result = encode([TaskCompleted(1, None)])
+        assert await there.transact(Transact("i", execution, 1, lambda _: result, 1.0), epoch) is not None
+        await there.release()
+        exported = await lines(client)
+    async with Client(here) as client:
+        await client.import_history(exported)
+        assert (await lines(client))[1:] == exported[1:]
+    async with TaskHub(there, app) as hub:  # the mark is there: nothing runs, and the result is written down
+        instance = hub.client.get("i")
+
+        async def is_written_down() -> bool:
+            events = [type(event) async for event in instance.history()]
+            return events[-1] is TaskCompleted
+
+        await until(is_written_down)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.cli.terminal import FLOWS, accepted, databases, invoke, refused, until, worker
 
 
@@ -135,3 +137,14 @@ def test_replay_goes_through_the_code_of_the_instance_s_version(folder: Path) ->
         (folder / "both.py").read_text("utf-8").replace('version="1"', 'version="3"'), "utf-8"
     )
     assert "RF135" in refused(2, "replay", "old", "new.py:app")
+
+
+def test_what_cannot_be_read_here_is_said_to_need_its_key(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPLAYFLOW_CIPHER", "tests.ciphers:ToyCipher")
+    accepted("start", "gated", "--id", "a", "--input", '"the secret"', "--json")
+    accepted("check", "flows.py:app", "--json")
+    monkeypatch.delenv("REPLAYFLOW_CIPHER")
+    result = invoke("check", "flows.py:app")
+    assert result.exit_code == 1
+    assert "a value is encrypted with key 'k1', which is not at hand" in result.stdout
+    assert "what next: nothing is known of these yet: check them again with the key" in result.stdout

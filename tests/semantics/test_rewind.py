@@ -22,18 +22,23 @@ from replayflow import (
     Instance,
     InstanceNotFoundError,
     InvalidArgumentError,
+    Limits,
     OrchestrationContext,
     OrchestrationFailed,
     RetryPolicy,
     Saga,
     SubOrchestrationInstanceFailed,
+    TaskCompleted,
     TaskFailed,
+    TaskHub,
     TaskScheduled,
     when_all,
     when_any,
 )
+from replayflow.core.events import encode
 from replayflow.errors import EntityError, InvalidStateError
 from replayflow.store import MemoryStore
+from replayflow.store.base import Owner, Transact
 from tests.semantics.kit import LIMIT, Place, failure_of, history, kinds, until, until_recorded, until_status
 
 
@@ -946,3 +951,31 @@ async def test_a_failed_child_in_the_history_names_the_task(place: Place, world:
         await instance.rewind()
         await instance.result(LIMIT)
         assert not [e for e in await history(instance) if isinstance(e, SubOrchestrationInstanceFailed)]
+
+
+async def test_a_result_that_no_history_has_taken_in_yet_is_told(place: Place, world: World) -> None:
+    """A worker that dies at the wrong moment leaves it in the inbox, for the execution that has failed."""
+
+    @world.app.orchestrator
+    def main(ctx: OrchestrationContext) -> Any:
+        return (yield from when_all([ctx.call_activity("work", "a"), ctx.call_activity("work", "b")], fail_fast=True))
+
+    world.broken.add("a")
+    world.shut_gate("b")
+    store = place.store()
+    async with TaskHub(store, world.app, limits=Limits(grace=timedelta(0))) as hub:
+        instance = await hub.client.start(main, instance_id="i")
+        await failed(instance)
+    async with Client(store) as client:
+        record = await store.get("i")
+        assert record is not None
+        # Nobody can post to what has finished, and so the message is put there by the store alone, as a transactional activity's is.
+        epoch = await store.acquire(Owner(1, "here", 0))
+        result = encode([TaskCompleted(2, b"\xa3two")])
+        assert await store.transact(Transact("i", record.execution_id, 2, lambda _: result, 1.0), epoch) is not None
+        await store.release()
+        await client.get("i").rewind()
+    world.broken.clear()
+    async with place.hub(world.app) as hub:
+        assert await hub.client.get("i").result(LIMIT) == ["A", "two"]
+        assert world.ran["b"] == 1

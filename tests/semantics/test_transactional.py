@@ -530,3 +530,45 @@ async def test_other_programs_see_the_tables_in_the_hubs_file(place: Place) -> N
                 assert connection.execute("SELECT * FROM counter").fetchall() == [("a", 2)]
             async with Client(place.path) as client:
                 assert await (await client.start("counts", ["a"])).result(LIMIT) == [3]
+
+
+def fails_beside_it(app: App, broken: list[str]) -> None:
+    """An orchestrator whose activity fails while transactional ones are yet to run, as long as there is something in `broken`."""
+
+    @app.activity(transactional=True)
+    def fail(tx: Transaction) -> None:
+        if broken:
+            raise ValueError("broken")
+
+    @app.orchestrator
+    def counts_beside(ctx: OrchestrationContext, names: list[str]) -> Orchestration[list[Any]]:
+        tasks: list[Any] = [ctx.call_activity(fail), *(ctx.call_activity("count", name) for name in names)]
+        return (yield from when_all(tasks, fail_fast=True))
+
+
+async def test_what_ran_after_its_instance_had_failed_is_not_run_again_by_a_rewind(place: Place) -> None:
+    app, broken = an_app(), ["yes"]
+    fails_beside_it(app, broken)
+    async with place.hub(app) as hub:
+        instance = await hub.client.start("counts_beside", ["a", "b", "c"], instance_id="i")
+        await failure_of(instance)
+        await until_recorded(instance, "TaskCompleted", 3)
+        broken.clear()
+        await instance.rewind()
+        assert await instance.result(LIMIT) == [None, 1, 1, 1]
+        assert await instance.purge() == 1  # and nothing is owed any more
+
+
+async def test_a_rewind_that_comes_at_any_moment_runs_none_twice(place: Place) -> None:
+    app, broken = an_app(), ["yes"]
+    fails_beside_it(app, broken)
+    names = [f"n{number}" for number in range(10)]
+    async with place.hub(app) as hub:
+        instance = await hub.client.start("counts_beside", names, instance_id="i")
+        await failure_of(instance)
+        for _ in range(5):
+            await instance.rewind()  # while some are still to run
+            await failure_of(instance)
+        broken.clear()
+        await instance.rewind()
+        assert await instance.result(LIMIT) == [None] + [1] * len(names)

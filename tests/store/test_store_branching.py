@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from replayflow.core.commit import RowState
 from replayflow.core.instance import Status
@@ -135,3 +136,13 @@ async def test_a_child_whose_id_is_taken_is_told_to_its_parent(store: Store) -> 
     taken = start("c", "z1", if_taken=message("f", b"taken", execution="y1"))
     await accepted(store, Branch([forked()], starts=[taken]))
     assert await inbox(store, "f") == [None, b"taken"]
+
+
+async def test_a_result_that_came_since_is_not_passed_over(store: Store) -> None:
+    await accepted(store, create("a", "x1"), post("a", execution="x1"), post("a"))
+    await accepted(store, commit("a", "x1", 1), end("a", "x1", 2, Status.FAILED))
+    numbers = [delivery.number for delivery in await store.arrived(0, 10) if delivery.event is not None]
+    assert isinstance((await one(store, Branch([rewound()]))).error, InvalidStateError)
+    await accepted(
+        store, Branch([replace(rewound(), last_message=numbers[0])])
+    )  # one for whoever has the id is kept for that

@@ -113,6 +113,11 @@ async def test_history_is_whole(store: Store) -> None:
     assert await store.history("a") == [begins().start.event, chunk]
 
 
+async def test_a_message_that_waits_is_whole(store: Store) -> None:
+    await accepted(store, begins(), Post(message("a", raised(LARGE))))
+    assert [one.event for one in await store.waiting("a")] == [None, raised(LARGE)]
+
+
 async def test_load_reads_what_a_replay_needs_and_leaves_what_is_used_up(store: Store) -> None:
     first = piece(TaskScheduled(1, "f", LARGE), TaskScheduled(2, "f", OTHER), CustomStatusSet(LARGE))
     second = piece(TaskCompleted(1, OTHER), CustomStatusSet(OTHER))

@@ -220,3 +220,13 @@ def test_what_is_no_cipher_is_refused(path: Path) -> None:
             SqliteStore(path, cipher=no_cipher)  # type: ignore[arg-type]
     with pytest.raises(InvalidArgumentError, match="cipher is given beside a store object"):
         store_at(MemoryStore(), cipher=ToyCipher())
+
+
+async def test_a_message_that_waits_is_opened_for_who_has_the_key(store: Store) -> None:
+    told = events.encode([EventRaised("go", SECRET)])
+    await accepted(store, begins(), Post(message("a", told)))
+    assert [one.event for one in await store.waiting("a")] == [None, told]
+    [_, seen] = await (await seen_with(store, None)).waiting("a")
+    assert seen.event is not None
+    assert seen.event != told
+    assert SECRET not in seen.event

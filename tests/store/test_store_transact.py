@@ -237,3 +237,17 @@ async def test_a_busy_file_runs_nothing_and_a_full_one_keeps_nothing(sqlite: Sql
         await sqlite.transact(wanted(fills), epoch)
     await sqlite._write(lambda _: sqlite._users_connection().execute("PRAGMA max_page_count = 100000").fetchall())
     assert await sqlite.transact(wanted(fills), epoch) is not None
+
+
+async def test_what_a_failed_execution_owes_tells_its_result_all_the_same(store: Store, epoch: int) -> None:
+    orphans = rows.encode_orphans([("x1", owes(1))])
+    for id, status in (("b", Status.FAILED), ("c", Status.COMPLETED)):
+        ended = commit(id, "x1", 1, state=RowState(status, 0, completed_at=1, orphans=orphans))
+        await accepted(store, create(id, "x1"), ended, epoch=epoch)
+    run = Counter()
+    delivery = await store.transact(wanted(run, id="b"), epoch)
+    assert delivery is not None
+    assert delivery == Delivery(delivery.number, "b", RESULT, "x1")
+    assert await store.transact(wanted(run, id="b"), epoch) is None
+    assert await store.transact(wanted(run, id="c"), epoch) is None  # which nobody can rewind
+    assert run.runs == 2

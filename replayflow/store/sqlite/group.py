@@ -33,6 +33,7 @@ from replayflow.store.base import (
     EXECUTIONS_PER_TRIM,
     MICROSECONDS_PER_DAY,
     Branch,
+    Branched,
     Create,
     Delivery,
     Operation,
@@ -445,6 +446,7 @@ class Group:
                 known is None
                 or (known.execution_id, known.last_number) != (one.replaces, one.last)
                 or not known.status.is_finished
+                or self._has_come_since(known, one)
             ):
                 return moved_on(one.start.instance_id)
         for seen in branch.seen:
@@ -454,6 +456,12 @@ class Group:
             if seen.execution_id is not None and seen.execution_id != known.execution_id:
                 return moved_on(seen.instance_id)
         return None
+
+    def _has_come_since(self, known: Known, one: Branched) -> bool:
+        if self._messages:
+            self._flush()
+        place = (known.key, one.last_message, one.replaces)
+        return self._connection.execute(SQL["has_come_since"], place).fetchone() is not None
 
     # ---- what they are made of
 

@@ -388,6 +388,9 @@ SELECT key, execution_id, status, orphans, problem IS NOT NULL,
        EXISTS (SELECT 1 FROM transacted WHERE instance = key AND transacted.execution_id = ?2 AND task = ?3)
 FROM instance WHERE id = ?1
 
+-- name: has_come_since
+SELECT 1 FROM inbox WHERE instance = ? AND number > ? AND execution_id = ? LIMIT 1
+
 -- name: mark_transacted
 INSERT INTO transacted (instance, execution_id, task) VALUES (?, ?, ?)
 

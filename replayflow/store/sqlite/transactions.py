@@ -66,7 +66,7 @@ def _transact(
     connection.execute(SQL["mark_transacted"], (key, wanted.execution_id, wanted.task_id))
     alive = {execution_id, wanted.execution_id, *(owner for owner, _ in owed)}
     connection.execute(SQL["sweep_transacted"], (key, json.dumps(sorted(alive))))
-    if not is_open:
+    if not is_open and not (execution_id == wanted.execution_id and status == Status.FAILED.value):
         return None
     stored = outgoing.events(event, -number, wanted.instance_id)
     contents.keep(connection, outgoing)
