@@ -22,6 +22,7 @@ from replayflow.client.purging import finished_batches, purge_every
 from replayflow.clock import Clock
 from replayflow.codec import Codec
 from replayflow.core.instance import Status
+from replayflow.core.signatures import OWN_PREFIX
 from replayflow.errors import InvalidArgumentError, StateError, UserError
 from replayflow.store.base import InstanceFilter
 
@@ -70,7 +71,8 @@ async def ask_every(
 ) -> BulkOutcome:
     """Every instance that fits, and was there when this was called, has been asked; none that refuses keeps the others from it.
 
-    Where the filter says nothing of statuses, those count for which the verb has a meaning: `statuses`. With `dry_run` they are only counted.
+    Schedules are passed over where the filter has no name. Where it says nothing of statuses, those count for which the verb has a meaning:
+    `statuses`. With `dry_run` they are only counted.
 
     Raises:
         StoreError: the store failed; those who had been asked until then have been.
@@ -106,7 +108,12 @@ async def _pages(client: _Asker, wanted: InstanceFilter) -> AsyncIterator[Sequen
     cursor: str | None = None
     while True:
         page = await client._access.store.page(wanted, ASKED_TOGETHER, cursor)
-        yield [record.instance_id for record in page.records]
+        # A schedule has verbs of its own, and is meant by whoever names it: to cancel all orders must not end the nightly report.
+        yield [
+            record.instance_id
+            for record in page.records
+            if wanted.name is not None or not record.name.startswith(OWN_PREFIX)
+        ]
         cursor = page.cursor
         if cursor is None:
             return

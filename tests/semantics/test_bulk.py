@@ -11,7 +11,7 @@ import pytest
 
 from replayflow import App, Client, EncodeError, InvalidArgumentError, OrchestrationContext, SqliteStore, TaskHub
 from replayflow.client import bulk
-from tests.semantics.kit import LIMIT, Place, until
+from tests.semantics.kit import LIMIT, Place, until, until_status
 
 
 def app_of_many() -> App:
@@ -156,3 +156,21 @@ async def test_a_client_of_its_own_asks_thousands_in_a_few_transactions(
         outcome = await client.terminate_all()
         assert (outcome.done, sum(writes)) == (2_000, 2_000)
         assert len(writes) < 30
+
+
+async def test_a_schedule_is_asked_only_by_its_name(place: Place) -> None:
+    app = App()
+
+    @app.orchestrator
+    def report(ctx: OrchestrationContext) -> Any:
+        yield ctx.wait_for_external_event("never")
+
+    async with place.hub(app) as hub:
+        await hub.client.create_schedule("nightly", report, every=timedelta(days=1))
+        await hub.client.start(report, instance_id="by hand")
+        assert (await hub.client.terminate_all(dry_run=True)).found == 1
+        assert (await hub.client.terminate_all()).done == 1
+        await until_status(hub.client.get("by hand"), "TERMINATED")
+        assert (await hub.client.get("schedule:nightly").status()).status == "RUNNING"
+        assert (await hub.client.terminate_all(name="replayflow.schedule")).done == 1
+        await until_status(hub.client.get("schedule:nightly"), "TERMINATED")
