@@ -174,7 +174,7 @@ class Group:
         self._removed: list[int] = []
         self._purged: Counter[tuple[int, str]] = Counter()
         self._outgoing = Outgoing(large_over_bytes, cipher)
-        self._incoming = Incoming(self._passed_on, cipher)
+        self._cipher = cipher
         self._untouched_bytes = self._outgoing.untouched_bytes
         self._next_key = self._next_number = 0
 
@@ -572,8 +572,12 @@ class Group:
         """The start's events as they are stored, and the start as it is told of: whole."""
         event = start.event
         if len(event) > self._untouched_bytes or may_refer(event):
-            return self._outgoing.events(event, key, start.instance_id), self._incoming.start(start)
+            return self._outgoing.events(event, key, start.instance_id), self._incoming().start(start)
         return event, start
+
+    def _incoming(self) -> Incoming:
+        """Made where it is needed: kept here it would keep the group alive in a circle, one for every transaction."""
+        return Incoming(self._passed_on, self._cipher)
 
     def _passed_on(self, digests: Iterable[bytes]) -> dict[bytes, bytes]:
         """The contents of references that somebody passes on, as far as they are there."""
@@ -583,7 +587,8 @@ class Group:
 
     def _lacks(self, operation: Operation) -> Outcome | None:
         """The refusal of an operation that passes on a reference to what is not there."""
-        return None if self._incoming.has(passed_on_in(operation)) else Outcome(InvalidArgumentError(GONE))
+        digests = passed_on_in(operation)
+        return None if not digests or self._incoming().has(digests) else Outcome(InvalidArgumentError(GONE))
 
     def _nudge(self, known: Known, instance_id: str, outcome: Outcome) -> None:
         if self._epoch is None:
@@ -613,7 +618,7 @@ class Group:
         if event is not None and (len(event) > self._untouched_bytes or may_refer(event)):
             event = self._outgoing.events(event, -delivery.number, delivery.instance_id)
             if may_refer(event):
-                self._incoming.delivery(delivery)
+                self._incoming().delivery(delivery)
         delivery.takes_messages = known.takes_messages
         execution_id = NO_TEXT if delivery.execution_id is None else delivery.execution_id
         self._messages.append((delivery.number, known.key, _blob(event), execution_id, int(delivery.is_control)))
