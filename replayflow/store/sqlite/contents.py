@@ -36,6 +36,6 @@ def recount(connection: sqlite3.Connection, key: int) -> None:
     """The uses of an instance are what it refers to now, after a part of its history has gone."""
     used = {digest for (digest,) in connection.execute(SQL["uses"], (key,))}
     if used:
-        rows = connection.execute(SQL["all_kept"], (key,))
+        rows = connection.execute(SQL["all_kept"], {"instance": key})
         left = {digest_of(reference) for (stored,) in rows for reference in references_in(stored)}
         connection.executemany(SQL["forget_use"], [(key, digest) for digest in used - left])

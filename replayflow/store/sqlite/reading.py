@@ -106,7 +106,8 @@ def fetch(connection: sqlite3.Connection, references: Sequence[bytes], cipher: C
 
 def wakes(connection: sqlite3.Connection, after: tuple[int, int] | None, limit: int) -> list[Wake]:
     """The instances that want to be looked at, in order of time."""
-    found = rows(connection, "wakes", (*(after or (_SMALLEST, 0)), limit))
+    at, key = after or (_SMALLEST, 0)
+    found = rows(connection, "wakes", {"at": at, "key": key, "limit": limit})
     return [Wake(at, id, (at, key)) for at, key, id in found]
 
 

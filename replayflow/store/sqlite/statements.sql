@@ -119,9 +119,9 @@ FROM execution WHERE instance = ? AND execution_id = ?
 -- name: executions
 SELECT execution_id FROM (
     SELECT execution.execution_id, execution.number
-    FROM instance JOIN execution ON execution.instance = instance.key WHERE instance.id = ?1
+    FROM instance JOIN execution ON execution.instance = instance.key WHERE instance.id = :id
     UNION ALL
-    SELECT execution_id, start_number FROM instance WHERE id = ?1)
+    SELECT execution_id, start_number FROM instance WHERE id = :id)
 ORDER BY number
 
 -- name: inboxes
@@ -136,10 +136,10 @@ WHERE number > ? ORDER BY number LIMIT ?
 
 -- name: wakes
 -- Two searches that are merged: `(wake_at, key) > (?, ?)` would walk over all of an equal time again for each page of it.
-SELECT wake_at, key, id FROM instance WHERE wake_at = ?1 AND key > ?2
+SELECT wake_at, key, id FROM instance WHERE wake_at = :at AND key > :key
 UNION ALL
-SELECT wake_at, key, id FROM instance WHERE wake_at > ?1
-ORDER BY 1, 2 LIMIT ?3
+SELECT wake_at, key, id FROM instance WHERE wake_at > :at
+ORDER BY 1, 2 LIMIT :limit
 
 -- name: database_changes
 PRAGMA data_version
@@ -375,18 +375,18 @@ SELECT digest FROM payload_use WHERE owner = ?
 DELETE FROM payload_use WHERE owner = ? AND digest = ?
 
 -- name: all_kept
-SELECT events FROM history WHERE instance = ?1
-UNION ALL SELECT start FROM instance WHERE key = ?1
-UNION ALL SELECT custom_status FROM instance WHERE key = ?1 AND custom_status IS NOT NULL
-UNION ALL SELECT output FROM instance WHERE key = ?1 AND output IS NOT NULL
-UNION ALL SELECT orphans FROM instance WHERE key = ?1 AND orphans IS NOT NULL
+SELECT events FROM history WHERE instance = :instance
+UNION ALL SELECT start FROM instance WHERE key = :instance
+UNION ALL SELECT custom_status FROM instance WHERE key = :instance AND custom_status IS NOT NULL
+UNION ALL SELECT output FROM instance WHERE key = :instance AND output IS NOT NULL
+UNION ALL SELECT orphans FROM instance WHERE key = :instance AND orphans IS NOT NULL
 
 -- Transactional activities.
 
 -- name: receiver
 SELECT key, execution_id, status, orphans, problem IS NOT NULL,
-       EXISTS (SELECT 1 FROM transacted WHERE instance = key AND transacted.execution_id = ?2 AND task = ?3)
-FROM instance WHERE id = ?1
+       EXISTS (SELECT 1 FROM transacted WHERE instance = key AND transacted.execution_id = :execution_id AND task = :task)
+FROM instance WHERE id = :id
 
 -- name: has_come_since
 SELECT 1 FROM inbox WHERE instance = ? AND number > ? AND execution_id = ? LIMIT 1

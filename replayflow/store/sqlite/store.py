@@ -321,7 +321,7 @@ class SqliteStore:
 
     async def executions(self, instance_id: str) -> list[str]:
         return await self._read(
-            lambda connection: [id for (id,) in reading.rows(connection, "executions", (instance_id,))]
+            lambda connection: [id for (id,) in reading.rows(connection, "executions", {"id": instance_id})]
         )
 
     async def wakes(self, after: tuple[int, int] | None, limit: int) -> list[Wake]:

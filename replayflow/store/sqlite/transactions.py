@@ -50,7 +50,7 @@ def _transact(
         raise LeaseLostError(
             f"the hub {url} has another owner by now (epoch {present}, ours was {epoch}): nothing was written"
         )
-    place = (wanted.instance_id, wanted.execution_id, wanted.task_id)
+    place = {"id": wanted.instance_id, "execution_id": wanted.execution_id, "task": wanted.task_id}
     found = connection.execute(SQL["receiver"], place).fetchone()
     if found is None:
         return None
