@@ -12,6 +12,7 @@ import click
 
 from replayflow.cli import output
 from replayflow.cli.access import open_client
+from replayflow.cli.many import Many, many_options
 from replayflow.cli.options import given_input, input_options, store_options, tag_option
 from replayflow.cli.target import load_app
 from replayflow.cli.values import JsonText, check_input
@@ -22,11 +23,12 @@ from replayflow.registry import App
 T = TypeVar("T")
 _reason_option = click.option("--reason", default="", help="Why; it is kept in the history.")
 _app_option = click.option("--app", "target", metavar="MODULE:APP", help="Check the input against this app.")
+_set_tag_option = tag_option("Its tags in the place of the old ones; many times for several.", "--set-tag", "new_tags")
 _version_option = click.option("--version", metavar="VERSION", help="The version that it bears.  [default: the same]")
 
 
 @click.command()
-@click.argument("id")
+@click.argument("id", required=False)
 @click.option(
     "--at",
     metavar="EVENT",
@@ -34,45 +36,59 @@ _version_option = click.option("--version", metavar="VERSION", help="The version
     help="Go back to before this event, by its number in `history`.  [default: before the failure]",
 )
 @_reason_option
+@many_options
 @store_options
-def rewind(id: str, at: int | None, reason: str, store: str | None, as_json: bool) -> None:
-    """Let a failed instance go on from before its failure.
+def rewind(id: str | None, at: int | None, reason: str, many: Many, store: str | None, as_json: bool) -> None:
+    """Let a failed instance, or all that fit, go on from before the failure.
 
     What failed runs again, and so do the instances that it started and that failed; what had completed stays as it is.
     """
+    if many.is_meant(id):
+        _refuse_for_many(at=at)
+        many.ask("rewind", lambda client, options: client.rewind_all(reason=reason, **options), store, as_json)
+        return
     _with(store, None, id, lambda instance: instance.rewind(reason, at=at))
     output.done(as_json, f"'{id}' was rewound; the hub's worker goes on with it", id=id, rewound=True)
 
 
 @click.command()
-@click.argument("id")
+@click.argument("id", required=False)
 @click.option("--id", "other", metavar="ID", help="The id of the new instance.  [default: the same]")
 @_app_option
 @input_options
-@tag_option("Its tags in the place of the old ones; many times for several.")
+@_set_tag_option
 @_version_option
+@many_options
 @store_options
 def restart(
-    id: str,
+    id: str | None,
     other: str | None,
     target: str | None,
     input: str | None,
     input_file: str | None,
-    tags: dict[str, str],
+    new_tags: dict[str, str],
     version: str | None,
+    many: Many,
     store: str | None,
     as_json: bool,
 ) -> None:
-    """Begin an orchestration anew, with its input or another, and print the id.
+    """Begin an orchestration anew, with its input or another, and print the id; or all that fit.
 
-    Under its own id it must have finished; its history so far stays readable.
+    Under its own id it must have finished; its history so far stays readable. Of those that fit the failed ones begin anew,
+    or those of a --status, as they are.
     """
+    if many.is_meant(id):
+        _refuse_for_many(
+            id=other, app=target, input=input, input_file=input_file, set_tag=new_tags or None, version=version
+        )
+        many.ask("restart", lambda client, options: client.restart_all(**options), store, as_json)
+        return
     given = given_input(input, input_file)
     app = None if target is None else load_app(target)
 
     async def begin(instance: Instance[Any]) -> Instance[Any]:
         changes = await _checked_input(instance, app, given)
-        return await instance.restart(instance_id=other, tags=tags or None, version=version, **changes)
+        return await instance.restart(instance_id=other, tags=new_tags or None, version=version, **changes)
 
     begun = _with(store, app, id, begin)
     output.done(as_json, begun.id, id=begun.id)
@@ -98,7 +114,7 @@ def restart(
 @click.option("--dry-run", is_flag=True, help="Only say whether the code of --app does what would be kept.")
 @click.option("--app", "target", metavar="MODULE:APP", help="The code for --dry-run; it checks --input, too.")
 @input_options
-@tag_option("Its tags in the place of those of its source; many times for several.")
+@_set_tag_option
 @_version_option
 @_reason_option
 @store_options
@@ -114,7 +130,7 @@ def fork(
     target: str | None,
     input: str | None,
     input_file: str | None,
-    tags: dict[str, str],
+    new_tags: dict[str, str],
     version: str | None,
     reason: str,
     store: str | None,
@@ -137,7 +153,7 @@ def fork(
             at=at,
             instance_id=other,
             results=results,
-            tags=tags or None,
+            tags=new_tags or None,
             version=version,
             reason=reason,
             execution_id=execution,
@@ -194,7 +210,17 @@ async def _checked_input(instance: Instance[Any], app: App | None, given: JsonTe
     return {"input": given}
 
 
-def _with(store: str | None, app: App | None, id: str, ask: Callable[[Instance[Any]], Awaitable[T]]) -> T:
+def _refuse_for_many(**given: object) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise InvalidArgumentError(
+                f"--{name.replace('_', '-')} is for one instance: give its ID in the place of a filter"
+            )
+
+
+def _with(store: str | None, app: App | None, id: str | None, ask: Callable[[Instance[Any]], Awaitable[T]]) -> T:
+    assert id is not None  # noqa: S101 - many are meant otherwise
+
     async def work() -> T:
         async with open_client(store, app) as client:
             return await ask(client.get(id))

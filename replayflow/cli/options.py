@@ -67,10 +67,10 @@ def grace_option(command: F) -> F:
     )(command)
 
 
-def tag_option(what: str) -> Callable[[F], F]:
-    """`--tag KEY=VALUE`, many times, as `tags`: a dict."""
+def tag_option(what: str, option: str = "--tag", name: str = "tags") -> Callable[[F], F]:
+    """`--tag KEY=VALUE`, many times, as `tags`, or as the option and the name given: a dict."""
     return click.option(
-        "--tag", "tags", metavar="KEY=VALUE", multiple=True, callback=lambda _c, _o, texts: tags(texts), help=what
+        option, name, metavar="KEY=VALUE", multiple=True, callback=lambda _c, _o, texts: tags(texts), help=what
     )
 
 

@@ -23,7 +23,7 @@ from replayflow.clock import Clock
 from replayflow.codec import Codec
 from replayflow.core.instance import Status
 from replayflow.core.signatures import OWN_PREFIX
-from replayflow.errors import InvalidArgumentError, StateError, UserError
+from replayflow.errors import InvalidArgumentError, InvalidStateError, StateError, UserError
 from replayflow.store.base import InstanceFilter
 
 ASKED_TOGETHER = 500
@@ -128,8 +128,15 @@ async def _ask(instance: Instance[Any], verb: Verb, outcome: BulkOutcome) -> Non
         outcome.done += 1
 
 
+async def _refuse_for_children(instance: Instance[Any], verb: str) -> None:
+    if (await instance.status()).parent_instance_id is not None:
+        raise InvalidStateError(
+            f"instance '{instance.id}' is a sub-orchestration: {verb} its parent, or it alone by its id"
+        )
+
+
 class BulkVerbs:
-    """`suspend_all`, `resume_all`, `terminate_all`, `cancel_all`, `raise_event_to_all` and `purge` of a `Client`.
+    """`suspend_all`, `resume_all`, `terminate_all`, `cancel_all`, `raise_event_to_all`, `rewind_all`, `restart_all` and `purge` of a `Client`.
 
     The filter is that of `list`. Without a `status` in it, those instances are asked for which the verb has a meaning: none that has finished is
     asked to end. `dry_run=True` counts them (`found`) and asks nobody.
@@ -185,6 +192,32 @@ class BulkVerbs:
             dry_run=dry_run,
         )
 
+    async def rewind_all(
+        self: _Asker, *, reason: str = "", dry_run: bool = False, **where: Unpack[Wanted]
+    ) -> BulkOutcome:
+        """Every failed instance that fits goes on from before its failure, with its failed children; see `Instance.rewind`.
+
+        Children refuse: they go on with their parents, and where a parent has seen to a child's failure nobody is to do the child's work again.
+        """
+
+        async def rewind(instance: Instance[Any]) -> None:
+            await _refuse_for_children(instance, "rewind")
+            await instance.rewind(reason)
+
+        return await ask_every(self, rewind, where, _FAILED, dry_run=dry_run)
+
+    async def restart_all(self: _Asker, *, dry_run: bool = False, **where: Unpack[Wanted]) -> BulkOutcome:
+        """Every failed instance that fits begins anew, with its input and under its id; see `Instance.restart`.
+
+        With a `status`, those that ended otherwise. Children refuse: a parent that begins anew begins them, too.
+        """
+
+        async def restart(instance: Instance[Any]) -> None:
+            await _refuse_for_children(instance, "restart")
+            await instance.restart()
+
+        return await ask_every(self, restart, where, _FAILED, dry_run=dry_run)
+
     async def purge(self: _Asker, *, recursive: bool = True, dry_run: bool = False, **where: Unpack[Wanted]) -> int:
         """Every finished instance that fits is gone, with its history, and with `recursive` the finished ones that it started; returns how many went.
 
@@ -200,5 +233,6 @@ class BulkVerbs:
         return await purge_every(self._access, wanted, now, recursive=recursive)
 
 
+_FAILED = frozenset({Status.FAILED})
 _SUSPENDED = frozenset({Status.SUSPENDED})
 _UNSUSPENDED = OPEN - _SUSPENDED

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.terminal import accepted, invoke, process, refused
+from tests.cli.terminal import accepted, invoke, process, refused, until
 
 BANK = """
 from pathlib import Path
@@ -76,11 +76,41 @@ def test_a_rewind_says_what_it_did_as_json_and_takes_an_event() -> None:
 
 def test_a_restart_begins_anew_under_the_same_id_or_another() -> None:
     assert invoke("restart", "o-1").stdout == "o-1\n"
-    assert accepted("restart", "o-1", "--id", "o-2", "--input", '"x"', "--tag", "a=b", "--json") == {"id": "o-2"}
+    assert accepted("restart", "o-1", "--id", "o-2", "--input", '"x"', "--set-tag", "a=b", "--json") == {"id": "o-2"}
     assert "under its own id it can be restarted when it has finished" in refused(5, "restart", "o-1")
     assert "error RF202" in refused(5, "restart", "o-1", "--id", "o-2")
     assert accepted("show", "o-2", "--json")["tags"] == {"a": "b"}
     assert worked_off() == {"o-1": ["reserved o-1", "paid o-1"], "o-2": ["reserved x", "paid x"]}
+
+
+def test_those_that_have_failed_are_rewound_or_restarted_together() -> None:
+    accepted("restart", "o-1", "--id", "o-2", "--json")
+    accepted("terminate", "o-2", "--json")
+    assert "1 instance fits. Pass --yes" in refused(2, "rewind", "--all")
+    assert invoke("rewind", "--name", "pay", "--yes").stdout == "rewind 1 instance: 1 accepted, 0 refused\n"
+    assert history_of("o-1")[-1] == "ExecutionRewound"
+    with process("worker", "bank.py:app") as started:
+        started.says("serving")
+        until(lambda: [one["status"] for one in accepted("list", "--json")["instances"]] == ["FAILED", "TERMINATED"])
+    done = accepted("restart", "--all", "--status", "failed", "--status", "terminated", "--yes", "--json")
+    assert (done["requested"], done["found"], done["done"]) == ("restart", 2, 2)
+    assert worked_off() == {id: ["reserved o-1", "paid o-1"] for id in ("o-1", "o-2")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("rewind",), "Say who is meant"),
+        (("rewind", "--all", "--at", "3"), "--at is for one instance"),
+        (("restart", "--all", "--id", "x"), "--id is for one instance"),
+        (("restart", "--all", "--set-tag", "a=b"), "--set-tag is for one instance"),
+        (("restart", "--all", "--input-file", "x.json"), "--input-file is for one instance"),
+        (("restart", "o-1", "--name", "pay"), "an id and a filter are both given"),
+    ],
+)
+def test_many_are_not_mixed_with_what_is_for_one(arguments: tuple[str, ...], said: str) -> None:
+    assert said in refused(2, *arguments)
+    assert history_of("o-1")[-1] == "ExecutionCompleted"
 
 
 def test_a_fork_has_other_results_where_they_are_given() -> None:

@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from replayflow import App, Client, EncodeError, InvalidArgumentError, OrchestrationContext, SqliteStore, TaskHub
+from replayflow import (
+    App,
+    Client,
+    EncodeError,
+    InvalidArgumentError,
+    OrchestrationContext,
+    SqliteStore,
+    SubOrchestrationError,
+    TaskHub,
+)
 from replayflow.client import bulk
 from tests.semantics.kit import LIMIT, Place, until, until_status
 
@@ -80,6 +89,56 @@ async def test_who_refuses_is_counted_with_the_reason_and_stops_nobody(place: Pl
         await until_statuses(hub.client, {"TERMINATED": 7})
         outcome = await hub.client.terminate_all(status="TERMINATED")
         assert outcome.reasons == {"it has finished, with status TERMINATED: there is nothing to terminate": 7}
+
+
+async def test_those_that_failed_are_rewound_or_restarted_and_children_go_with_their_parents(place: Place) -> None:
+    app = app_of_many()
+    ran: Counter[str] = Counter()
+    is_open = False
+
+    @app.activity
+    def charge(order: str) -> str:
+        ran[order] += 1
+        if not is_open:
+            raise ConnectionError("the bank is closed")
+        return f"paid {order}"
+
+    @app.orchestrator
+    def pays(ctx: OrchestrationContext, order: str) -> Any:
+        return (yield ctx.call_activity(charge, order))
+
+    @app.orchestrator
+    def orders(ctx: OrchestrationContext, order: str) -> Any:
+        return (yield ctx.call_sub_orchestrator(pays, order))
+
+    @app.orchestrator
+    def lenient(ctx: OrchestrationContext, order: str) -> Any:
+        try:
+            yield ctx.call_sub_orchestrator(pays, order)
+        except SubOrchestrationError:
+            return "done without"
+
+    async with place.hub(app) as hub:
+        client = hub.client
+        for id in ("a", "b"):
+            await client.start(orders, id, instance_id=id)
+        await client.start(lenient, "c", instance_id="c")
+        await until_statuses(client, {"FAILED": 5, "COMPLETED": 1})
+        is_open = True
+        outcome = await client.rewind_all(reason="it is open")
+        assert (outcome.found, outcome.done) == (5, 2)
+        assert outcome.reasons == {"it is a sub-orchestration: rewind its parent, or it alone by its id": 3}
+        assert [await client.get(id).result(LIMIT) for id in ("a", "b", "c")] == ["paid a", "paid b", "done without"]
+        await until_statuses(client, {"FAILED": 1, "COMPLETED": 5})
+        assert ran == {"a": 2, "b": 2, "c": 1}, "nobody does again what a parent has seen to"
+        assert (await client.rewind_all(id_prefix="a")).found == 0
+        assert (await client.restart_all(dry_run=True)).found == 1
+        assert (await client.restart_all()).reasons == {
+            "it is a sub-orchestration: restart its parent, or it alone by its id": 1
+        }
+        assert (await client.restart_all(status="COMPLETED", name="orders")).done == 2
+        await until_statuses(client, {"FAILED": 1, "COMPLETED": 7})
+        assert ran == {"a": 3, "b": 3, "c": 1}
 
 
 async def test_an_event_for_all_is_taken_once_by_each(place: Place) -> None:
