@@ -264,7 +264,7 @@ MUTATIONS = [
                 "core",
             ),
         ),
-        ("tests/semantics/test_rewind.py",),
+        ("tests/core/test_core_branches.py", "tests/semantics/test_rewind.py"),
     ),
     Mutation(
         "wall-clock",
