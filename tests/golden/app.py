@@ -30,7 +30,7 @@ from replayflow import (
 )
 
 HOUR = timedelta(hours=1)
-app = App()
+common = App()
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Order:
     total: Decimal
 
 
-@app.activity
+@common.activity
 async def work(name: str) -> str:
     if name in world.shut:
         world.begun.add(name)
@@ -66,12 +66,12 @@ async def work(name: str) -> str:
     return name.upper()
 
 
-@app.activity
+@common.activity
 async def refuse(name: str) -> str:
     raise NonRetryableError(f"{name} is not wanted") from KeyError(name)
 
 
-@app.activity(retry=RetryPolicy(max_attempts=5, first_interval=HOUR))
+@common.activity(retry=RetryPolicy(max_attempts=5, first_interval=HOUR))
 async def patient(ctx: ActivityContext, name: str) -> str:
     """Gets through in its third attempt, which the second has told how far it was; in the second, where the world is whole."""
     if ctx.attempt < 3 and name not in world.broken and name.endswith("?"):
@@ -82,7 +82,7 @@ async def patient(ctx: ActivityContext, name: str) -> str:
     return f"{name} after {ctx.last_heartbeat}"
 
 
-@app.activity
+@common.activity
 async def double(x: int) -> int:
     if "double" in world.shut and x > 1:
         world.begun.add("double")
@@ -92,13 +92,13 @@ async def double(x: int) -> int:
     return 2 * x
 
 
-@app.activity
+@common.activity
 async def pages(cursor: int | None) -> tuple[list[int], int | None]:
     first = cursor or 0
     return list(range(first, first + 3)), first + 3 if first < 3 else None
 
 
-@app.activity(transactional=True)
+@common.activity(transactional=True)
 def deposit(tx: Transaction, amount: int) -> int:
     """Adds to the one account; returns what is in it then."""
     tx.execute("CREATE TABLE IF NOT EXISTS account (name TEXT PRIMARY KEY, balance INTEGER NOT NULL)")
@@ -110,7 +110,7 @@ def deposit(tx: Transaction, amount: int) -> int:
 # ---- one execution
 
 
-@app.orchestrator
+@common.orchestrator
 def order(ctx: OrchestrationContext, given: Order) -> Orchestration[dict[str, Any]]:
     """Activities, one after another and at once; retries, failures, time, events, and all that is recorded in passing."""
     ctx.set_custom_status({"stage": "reserving", "for": given.id})
@@ -146,29 +146,29 @@ def order(ctx: OrchestrationContext, given: Order) -> Orchestration[dict[str, An
     }
 
 
-@app.orchestrator
+@common.orchestrator
 def listens(ctx: OrchestrationContext, name: str) -> Orchestration[Any]:
     return (yield from ctx.wait_for_external_event(name))
 
 
-@app.orchestrator
+@common.orchestrator
 def sleeps(ctx: OrchestrationContext, hours: int) -> Orchestration[str]:
     yield ctx.create_timer(hours * HOUR)
     return f"slept {hours} hours"
 
 
-@app.orchestrator
+@common.orchestrator
 def works(ctx: OrchestrationContext, name: str) -> Orchestration[str]:
     first = yield from ctx.call_activity(work, "before")
     return first + (yield from ctx.call_activity(work, name))
 
 
-@app.orchestrator
+@common.orchestrator
 def tries(ctx: OrchestrationContext, name: str) -> Orchestration[str]:
     return (yield from ctx.call_activity(patient, name))
 
 
-@app.orchestrator
+@common.orchestrator
 def rounds(ctx: OrchestrationContext, n: int) -> Orchestration[list[Any]]:
     """Three executions; an event that comes early is had by the last."""
     yield ctx.call_activity(work, f"round {n}")
@@ -179,7 +179,7 @@ def rounds(ctx: OrchestrationContext, n: int) -> Orchestration[list[Any]]:
     return [n, (yield from ctx.wait_for_external_event("go"))]
 
 
-@app.orchestrator
+@common.orchestrator
 def cleans_up(ctx: OrchestrationContext) -> Orchestration[None]:
     """Waits, and does something more where it is cancelled."""
     try:
@@ -188,11 +188,12 @@ def cleans_up(ctx: OrchestrationContext) -> Orchestration[None]:
         yield ctx.call_activity(work, "cleaning up")
 
 
-@app.orchestrator
+@common.orchestrator
 def saves(ctx: OrchestrationContext, amounts: list[int]) -> Orchestration[list[int]]:
     done = []
     for amount in amounts:
-        done.append((yield from ctx.call_activity(deposit, amount)))
+        balance = yield from ctx.call_activity(deposit, amount)
+        done.append(balance)
     yield ctx.wait_for_external_event("go")
     return done
 
@@ -200,7 +201,7 @@ def saves(ctx: OrchestrationContext, amounts: list[int]) -> Orchestration[list[i
 # ---- several
 
 
-@app.orchestrator
+@common.orchestrator
 def child(ctx: OrchestrationContext, name: str) -> Orchestration[str]:
     """Fails as long as its name is broken; a name that begins with a small w waits first."""
     if name.startswith("w"):
@@ -208,7 +209,7 @@ def child(ctx: OrchestrationContext, name: str) -> Orchestration[str]:
     return (yield from ctx.call_activity(work, name))
 
 
-@app.orchestrator
+@common.orchestrator
 def family(ctx: OrchestrationContext, names: list[str]) -> Orchestration[list[Any]]:
     """Children, of which one fails for good and one is tried again."""
     again = RetryPolicy(max_attempts=3, first_interval=HOUR)
@@ -220,7 +221,7 @@ def family(ctx: OrchestrationContext, names: list[str]) -> Orchestration[list[An
     return found
 
 
-@app.orchestrator
+@common.orchestrator
 def wage(ctx: OrchestrationContext, n: int) -> Orchestration[int]:
     """Fails in its first attempt, where it is odd."""
     if n % 2 and not ctx.instance_id.endswith("2"):
@@ -228,7 +229,7 @@ def wage(ctx: OrchestrationContext, n: int) -> Orchestration[int]:
     return (yield from ctx.call_activity(double, n))
 
 
-@app.orchestrator
+@common.orchestrator
 def batch(ctx: OrchestrationContext, width: int) -> Orchestration[list[Any]]:
     """Maps: over items, over pages, over children that are tried again, and with failures."""
     items = yield from ctx.map(double, range(width), concurrency=2)
@@ -239,7 +240,7 @@ def batch(ctx: OrchestrationContext, width: int) -> Orchestration[list[Any]]:
     return [items.results, paged.results, children.results, mixed.succeeded, len(mixed.failures)]
 
 
-@app.orchestrator
+@common.orchestrator
 def trip(ctx: OrchestrationContext, n: int) -> Orchestration[str]:
     """A saga that comes to nothing: what was done is undone, children and a map that are under way are stopped first."""
 
@@ -257,7 +258,7 @@ def trip(ctx: OrchestrationContext, n: int) -> Orchestration[str]:
     return "done"
 
 
-@app.orchestrator
+@common.orchestrator
 def fragile(ctx: OrchestrationContext, name: str) -> Orchestration[list[Any]]:
     """Fails in an activity of its own and in a child, as long as those are broken."""
     first = yield from ctx.call_activity(work, "kept")
@@ -270,7 +271,7 @@ def fragile(ctx: OrchestrationContext, name: str) -> Orchestration[list[Any]]:
 # ---- entities
 
 
-@app.entity
+@common.entity
 def tally(ctx: EntityContext[int | None], amount: int = 0) -> int:
     match ctx.operation:
         case "add":
@@ -287,7 +288,7 @@ def tally(ctx: EntityContext[int | None], amount: int = 0) -> int:
     return ctx.state or 0
 
 
-@app.orchestrator
+@common.orchestrator
 def counts(ctx: OrchestrationContext, key: str) -> Orchestration[list[Any]]:
     """Signals, calls, failures, and a critical section in which the entity is asked so often that its history begins anew."""
     id = f"@tally@{key}"
@@ -301,12 +302,13 @@ def counts(ctx: OrchestrationContext, key: str) -> Orchestration[list[Any]]:
         found.append(error.details.type)
     with (yield ctx.lock_entities([id, "@tally@other"])):
         for _ in range(8):
-            found.append((yield from ctx.call_entity(id, "add", 1, result_type=int)))
+            counted = yield from ctx.call_entity(id, "add", 1, result_type=int)
+            found.append(counted)
         yield ctx.create_timer(2 * HOUR)
     return found
 
 
-@app.orchestrator
+@common.orchestrator
 def holds(ctx: OrchestrationContext, key: str) -> Orchestration[int]:
     """Holds a lock until it is told to go on."""
     with (yield ctx.lock_entities([f"@tally@{key}"])):
@@ -314,7 +316,7 @@ def holds(ctx: OrchestrationContext, key: str) -> Orchestration[int]:
         return (yield from ctx.call_entity(f"@tally@{key}", "add", 1, result_type=int))
 
 
-@app.orchestrator
+@common.orchestrator
 def asks(ctx: OrchestrationContext, key: str) -> Orchestration[int]:
     return (yield from ctx.call_entity(f"@tally@{key}", "add", 1000, result_type=int))
 
@@ -322,14 +324,32 @@ def asks(ctx: OrchestrationContext, key: str) -> Orchestration[int]:
 # ---- versions: what was recorded under the first runs its code for ever
 
 
-@app.orchestrator(name="changing", version="1")
+@common.orchestrator(name="changing", version="1")
 def changing_at_first(ctx: OrchestrationContext) -> Orchestration[str]:
     yield ctx.call_activity(work, "first")
     yield ctx.wait_for_external_event("go")
     return "first"
 
 
-@app.orchestrator(name="changing", version="2")
+@common.orchestrator(name="changing", version="2")
 def changing_since(ctx: OrchestrationContext) -> Orchestration[str]:
     yield ctx.wait_for_external_event("go")
     return "second"
+
+
+# ---- code that was wrong for a while: an instance that met it is parked, and goes on with the right one
+
+app = App()
+app.include(common)
+wrong = App()
+wrong.include(common)
+
+
+@app.orchestrator
+def moved(ctx: OrchestrationContext) -> Orchestration[Any]:
+    return (yield from ctx.wait_for_external_event("go"))
+
+
+@wrong.orchestrator(name="moved")
+def moved_wrongly(ctx: OrchestrationContext) -> Orchestration[None]:
+    yield ctx.create_timer(HOUR)
