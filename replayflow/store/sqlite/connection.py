@@ -150,8 +150,8 @@ class DatabaseThread:
         """What the work returns, once the thread has done it; or what it raises."""
         future: asyncio.Future[T] = self._loop.create_future()
         self._work.put((work, future))
-        # The work is done in any case; a caller that is cancelled must not have its transaction half-told to the next.
-        return await asyncio.shield(future)
+        # The work is done in any case; of a caller that is cancelled nobody is left to be told, neither of its result nor of its error.
+        return await future
 
     def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
         self._subscribers.append(changed)
