@@ -252,7 +252,7 @@ def trip(ctx: OrchestrationContext, n: int) -> Orchestration[str]:
         raise ValueError("no hotel")
 
     try:
-        yield from ctx.saga(body)
+        yield from ctx.saga(body, undo_retry=RetryPolicy(max_attempts=2, first_interval=HOUR))
     except ValueError as error:
         return f"undone: {error}"
     return "done"

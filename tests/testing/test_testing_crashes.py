@@ -92,7 +92,7 @@ async def test_a_transactional_activity_is_killed_before_and_after_its_commit_an
 
     report = await crash_everywhere(saves, app=bank)
     assert report.result == [5, 12]
-    # Two deposits and the writes of the engine: the start with its first episode, and one for each result. The result itself is a part of the deposit.
+    # Two deposits, which bring their results along, and the writes of the engine: the start with its first episode, and one for each result.
     assert report.points >= 2 * (2 + 3)
     assert report.most_runs == {"deposit": 2}  # one for each: none ran twice
 
