@@ -40,11 +40,16 @@ class Wanted(TypedDict, total=False):
 
 
 def filter_of(wanted: Wanted) -> InstanceFilter:
-    """The filter as stores take it.
+    """The filter as stores take it; a keyword that is misspelt must not mean everybody.
 
     Raises:
-        InvalidArgumentError: a status, a time, a tag or a text that is none.
+        InvalidArgumentError: a status, a time, a tag, a text or a keyword that is none.
     """
+    unknown = wanted.keys() - Wanted.__annotations__.keys()
+    if unknown:
+        raise InvalidArgumentError(
+            f"there is no filter {', '.join(sorted(map(repr, unknown)))}; there are {', '.join(Wanted.__annotations__)}"
+        )
     given = dict(wanted)
     for name in ("name", "id_prefix", "parent"):
         if given.get(name) is not None and not isinstance(given[name], str):
