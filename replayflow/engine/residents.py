@@ -326,7 +326,8 @@ class Residents:
                 if id not in live.running and id not in answered and id not in instance.retrying:
                     self._start_open(live, task)
             for alarm in instance.alarms():
-                self.alarms.set(live.id, alarm)
+                if alarm.kind != TASK_RETRY or alarm.id not in answered:  # the retry has been made, and has ended
+                    self.alarms.set(live.id, alarm)
             if instance.maps:
                 self._maps.follow(live, list(instance.maps.values()))
             if instance.status is not Status.SUSPENDED:
