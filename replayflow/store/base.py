@@ -154,13 +154,23 @@ class Store(Protocol):
         `StoreUnavailableError`."""
         ...
 
-    async def acquire(self, owner: Owner) -> int:
+    async def acquire(self, owner: Owner, *, by_force: bool = False) -> int:
         """This store object owns the hub, under the epoch returned. A crash of the process releases it at once.
 
         Where the owner before died, what was in flight is under one more suspicion, in the same transaction (`core/suspicion.py`).
+        `by_force` the hub is taken from another owner, which writes nothing any more; nobody is under suspicion for that.
 
         Raises:
             HubOwnedError: another one owns it, or this one does already; the message names it.
+            StoreBusyError: the owner stands in the middle of a write, and no force takes that from it.
+        """
+        ...
+
+    async def confirm(self, epoch: int) -> None:
+        """The epoch is the hub's.
+
+        Raises:
+            LeaseLostError: it is another; the message names who has the hub now.
         """
         ...
 

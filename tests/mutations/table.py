@@ -22,14 +22,14 @@ MUTATIONS = [
         "an activity begins before the commit that asked for it is durable",
         (
             Edit(
-                "for task in done.scheduled:\n    self._start_activity(live, live.execution_id, task)",
+                "for task in done.scheduled:\n    self._work.start(live, live.execution_id, task)",
                 "pass",
                 "engine",
             ),
             Edit(
-                "live.is_busy = True\nreturn Step(self, live, commit, done, loose, live.reading)",
-                "live.is_busy = True\nfor task in done.scheduled:\n    self._start_activity(live, live.execution_id, task)\n"
-                "return Step(self, live, commit, done, loose, live.reading)",
+                "live.is_busy = True\nreturn Step(self._owner, live, commit, done, loose, live.reading)",
+                "live.is_busy = True\nfor task in done.scheduled:\n    self._owner._work.start(live, live.execution_id, task)\n"
+                "return Step(self._owner, live, commit, done, loose, live.reading)",
                 "engine",
             ),
         ),

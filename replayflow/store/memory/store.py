@@ -77,13 +77,18 @@ class MemoryStore:
         if not self._is_open:
             raise StoreUnavailableError(f"{self.url} is not open")
 
-    async def acquire(self, owner: Owner) -> int:
+    async def acquire(self, owner: Owner, *, by_force: bool = False) -> int:
         self._check_open()
-        if self._owner is not None:
+        if self._owner is not None and not by_force:
             raise HubOwnedError(f"the hub {self.url} is owned by {self._owner}")
         self._owner = owner
         self._epoch += 1
         return self._epoch
+
+    async def confirm(self, epoch: int) -> None:
+        self._check_open()
+        if epoch != self._epoch:
+            raise LeaseLostError(f"the hub {self.url} has another owner by now: epoch {self._epoch}, not {epoch}")
 
     async def release(self) -> None:
         self._owner = None

@@ -4,6 +4,9 @@ SELECT epoch, next_key, next_number, data_version FROM hub, pragma_data_version
 -- name: owner
 SELECT owner_pid, owner_host, owner_since FROM hub
 
+-- name: epoch
+SELECT epoch, owner_pid, owner_host, owner_since FROM hub
+
 -- name: take_hub
 UPDATE hub SET epoch = epoch + 1, owner_pid = ?, owner_host = ?, owner_since = ? RETURNING epoch
 
