@@ -175,6 +175,6 @@ async def test_what_is_recorded_now_is_read_as_what_is_golden(tmp_path: Path) ->
     for path in files:
         if path.parent.name == "now" and path.stem != "pieces":
             assert check_history(app, path) >= 1
-    assert {type(e) for one in kept(tmp_path / "histories" / "now") for c in one.chunks for e in events.decode(c)} == set(
-        KINDS.values()
-    )
+    assert {
+        type(e) for one in kept(tmp_path / "histories" / "now") for c in one.chunks for e in events.decode(c)
+    } == set(KINDS.values())
