@@ -8,7 +8,7 @@ log whose header or first frames are being overwritten.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from random import Random
 from typing import NamedTuple
 
@@ -78,20 +78,21 @@ def of_checkpoint(files: Files, is_thorough: bool) -> Iterator[Cut]:
     if not commits:
         return
     committed = [n for n, frame in enumerate(frames) if frame.pages_after][-1] + 1
-    pages = {frame.page: log[frame.start + FRAME : frame.end] for frame in frames[:committed]}
-    ordered = sorted(pages)
-    for done in range(len(ordered) + 1):
-        main = _written(files.main, pages, ordered[:done])
-        where = f"a checkpoint of {len(ordered)} pages stopped after {done}"
+    latest = {frame.page: log[frame.start + FRAME : frame.end] for frame in frames[:committed]}
+    pages = sorted(latest.items())
+    for done in range(len(pages) + 1):
+        main = _written(files.main, size, pages[:done])
+        where = f"a checkpoint of {len(pages)} pages stopped after {done}"
         yield Cut(where, files._replace(main=main), commits)
-        if done < len(ordered):
+        for number, content in pages[done : done + 1]:
             for part in (512, size // 2, size - 1) if is_thorough else (size // 2,):
-                torn = _written(main, {ordered[done]: pages[ordered[done]][:part]}, [ordered[done]])
+                torn = _written(main, size, [(number, content[:part])])
                 yield Cut(f"{where} and {part} bytes", files._replace(main=torn), commits)
-    for number in range(8 if is_thorough else 1):
-        some = Random(number).sample(ordered, len(ordered) // 2)
-        yield Cut(f"of a checkpoint the pages {some}", files._replace(main=_written(files.main, pages, some)), commits)
-    yield from _begun_anew(files, _written(files.main, pages, ordered), commits, is_thorough)
+    for seed in range(8 if is_thorough else 1):
+        some = Random(seed).sample(pages, len(pages) // 2)
+        where = f"of a checkpoint the pages {[number for number, _ in some]}"
+        yield Cut(where, files._replace(main=_written(files.main, size, some)), commits)
+    yield from _begun_anew(files, _written(files.main, size, pages), commits, is_thorough)
 
 
 def _begun_anew(files: Files, main: bytes, commits: int, is_thorough: bool) -> Iterator[Cut]:
@@ -104,15 +105,12 @@ def _begun_anew(files: Files, main: bytes, commits: int, is_thorough: bool) -> I
         yield Cut(f"a new header over the old one up to {place}", Files(main, header[:place] + log[place:]), commits)
 
 
-def _written(main: bytes, pages: dict[int, bytes], numbers: list[int]) -> bytes:
-    """The main file with these pages written."""
-    if not numbers:
-        return main
-    size = len(next(iter(pages.values()))) if len(pages) > 1 else 4096
+def _written(main: bytes, size: int, pages: Iterable[tuple[int, bytes]]) -> bytes:
+    """The main file with these pages, or the beginnings of pages, written."""
     new = bytearray(main)
-    for number in numbers:
+    for number, content in pages:
         start = (number - 1) * size
         if len(new) < start:
             new.extend(bytes(start - len(new)))
-        new[start : start + len(pages[number])] = pages[number]
+        new[start : start + len(content)] = content
     return bytes(new)

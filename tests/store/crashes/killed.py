@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,10 +19,11 @@ from typing import Any
 
 from tests.store.builders import OWNER
 from tests.store.children import ROOT
-from tests.store.crashes.contents import Contents
+from tests.store.crashes.contents import Contents, faults, recovered
+from tests.store.crashes.files import Files, Reader, laid
 from tests.store.crashes.matrix import on_file
 from tests.store.crashes.recording import Recording
-from tests.store.crashes.scenes import SCENES, Stage
+from tests.store.crashes.scenes import SCENES, Scene, Stage
 
 
 class Executioner:
@@ -74,6 +76,31 @@ async def play(name: str, point: int, path: Path) -> None:
             recording.passed("told")
         finally:
             await store.close()
+
+
+def check_kill(kills: Executioner, scene: Scene, recording: Recording, number: int, files: Files, folder: Path) -> None:
+    """A process that is killed at the point of that number leaves what was foretold of it.
+
+    Raises:
+        AssertionError: it does not.
+    """
+    point = recording.points[number - 1]
+    where = f"{scene}, killed at point {number}, before {point.before!r:.200}"
+    with laid(files, folder) as path:
+        assert kills.kill(scene.name, number, path) == signal.SIGKILL, where
+        reader = Reader(path)
+        found = recovered(reader.copy(), folder)
+        reader.close()
+    assert (wrong := faults(found)) == [], (where, wrong)
+    wanted = recording.states[point.state]
+    if scene.is_known:
+        assert timeless(found) == timeless(wanted), where
+    else:
+        assert _counts(found) == _counts(wanted), where
+
+
+def _counts(contents: Contents) -> dict[str, int]:
+    return {name: len(rows) for name, (_, rows) in contents.items()}
 
 
 def timeless(contents: Contents) -> Any:

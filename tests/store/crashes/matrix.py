@@ -50,8 +50,12 @@ class Tally:
     """Of files that differ."""
     cuts: int = 0
     """Of the log, and of a checkpoint."""
+    kills: int = 0
+    """Of processes, by SIGKILL."""
     resumptions: int = 0
     """By a worker."""
+    effects: int = 0
+    """That were looked at whether they came after their commit."""
 
     def __iadd__(self, other: Tally) -> Tally:
         for name in self.__slots__:
@@ -59,7 +63,7 @@ class Tally:
         return self
 
     def __str__(self) -> str:
-        return ", ".join(f"{getattr(self, name)} {name}" for name in self.__slots__)
+        return ", ".join(f"{getattr(self, name)} {name}" for name in self.__slots__ if getattr(self, name))
 
 
 class Hasty(SqliteStore):

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.store.builders import EVERYTHING, accepted, post
-from tests.store.crashes.contents import contents_now, faults, recovered
-from tests.store.crashes.files import Files, Reader, laid
-from tests.store.crashes.killed import Executioner, executioner, timeless
+from tests.store.crashes.contents import contents_now, faults
+from tests.store.crashes.files import Files, laid
+from tests.store.crashes.killed import Executioner, check_kill, executioner, timeless
 from tests.store.crashes.matrix import on_file, played, world
 from tests.store.crashes.scenes import SCENES
 
@@ -39,15 +39,9 @@ async def test_what_a_killed_process_leaves_is_what_its_files_were(
 ) -> None:
     scene = SCENES[name]
     recording = (await played(scene, tmp_path)).recording
-    points = recording.points
-    for number in range(len(points) - 2, 0, -(len(points) // POINTS)):
-        with laid(Files(b"") if scene.begins_empty else await world(), tmp_path) as path:
-            assert await asyncio.to_thread(kills.kill, name, number, path) == signal.SIGKILL
-            reader = Reader(path)
-            found = recovered(reader.copy(), tmp_path)
-            reader.close()
-        wanted = recording.states[points[number - 1].state]
-        assert timeless(found) == timeless(wanted), f"killed before {points[number - 1].before}"
+    files = Files(b"") if scene.begins_empty else await world()
+    for number in range(len(recording.points) - 2, 0, -(len(recording.points) // POINTS)):
+        await asyncio.to_thread(check_kill, kills, scene, recording, number, files, tmp_path)
 
 
 @pytest.mark.parametrize("name", SAMPLE[:2])

@@ -8,15 +8,15 @@ import pytest
 
 from tests.store.crashes import stories
 
-SHARES = 3
+SHARES = 4
 
 
-@pytest.mark.parametrize("share", range(SHARES))
+@pytest.mark.parametrize("share", range(2))
 async def test_killed_between_a_commit_and_its_effects_it_comes_to_the_same_end(share: int, tmp_path: Path) -> None:
-    """One life is as good as another: each of these takes its own share of its own story's transactions."""
+    """No two stories are told in the same way: each of these takes its share of its own one's transactions."""
     story = await stories.told(tmp_path)
     assert stories.check_effects(story, tmp_path) > 30
     every = stories.lives(story)
     assert len(every) > 40
-    for files in every[share :: 3 * SHARES]:
+    for files in every[share::SHARES]:
         await stories.check_ends(files, tmp_path)
