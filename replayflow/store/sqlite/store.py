@@ -109,7 +109,8 @@ class SqliteStore:
         try:
             preparing = asyncio.get_running_loop().run_in_executor(None, prepare)
             try:
-                connection, reader = await asyncio.shield(preparing)
+                await asyncio.wait([preparing])
+                connection, reader = preparing.result()
             except asyncio.CancelledError:
                 preparing.add_done_callback(_close_opened)  # the thread goes on, and what it opens would be nobody's
                 raise
