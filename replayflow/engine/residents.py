@@ -206,8 +206,14 @@ class Residents:
             if delivery.is_sealed:
                 self._reload(live)
                 return
+            try:
+                live.receive(delivery)
+            except (
+                StoreCorruptError
+            ):  # one damaged message must not end the worker: whoever loads its receiver says what is wrong
+                self._reload(live)
+                return
             self.intake.held.add(delivery.number)
-            live.receive(delivery)
             self._enqueue(live)
             return
         meanwhile = self.intake.loading.get(delivery.instance_id)
