@@ -316,8 +316,8 @@ async def test_the_limit_holds_for_what_a_worker_finds_when_it_starts(place: Pla
     assert inside.most[""] == 2
 
 
-@pytest.mark.parametrize("how", ["fan", "maps"])
-async def test_who_waits_for_a_terminated_instance_leaves_the_line(place: Place, how: str) -> None:
+def one_at_a_time() -> tuple[App, Inside, asyncio.Event]:
+    """An app whose `work` runs one at a time and ends once the event is set, and who is inside of it."""
     app, inside, may_end = fans(App()), Inside(), asyncio.Event()
 
     @app.activity(concurrency=1)
@@ -326,6 +326,13 @@ async def test_who_waits_for_a_terminated_instance_leaves_the_line(place: Place,
         await may_end.wait()
         inside.leave("")
         return x
+
+    return app, inside, may_end
+
+
+@pytest.mark.parametrize("how", ["fan", "maps"])
+async def test_who_waits_for_a_terminated_instance_leaves_the_line(place: Place, how: str) -> None:
+    app, inside, may_end = one_at_a_time()
 
     async with place.hub(app) as hub:
         first = await hub.client.start("fan", ["work", [0]])
@@ -346,14 +353,7 @@ async def test_who_waits_for_a_terminated_instance_leaves_the_line(place: Place,
 async def test_who_waits_for_a_suspended_instance_lets_others_pass_until_it_is_resumed(
     place: Place, how: str, restarts: bool
 ) -> None:
-    app, inside, may_end = fans(App()), Inside(), asyncio.Event()
-
-    @app.activity(concurrency=1)
-    async def work(x: int) -> int:
-        inside.enter("", x)
-        await may_end.wait()
-        inside.leave("")
-        return x
+    app, inside, may_end = one_at_a_time()
 
     async def others(hub: TaskHub) -> None:
         may_end.set()
@@ -379,14 +379,7 @@ async def test_who_waits_for_a_suspended_instance_lets_others_pass_until_it_is_r
 
 
 async def test_a_suspended_instance_that_is_terminated_leaves_the_line_for_good(place: Place) -> None:
-    app, inside, may_end = fans(App()), Inside(), asyncio.Event()
-
-    @app.activity(concurrency=1)
-    async def work(x: int) -> int:
-        inside.enter("", x)
-        await may_end.wait()
-        inside.leave("")
-        return x
+    app, inside, may_end = one_at_a_time()
 
     async with place.hub(app) as hub:
         await hub.client.start("fan", ["work", [0]])

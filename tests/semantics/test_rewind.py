@@ -448,17 +448,24 @@ async def test_children_that_failed_are_rewound_and_answer_their_rewound_parent(
     assert world.ran == {"before a": 1, "a": 1, "before b": 1, "b": 2}
 
 
-async def test_a_child_that_still_runs_answers_the_rewound_parent(place: Place, world: World) -> None:
-    @world.app.orchestrator
+def parent_of_one_that_waits(app: App) -> Any:
+    """An orchestrator that starts a child, which waits for the event `go`, and runs `work` before it asks for the child's result."""
+
+    @app.orchestrator
     def leaf(ctx: OrchestrationContext) -> Any:
         return (yield ctx.wait_for_external_event("go"))
 
-    @world.app.orchestrator
+    @app.orchestrator
     def main(ctx: OrchestrationContext) -> Any:
         child = ctx.call_sub_orchestrator(leaf)
         first = yield ctx.call_activity("work", "a")
         return [first, (yield child)]
 
+    return main
+
+
+async def test_a_child_that_still_runs_answers_the_rewound_parent(place: Place, world: World) -> None:
+    main = parent_of_one_that_waits(world.app)
     world.broken.add("a")
     async with place.hub(world.app) as hub:
         instance = await hub.client.start(main, instance_id="i")
@@ -472,16 +479,7 @@ async def test_a_child_that_still_runs_answers_the_rewound_parent(place: Place, 
 
 
 async def test_a_child_that_completed_while_its_parent_had_failed_is_not_run_again(place: Place, world: World) -> None:
-    @world.app.orchestrator
-    def leaf(ctx: OrchestrationContext) -> Any:
-        return (yield ctx.wait_for_external_event("go"))
-
-    @world.app.orchestrator
-    def main(ctx: OrchestrationContext) -> Any:
-        child = ctx.call_sub_orchestrator(leaf)
-        first = yield ctx.call_activity("work", "a")
-        return [first, (yield child)]
-
+    main = parent_of_one_that_waits(world.app)
     world.broken.add("a")
     async with place.hub(world.app) as hub:
         instance = await hub.client.start(main, instance_id="i")

@@ -28,7 +28,6 @@ from replayflow import (
 from replayflow.errors import StuckError
 from replayflow.store.base import Owner
 from replayflow.testing import VirtualHub
-from replayflow.testing.fakes import Call
 
 app = App()
 
@@ -158,6 +157,29 @@ async def test_a_fake_may_fail(error: Any) -> None:
             await order.result()
 
 
+async def test_a_transactional_activity_runs_on_a_hub_in_memory_and_may_be_faked() -> None:
+    bank = App()
+
+    @bank.activity(transactional=True)
+    def deposit(tx: Transaction, amount: int) -> int:
+        tx.execute("CREATE TABLE IF NOT EXISTS account (balance INTEGER NOT NULL)")
+        tx.execute("INSERT INTO account VALUES (?)", (amount,))
+        [(balance,)] = tx.execute("SELECT sum(balance) FROM account")
+        return int(balance)
+
+    @bank.orchestrator
+    def saves(ctx: OrchestrationContext) -> Any:
+        first = yield ctx.call_activity(deposit, 5)
+        second = yield ctx.call_activity(deposit, 7)
+        return [first, second]
+
+    async with VirtualHub(bank) as hub:
+        assert await hub.run(saves) == [5, 12]
+        assert [(call.activity, call.input) for call in hub.calls] == [("deposit", 5), ("deposit", 7)]
+    async with VirtualHub(bank, fakes={deposit: lambda amount: -amount}) as hub:
+        assert await hub.run(saves) == [-5, -7]
+
+
 async def test_a_fake_of_nothing_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="the app has no activity 'chrage'; it has: charge, note"):
         VirtualHub(app, fakes={"chrage": 1})
@@ -208,28 +230,6 @@ async def test_a_closed_hub_says_so() -> None:
         _ = hub.client
     with pytest.raises(InvalidArgumentError, match="the hub is not open"):
         await hub.settle()
-
-
-async def test_a_transactional_activity_runs_in_its_transaction_and_is_recorded() -> None:
-    app = App()
-
-    @app.activity(transactional=True)
-    def keep(tx: Transaction, text: str) -> int:
-        tx.execute("CREATE TABLE IF NOT EXISTS kept (text TEXT)")
-        tx.execute("INSERT INTO kept VALUES (?)", (text,))
-        [(count,)] = tx.execute("SELECT count(*) FROM kept")
-        return int(count)
-
-    @app.orchestrator
-    def keeps(ctx: OrchestrationContext) -> Any:
-        first = yield ctx.call_activity(keep, "a")
-        return [first, (yield ctx.call_activity(keep, "b"))]
-
-    async with VirtualHub(app) as hub:
-        assert await hub.run(keeps) == [1, 2]
-        assert hub.calls == [Call("keep", "a"), Call("keep", "b")]
-    async with VirtualHub(app, fakes={keep: 7}) as hub:
-        assert await hub.run(keeps) == [7, 7]
 
 
 @pytest.mark.parametrize("always_replay", [False, True])
