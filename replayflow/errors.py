@@ -318,7 +318,7 @@ class HubOwnedError(StoreError):
     """Another worker owns the task hub; the message names its process.
 
     One worker at a time runs a SQLite hub. Stop the other one, use `when_owned="wait"` to take over when it ends, or be a client:
-    `when_owned="client"`.
+    `when_owned="client"`. From a process that does nothing and cannot be ended `when_owned="take_over"` takes the hub.
     """
 
     code = "RF301"

@@ -29,7 +29,7 @@ from replayflow.store.base import Owner
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741
-WhenOwned = Literal["error", "wait", "client"]
+WhenOwned = Literal["error", "wait", "client", "take_over"]
 _TAKEOVER_LOOK_SECONDS = 0.1
 
 
@@ -40,7 +40,9 @@ class TaskHub:
     `limits.grace` to end, and what has not ended runs again when a worker starts. `hub.client` is a client of the hub.
 
     `when_owned` says what to do where another process's worker owns the hub: "error" raises `HubOwnedError`, "wait" waits until it is free,
-    "client" goes without a worker (`hub.is_worker` tells).
+    "client" goes without a worker (`hub.is_worker` tells). "take_over" takes the hub from it, which is for a process that does nothing and that
+    nobody can end: it writes nothing any more, and what it was doing is done again here, at the same time if it wakes
+    (`docs/decisions/0027-taking-a-hub-by-force.md`).
 
     An instance runs the code of its version; `versioning` says which versions this worker takes, and what becomes of the others.
 
@@ -67,8 +69,8 @@ class TaskHub:
         large_over_bytes: int | None = None,
         cipher: Cipher | None = None,
     ) -> None:
-        if when_owned not in ("error", "wait", "client"):
-            raise InvalidArgumentError(f"when_owned is {when_owned!r}; it is 'error', 'wait' or 'client'")
+        if when_owned not in ("error", "wait", "client", "take_over"):
+            raise InvalidArgumentError(f"when_owned is {when_owned!r}; it is 'error', 'wait', 'client' or 'take_over'")
         if retention is not None and not isinstance(retention, Retention):
             raise InvalidArgumentError(
                 f"retention is {retention!r:.80}; it is a Retention, such as Retention(completed=timedelta(days=7))"
@@ -169,11 +171,11 @@ class TaskHub:
         owner = Owner(os.getpid(), socket.gethostname(), self._clock.now())
         while True:
             try:
-                return await self._store.acquire(owner)
+                return await self._store.acquire(owner, by_force=self._when_owned == "take_over")
             except HubOwnedError:
                 if self._when_owned == "client":
                     return None
-                if self._when_owned == "error":
+                if self._when_owned != "wait":
                     raise
             await asyncio.sleep(_TAKEOVER_LOOK_SECONDS)
 

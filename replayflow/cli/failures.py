@@ -34,7 +34,11 @@ DEFECT = 70
 _ENGINE_FRAME = re.compile(r'  File ".*[/\\]replayflow[/\\](?:codec|core|engine|store)[/\\][^"]*"')
 _HINTS: dict[type[BaseException], str] = {
     errors.HubOwnedError: (
-        "give its worker work with `replayflow start`, stop it, or wait until it ends with `replayflow worker --when-owned wait`"
+        "give its worker work with `replayflow start`, stop it, or wait until it ends with `replayflow worker --when-owned wait`; "
+        "where it does nothing and cannot be ended, `--when-owned take-over`"
+    ),
+    errors.LeaseLostError: (
+        "what this worker had not committed is done again there; to stand by for it: `replayflow worker --when-owned wait`"
     ),
 }
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from enum import StrEnum
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import click
 
@@ -27,6 +27,7 @@ from replayflow.registry import App, own_names
 from replayflow.store import store_at
 
 _RETAINED = ("finished", "completed", "failed", "terminated", "canceled", "executions")
+_WhenOwned: TypeAlias = Literal["error", "wait", "take-over"]
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -38,10 +39,11 @@ def _choice(strategies: type[StrEnum]) -> click.Choice[str]:
 @click.argument("target", metavar="MODULE:APP")
 @click.option(
     "--when-owned",
-    type=click.Choice(["error", "wait"]),
+    type=click.Choice(["error", "wait", "take-over"]),
     default="error",
     show_default=True,
-    help="What to do where another worker owns the store: give up, or take over when it ends.",
+    help="What to do where another worker owns the store: give up, wait until it ends, or take it by force, which is for a worker that does nothing "
+    "and cannot be ended: what it was doing is done again here, at the same time if it wakes.",
 )
 @click.option(
     "--retain",
@@ -71,7 +73,7 @@ def _choice(strategies: type[StrEnum]) -> click.Choice[str]:
 @store_options
 def worker(
     target: str,
-    when_owned: Literal["error", "wait"],
+    when_owned: _WhenOwned,
     retain: Retention | None,
     version: str | None,
     match: str,
@@ -106,15 +108,13 @@ def worker(
         output.note("stopped")
 
 
-async def _serve(
-    make: Callable[..., TaskHub], when_owned: Literal["error", "wait"], announce: Callable[[], None]
-) -> None:
+async def _serve(make: Callable[..., TaskHub], when_owned: _WhenOwned, announce: Callable[[], None]) -> None:
     try:
-        async with make() as hub:
+        async with make(when_owned="take_over" if when_owned == "take-over" else "error") as hub:
             announce()
             await hub.serve()
     except HubOwnedError as owned:
-        if when_owned == "error":
+        if when_owned != "wait":
             raise
         output.note(f"waiting: {str(owned).partition(':')[0]}")
         async with make(when_owned="wait") as hub:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from random import Random
 
 from replayflow.clock import Clock, SystemClock
@@ -19,7 +20,7 @@ from replayflow.engine.built_in import add_built_ins
 from replayflow.engine.committer import Committer
 from replayflow.engine.deployment import meet_what_is_open
 from replayflow.engine.limits import Limits
-from replayflow.engine.patience import PASSING, Backoff
+from replayflow.engine.patience import PASSING, Backoff, until_it_answers
 from replayflow.engine.residents import Residents
 from replayflow.engine.retention import Keeper, Retention
 from replayflow.engine.suspects import Suspects
@@ -62,6 +63,7 @@ class Engine:
         self.failure: ReplayflowError | None = None
         self._is_over = False
         self._has_failed = asyncio.Event()
+        self._has_to_look_who_owns = asyncio.Event()
         self._committer = Committer(store, epoch, self._group_failed, self._backoff.succeeded)
         self._keeper = None if retention is None else Keeper(store, self._committer, clock or SystemClock(), retention)
         self._residents = Residents(
@@ -97,7 +99,7 @@ class Engine:
         Raises:
             ReplayflowError: the store is lost to this worker (another owns it, or it is damaged), or the engine itself is at fault.
         """
-        unsubscribe = self._store.subscribe(self._residents.intake.look)
+        unsubscribe = self._store.subscribe(self._somebody_wrote)
         tuning.work_begins()
         self._residents.watchdog.start()
         try:
@@ -121,6 +123,7 @@ class Engine:
                 )
                 if self._keeper is not None:
                     services.create_task(self._keeper.run())
+                services.create_task(self._stay_the_owner())
                 services.create_task(self._watch())
         except* Exception as group:
             error: BaseException = group
@@ -135,6 +138,17 @@ class Engine:
         if self.failure is not None:
             raise self.failure
 
+    def _somebody_wrote(self) -> None:
+        self._residents.intake.look()
+        self._has_to_look_who_owns.set()
+
+    async def _stay_the_owner(self) -> None:
+        """Looks for ever whether the hub is still ours. Our writes would tell, too, but a worker that is idle makes none."""
+        while True:
+            await self._has_to_look_who_owns.wait()
+            self._has_to_look_who_owns.clear()
+            await until_it_answers(partial(self._store.confirm, self._epoch))
+
     async def _watch(self) -> None:
         await self._has_failed.wait()
         assert self.failure is not None  # noqa: S101 - set before the event
@@ -145,7 +159,7 @@ class Engine:
 
         What did not end runs again when the next worker starts.
         """
-        self._residents.is_stopping = True
+        self._residents.stop()
         self._suspects.stop()
         try:
             await self._residents.activities.stop(0 if self.failure is not None else self._limits.grace.total_seconds())
@@ -180,7 +194,7 @@ class Engine:
                 fault.__cause__ = error
                 error = fault
             self.failure = error
-            self._residents.is_lost = True
+            self._residents.lose()
             self._has_failed.set()
             self._waiters.fail(error)
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from replayflow.core.context import ActivityContext
+from replayflow.core.activity_context import ActivityContext
 from replayflow.core.definitions import ActivityDefinition
 from replayflow.core.signatures import hints_of, parameters_of
 from replayflow.errors import InvalidArgumentError
@@ -94,7 +94,7 @@ def _recorded(definition: ActivityDefinition, calls: list[Call]) -> ActivityDefi
     def note(arguments: tuple[Any, ...]) -> None:
         calls.append(Call(definition.name, arguments[-1] if definition.takes_input else None))
 
-    if definition.executor == "thread":
+    if definition.executor in ("thread", "transaction"):
 
         def recorded(*arguments: Any) -> Any:
             note(arguments)

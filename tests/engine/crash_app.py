@@ -1,4 +1,4 @@
-"""The program that the crash tests kill: it serves a hub until it dies. Run as `python -m tests.engine.crash_app PATH`."""
+"""The program that the crash tests kill: it serves a hub until it dies. Run as `python -m tests.engine.crash_app PATH WHEN_OWNED`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import cast
 
 from replayflow import (
     ActivityContext,
@@ -19,11 +20,15 @@ from replayflow import (
     Retention,
     RetryPolicy,
     Saga,
+    SqliteStore,
     TaskHub,
     Transaction,
     when_all,
 )
 from replayflow.core import entity
+from replayflow.errors import LeaseLostError, StoreBusyError
+from replayflow.hub import WhenOwned
+from tests.engine.crash_hands import CANNOT_TAKE, OUSTED
 
 app = App()
 
@@ -217,15 +222,31 @@ def guarded(ctx: OrchestrationContext, parts: int) -> Orchestration[str]:
         return "undone"
 
 
-async def main(path: str) -> None:
+@app.orchestrator
+def told(ctx: OrchestrationContext, times: int) -> Orchestration[int]:
+    """The sum of what it is told, doubled."""
+    total = 0
+    for _ in range(times):
+        item = yield from ctx.wait_for_external_event("item", type=int)
+        total += yield from ctx.call_activity(double, item)
+    return total
+
+
+async def main(path: str, when_owned: WhenOwned) -> None:
     entity.SNAPSHOT_AFTER_PIECES = 10
     limits = Limits(grace=timedelta(seconds=1))
     kept = Retention(terminated=timedelta(0), executions=2, every=timedelta(milliseconds=20))
-    async with TaskHub(path, app, when_owned="wait", limits=limits, retention=kept) as hub:
+    store = SqliteStore(path, busy_seconds=2)  # a client that is stopped in its write does not keep it for longer
+    async with TaskHub(store, app, when_owned=when_owned, limits=limits, retention=kept) as hub:
         sys.stdout.write("serving\n")
         sys.stdout.flush()
         await hub.serve()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    try:
+        asyncio.run(main(sys.argv[1], cast("WhenOwned", sys.argv[2])))
+    except LeaseLostError:
+        sys.exit(OUSTED)
+    except StoreBusyError:
+        sys.exit(CANNOT_TAKE)

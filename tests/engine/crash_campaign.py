@@ -1,4 +1,6 @@
-"""Kills a worker again and again while clients start and signal orchestrations, then audits every history.
+"""Kills workers and clients again and again, at random, while orchestrations are started and signalled; then audits every history.
+
+Besides SIGKILL a worker gets SIGTERM, is stopped for a while, and has its hub taken by force while it is stopped (`crash_hands.py`).
 
     python -m tests.engine.crash_campaign --kills 30
 
@@ -13,7 +15,9 @@
 7. What transactional activities wrote is what they returned: every deposit is in the account exactly once, and no two were told the same number.
 8. Instances that fail are rewound, by a client that the worker knows nothing of, until what was broken is mended: then they and their children
    complete, with all that had completed done once in each history; forks of them come to the same end.
-9. The file passes SQLite's own check.
+9. What a client was told in its life is there after its death, and all that it asked, asked again, counts once (`crash_client.py`).
+10. Who told to end does so in good order; a worker whose hub was taken changes nothing when it wakes, and says so.
+11. The file passes SQLite's own check.
 """
 
 from __future__ import annotations
@@ -21,9 +25,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
-import signal
+import shutil
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import time
@@ -43,6 +46,8 @@ from replayflow import (
     Schedule,
 )
 from replayflow.core import events
+from tests.engine.crash_client import ITEMS, ask_again, check_what_it_was_told
+from tests.engine.crash_hands import Hands
 
 WIDTH = 60
 MAP_WIDTH = 400
@@ -64,29 +69,6 @@ def broken_files(path: Path, id: str) -> list[Path]:
     return [path.parent / f"{id}.own", path.parent / f"{id}.child"]
 
 
-class Worker:
-    """The worker's process: killed and started anew."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.process = self._start()
-
-    def _start(self) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "tests.engine.crash_app", str(self.path)], stdout=subprocess.PIPE, text=True
-        )
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
-
-    def restart(self) -> None:
-        self.kill()
-        self.process = self._start()
-
-
 async def campaign(path: Path, kills: int, batches: int, seed: int) -> dict[str, int]:
     """The figures of a campaign that found nothing wrong.
 
@@ -94,92 +76,140 @@ async def campaign(path: Path, kills: int, batches: int, seed: int) -> dict[str,
         AssertionError: a promise was broken; the message says which, and with what seed.
     """
     chance = random.Random(seed)
-    worker = Worker(path)
-    started: list[str] = []
-    maps: list[str] = []
-    raised: dict[str, int] = {}
-    counting: dict[str, list[str]] = {}
-    signals: Counter[str] = Counter()
-    purged = 0
-    savers = 0
-    repaired: list[str] = []
-    rewound = 0
+    hands = Hands(path, chance)
     try:
         async with Client(path) as client:
-            beat = await client.create_schedule(
-                "beat", "child", 3, every=BEAT, overlap="allow", misfire="catch_up", catch_up_max=1000
-            )
-            first_beat = (await beat.status()).next_at
-            sagas = [await _start_saga(client, number) for number in range(batches)]
-            started += [await _start(client, number) for number in range(batches)]
-            maps += [await _start_map(client, number) for number in range(max(1, batches // 4))]
-            for _ in range(kills):
-                await asyncio.sleep(chance.uniform(0.02, 1.0))
-                worker.restart()
-                purged += await _purge(client, purged)
-                sagas.append(await _start_saga(client, len(sagas)))
-                await _count(client, chance, counting, signals)
-                await client.start("saves", AMOUNTS, instance_id=f"saver-{savers}")
-                savers += 1
-                repaired.append(await _start_broken(client, path, len(repaired)))
-                rewound += await _rewind_what_failed(client, path, chance, repaired)
-                started.append(await _start(client, len(started)))  # with nobody there to serve it, perhaps
-                maps.append(await _start_map(client, len(maps)))
-                for id in chance.sample(started, min(5, len(started))):
-                    if id not in raised:
-                        raised[id] = chance.randrange(1000)
-                        await client.get(id).raise_event("more", raised[id], dedupe_key="once")
-                        await client.get(id).raise_event("MORE", raised[id], dedupe_key="once")
-            for id in started:
-                if id not in raised:
-                    raised[id] = chance.randrange(1000)
-                    with suppress(InstanceFinishedError):
-                        await client.get(id).raise_event("more", raised[id], dedupe_key="once")
-            deadline = time.monotonic() + 120
-            for id in started:
-                result = await client.get(id).result(timeout=max(1, deadline - time.monotonic()))
-                expected = {
-                    "sum": WIDTH * (WIDTH - 1),
-                    "children": 4 * (0 + 1 + 2),
-                    "more": raised[id],
-                    "said": f"{id}:{WIDTH}",
-                }
-                assert result == expected, f"seed {seed}: {id} came to {result}, not {expected}"
-            for id in maps:
-                result = await client.get(id).result(timeout=max(1, deadline - time.monotonic()))
-                assert result == MAPPED, f"seed {seed}: {id} came to {result}, not {MAPPED}"
-            for number, id in enumerate(sagas):
-                result = await client.get(id).result(timeout=max(1, deadline - time.monotonic()))
-                assert result == ("undone" if number % 2 else "done"), f"seed {seed}: {id} came to {result}"
-            rewound += await _repair(client, path, repaired, deadline, seed)
-            beats = await _stop(client, beat, deadline)
-            figures = await audit(client, raised) | await audit_counters(client, counting, signals, seed)
-            figures["deposits"] = await audit_account(client, path, savers, seed)
-            assert first_beat is not None
-            expected_beats = [beat.run_id(first_beat + number * BEAT) for number in range(len(beats))]
-            assert beats == expected_beats, f"seed {seed}: {beats} are not {expected_beats}"
-            figures["beats"] = len(beats)
-            while [state async for state in client.list(id_prefix="family-")]:
-                assert time.monotonic() < deadline, f"seed {seed}: a family does not go"
-                purged += await client.purge(id_prefix="family-")
-                await asyncio.sleep(0.02)
-            while await client.terminate_all(status="TERMINATED", dry_run=True) != BulkOutcome():
-                assert time.monotonic() < deadline, f"seed {seed}: what was terminated does not go"
-                await asyncio.sleep(0.02)
-            figures["rewound"] = rewound
+            asked = Asked(client, path, chance, seed)
+            await asked.begin(batches)
+            while hands.kills < kills:
+                await hands.hit()
+                await check_what_it_was_told(client, hands.logs[-1])
+                await asked.more()
+            hands.end_client()
+            await asked.the_rest(hands.logs)
+            figures = await asked.come_to_their_ends()
     finally:
-        worker.kill()
+        hands.end()
+    assert "an error of its own" not in hands.said.read_text(), f"seed {seed}: a worker came upon a defect"
+    check_file(path, seed)
+    return figures | dict(hands.blows) | {"kills": hands.kills}
+
+
+def check_file(path: Path, seed: int) -> None:
+    """The file is sound, and nothing is in it that belongs to nobody."""
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",), f"seed {seed}: the file is damaged"
         assert connection.execute("SELECT count(*) FROM inbox").fetchone() == (0,), f"seed {seed}: messages are left"
         assert connection.execute(STRAYS).fetchone() == (0,), f"seed {seed}: something is left of what was purged"
-    return figures | {
-        "purged": purged,
-        "kills": kills,
-        "instances": len(started),
-        "sagas": len(sagas),
-        "maps": len(maps),
-    }
+
+
+class Asked:
+    """What was asked for so far, and what has to come of it."""
+
+    def __init__(self, client: Client, path: Path, chance: random.Random, seed: int) -> None:
+        self.client = client
+        self.path = path
+        self.chance = chance
+        self.seed = seed
+        self.started: list[str] = []
+        self.maps: list[str] = []
+        self.sagas: list[str] = []
+        self.repaired: list[str] = []
+        self.told: list[str] = []
+        self.raised: dict[str, int] = {}
+        self.counting: dict[str, list[str]] = {}
+        self.signals: Counter[str] = Counter()
+        self.purged = self.savers = self.rewound = 0
+        self.deadline = 0.0
+
+    async def begin(self, batches: int) -> None:
+        """A schedule, and many at once of what is asked for one by one later."""
+        client = self.client
+        self.beat = await client.create_schedule(
+            "beat", "child", 3, every=BEAT, overlap="allow", misfire="catch_up", catch_up_max=1000
+        )
+        self.first_beat = (await self.beat.status()).next_at
+        self.sagas += [await _start_saga(client, number) for number in range(batches)]
+        self.started += [await _start(client, number) for number in range(batches)]
+        self.maps += [await _start_map(client, number) for number in range(max(1, batches // 4))]
+
+    async def more(self) -> None:
+        """One more of each, and some verbs, with nobody there to serve them, perhaps."""
+        client, chance = self.client, self.chance
+        self.purged += await _purge(client, self.purged)
+        self.sagas.append(await _start_saga(client, len(self.sagas)))
+        await _count(client, chance, self.counting, self.signals)
+        await client.start("saves", AMOUNTS, instance_id=f"saver-{self.savers}")
+        self.savers += 1
+        self.repaired.append(await _start_broken(client, self.path, len(self.repaired)))
+        self.rewound += await _rewind_what_failed(client, self.path, chance, self.repaired)
+        self.started.append(await _start(client, len(self.started)))
+        self.maps.append(await _start_map(client, len(self.maps)))
+        for id in chance.sample(self.started, min(5, len(self.started))):
+            if id not in self.raised:
+                await self._raise_event(id)
+                await client.get(id).raise_event("MORE", self.raised[id], dedupe_key="once")
+
+    async def the_rest(self, logs: list[Path]) -> None:
+        """Everybody has the events that he waits for, and what the killed clients asked is asked again."""
+        for id in self.started:
+            if id not in self.raised:
+                with suppress(InstanceFinishedError):
+                    await self._raise_event(id)
+        for log in logs:
+            await check_what_it_was_told(self.client, log)
+            self.told += await ask_again(self.client, log)
+
+    async def _raise_event(self, id: str) -> None:
+        self.raised[id] = self.chance.randrange(1000)
+        await self.client.get(id).raise_event("more", self.raised[id], dedupe_key="once")
+
+    async def come_to_their_ends(self) -> dict[str, int]:
+        """Everything has ended as it has to; the figures."""
+        client, path, seed = self.client, self.path, self.seed
+        self.deadline = time.monotonic() + 120
+        await self._check_results()
+        self.rewound += await _repair(client, path, self.repaired, self.deadline, seed)
+        beats = await _stop(client, self.beat, self.deadline)
+        arrivals = dict.fromkeys(self.raised, 1) | dict.fromkeys(self.told, len(ITEMS))
+        figures = await audit(client, arrivals)
+        figures |= await audit_counters(client, self.counting, self.signals, seed)
+        figures["deposits"] = await audit_account(client, path, self.savers, seed)
+        assert self.first_beat is not None
+        expected_beats = [self.beat.run_id(self.first_beat + number * BEAT) for number in range(len(beats))]
+        assert beats == expected_beats, f"seed {seed}: {beats} are not {expected_beats}"
+        await self._until_all_is_gone_that_has_to_go()
+        return figures | {
+            "beats": len(beats),
+            "instances": len(self.started),
+            "sagas": len(self.sagas),
+            "maps": len(self.maps),
+            "told": len(self.told),
+            "rewound": self.rewound,
+            "purged": self.purged,
+        }
+
+    async def _check_results(self) -> None:
+        expected: dict[str, object] = {
+            id: {"sum": WIDTH * (WIDTH - 1), "children": 4 * (0 + 1 + 2), "more": more, "said": f"{id}:{WIDTH}"}
+            for id, more in self.raised.items()
+        }
+        expected |= dict.fromkeys(self.maps, MAPPED)
+        expected |= {id: "undone" if number % 2 else "done" for number, id in enumerate(self.sagas)}
+        expected |= dict.fromkeys(self.told, 2 * sum(ITEMS))
+        for id, value in expected.items():
+            result = await self.client.get(id).result(timeout=max(1, self.deadline - time.monotonic()))
+            assert result == value, f"seed {self.seed}: {id} came to {result}, not {value}"
+
+    async def _until_all_is_gone_that_has_to_go(self) -> None:
+        client, seed = self.client, self.seed
+        while [state async for state in client.list(id_prefix="family-")]:
+            assert time.monotonic() < self.deadline, f"seed {seed}: a family does not go"
+            self.purged += await client.purge(id_prefix="family-")
+            await asyncio.sleep(0.02)
+        while await client.terminate_all(status="TERMINATED", dry_run=True) != BulkOutcome():
+            assert time.monotonic() < self.deadline, f"seed {seed}: what was terminated does not go"
+            await asyncio.sleep(0.02)
 
 
 async def _start(client: Client, number: int) -> str:
@@ -319,7 +349,7 @@ async def audit_account(client: Client, path: Path, savers: int, seed: int) -> i
     return savers * len(AMOUNTS)
 
 
-async def audit(client: Client, raised: dict[str, int]) -> dict[str, int]:
+async def audit(client: Client, arrivals: dict[str, int]) -> dict[str, int]:
     """Every task has its result exactly once, every event was delivered exactly once."""
     figures: Counter[str] = Counter()
     async for state in client.list():
@@ -365,7 +395,7 @@ async def audit(client: Client, raised: dict[str, int]) -> dict[str, int]:
         assert set(asked.values()) <= {1}, f"{state.id}: an id was used twice"
         if state.name == "guarded":
             assert undone == (list(reversed(range(state.input))) if state.input % 2 else []), f"{state.id}: {undone}"
-        assert arrived == (1 if state.id in raised else 0), f"{state.id}: {arrived} events"
+        assert arrived == arrivals.get(state.id, 0), f"{state.id}: {arrived} events"
     return dict(figures)
 
 
@@ -376,8 +406,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     options = parser.parse_args()
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        figures = asyncio.run(campaign(Path(folder) / "crash.db", options.kills, options.batches, options.seed))
+    folder = Path(tempfile.mkdtemp(prefix="campaign-"))
+    try:
+        figures = asyncio.run(campaign(folder / "crash.db", options.kills, options.batches, options.seed))
+    except BaseException:
+        print(f"seed {options.seed}: the hub, and what was said, is in {folder}", file=sys.stderr)
+        raise
+    shutil.rmtree(folder)
     print(f"nothing lost, nothing doubled: {figures}, seed {options.seed}, {time.monotonic() - began:.0f} s")
 
 

@@ -25,8 +25,8 @@ from replayflow import (
     when_all,
 )
 from replayflow.core import events
+from replayflow.core.activity_context import ActivityContext
 from replayflow.core.commit import Commit
-from replayflow.core.context import ActivityContext
 from replayflow.engine import patience
 from replayflow.errors import LeaseLostError, ReplayflowError, StoreBusyError, StoreError, StoreFullError
 from tests.engine.kit import Counted, ToldStore, audit, history_of, hub_on, turns, until, until_state, within

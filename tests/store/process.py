@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import sqlite3
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -37,6 +38,19 @@ async def own(path: str) -> None:
         epoch = await store.acquire(Owner(os.getpid(), "here", 1))
         say("ready", epoch)
         sys.stdin.readline()
+
+
+async def own_and_write(path: str) -> None:
+    """Owns the hub, and stands in the middle of a write for ever."""
+    async with opened(path) as store:
+        await store.acquire(Owner(os.getpid(), "here", 1))
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.execute("BEGIN IMMEDIATE")
+            say("ready")
+            sys.stdin.readline()
+
+        await store._write(write)
 
 
 async def fork(path: str) -> None:
@@ -117,7 +131,7 @@ async def as_nobody(path: str) -> None:
 
 
 COMMANDS: dict[str, Callable[..., Awaitable[None]]] = {
-    command.__name__: command for command in (own, fork, posts, churn, open_fresh, limited, as_nobody)
+    command.__name__: command for command in (own, own_and_write, fork, posts, churn, open_fresh, limited, as_nobody)
 }
 
 

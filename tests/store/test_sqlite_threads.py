@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import sqlite3
 import threading
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -224,3 +226,25 @@ async def test_a_lock_that_the_system_cannot_give_is_no_other_owner(
             await sqlite.acquire(OWNER)
     await sqlite.acquire(OWNER)
     assert lock.FileLock(sqlite.path.with_name("hub.db-lock")).acquire() is False
+
+
+async def test_an_error_that_nobody_waits_for_any_more_is_told_to_nobody(sqlite: SqliteStore) -> None:
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    begun, may_end = threading.Event(), threading.Event()
+
+    def fails(_: sqlite3.Connection) -> None:
+        begun.set()
+        may_end.wait(10)
+        raise ValueError("nobody is there")
+
+    asked = asyncio.create_task(sqlite._write(fails))
+    await asyncio.to_thread(begun.wait, 10)
+    asked.cancel()
+    await asyncio.wait([asked])
+    may_end.set()
+    del asked
+    await sqlite._write(lambda _: None)  # the thread is past it
+    gc.collect()
+    await asyncio.sleep(0)
+    assert not told

@@ -17,6 +17,7 @@ from replayflow import (
     OrchestrationContext,
     OrchestrationFailed,
     RetryPolicy,
+    Transaction,
     when_any,
 )
 from replayflow.errors import StuckError
@@ -148,6 +149,29 @@ async def test_a_fake_may_fail(error: Any) -> None:
         await order.raise_event("approved", True)
         with pytest.raises(OrchestrationFailed, match="NonRetryableError"):
             await order.result()
+
+
+async def test_a_transactional_activity_runs_on_a_hub_in_memory_and_may_be_faked() -> None:
+    bank = App()
+
+    @bank.activity(transactional=True)
+    def deposit(tx: Transaction, amount: int) -> int:
+        tx.execute("CREATE TABLE IF NOT EXISTS account (balance INTEGER NOT NULL)")
+        tx.execute("INSERT INTO account VALUES (?)", (amount,))
+        [(balance,)] = tx.execute("SELECT sum(balance) FROM account")
+        return int(balance)
+
+    @bank.orchestrator
+    def saves(ctx: OrchestrationContext) -> Any:
+        first = yield ctx.call_activity(deposit, 5)
+        second = yield ctx.call_activity(deposit, 7)
+        return [first, second]
+
+    async with VirtualHub(bank) as hub:
+        assert await hub.run(saves) == [5, 12]
+        assert [(call.activity, call.input) for call in hub.calls] == [("deposit", 5), ("deposit", 7)]
+    async with VirtualHub(bank, fakes={deposit: lambda amount: -amount}) as hub:
+        assert await hub.run(saves) == [-5, -7]
 
 
 async def test_a_fake_of_nothing_is_refused() -> None:

@@ -147,11 +147,10 @@ class DatabaseThread:
         self._thread.start()
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """What the work returns, once the thread has done it; or what it raises."""
+        """What the work returns, once the thread has done it; or what it raises. It is done in any case, also where the caller is cancelled."""
         future: asyncio.Future[T] = self._loop.create_future()
         self._work.put((work, future))
-        # The work is done in any case; a caller that is cancelled must not have its transaction half-told to the next.
-        return await asyncio.shield(future)
+        return await future  # cancelled with its caller: what the work came to is then told to nobody, an error neither
 
     def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
         self._subscribers.append(changed)

@@ -2,11 +2,13 @@
 
 The kernel lets go of the lock when its process ends, however it ends, so that a takeover needs no waiting and an idle worker writes nothing. The lock
 belongs to the open file, not to the process: two hubs in one process exclude each other, too. A forked child closes its copy at once, or it would
-hold the lock after its parent's death. The file itself stays: to remove it would let two workers lock two files of one name.
+hold the lock after its parent's death. The file itself stays: to remove it would let two workers lock two files of one name. Who takes a hub by
+force replaces it, and the lock counts only on the file that stands at the path (`docs/decisions/0027-taking-a-hub-by-force.md`).
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import weakref
@@ -33,12 +35,46 @@ class FileLock:
         except OSError as error:
             os.close(file)
             raise of_os_error(error, f"the file {self.path} cannot be locked") from error
-        if not is_free:
+        if not is_free or not self._is_at_the_path(file):
             os.close(file)
             return False
+        self._keep(file)
+        return True
+
+    def seize(self) -> None:
+        """The lock is ours, whoever had it: theirs is on a file that has no name any more. One at a time may be at this.
+
+        Raises:
+            StoreError: the file cannot be made, or, on Windows, not be replaced as long as it is open.
+        """
+        self.release()
+        new = self.path.with_name(self.path.name + "-new")
+        try:
+            file = os.open(new, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise of_os_error(error, f"the lock file {new} cannot be made") from error
+        try:
+            if not _lock(file):
+                raise BlockingIOError(errno.EAGAIN, "another process has it")
+            os.replace(new, self.path)  # noqa: PTH105 - as the other calls here
+        except OSError as error:
+            os.close(file)
+            raise of_os_error(error, f"the lock file {self.path} cannot be replaced") from error
+        self._keep(file)
+
+    def is_ours(self) -> bool:
+        """Whether the lock is ours, and on the file that stands at the path."""
+        return self._file is not None and self._is_at_the_path(self._file)
+
+    def _is_at_the_path(self, file: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(file), os.stat(self.path))  # noqa: PTH116 - as the other calls here
+        except FileNotFoundError:
+            return False
+
+    def _keep(self, file: int) -> None:
         self._file = file
         _held.add(self)
-        return True
 
     def release(self) -> None:
         """The lock is free, where it was ours."""

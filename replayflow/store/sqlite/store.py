@@ -18,7 +18,7 @@ from replayflow.codec import LARGE_OVER_BYTES
 from replayflow.codec.cipher import Cipher, checked_cipher
 from replayflow.core.instance import Status
 from replayflow.core.suspicion import Suspicion
-from replayflow.errors import HubOwnedError, LeaseLostError, StoreError, StoreUnavailableError
+from replayflow.errors import HubOwnedError, LeaseLostError, StoreBusyError, StoreError, StoreUnavailableError
 from replayflow.store.base import (
     Condition,
     Delivery,
@@ -49,8 +49,9 @@ from replayflow.store.sqlite.connection import (
     in_transaction,
     of_sqlite_error,
 )
-from replayflow.store.sqlite.group import Remembered, write_group
+from replayflow.store.sqlite.group import write_group
 from replayflow.store.sqlite.guard import prepare
+from replayflow.store.sqlite.known import Remembered
 from replayflow.store.sqlite.lock import FileLock
 from replayflow.store.sqlite.statements import SQL
 from replayflow.store.sqlite.together import Together
@@ -108,7 +109,8 @@ class SqliteStore:
         try:
             preparing = asyncio.get_running_loop().run_in_executor(None, prepare)
             try:
-                connection, reader = await asyncio.shield(preparing)
+                await asyncio.wait([preparing])
+                connection, reader = preparing.result()
             except asyncio.CancelledError:
                 preparing.add_done_callback(_close_opened)  # the thread goes on, and what it opens would be nobody's
                 raise
@@ -145,25 +147,57 @@ class SqliteStore:
             writer, self._writer = self._writer, None
             if writer is not None:
                 await writer.close()
+            self._lock.release()  # of somebody who was cancelled while the writer took the hub for him
             users, self._users = self._users, None
             if users is not None:
                 users.close()
 
     # ---- ownership
 
-    async def acquire(self, owner: Owner) -> int:
+    async def acquire(self, owner: Owner, *, by_force: bool = False) -> int:
+        has_died = True
         if not await self._lock_within_moments():
-            raise HubOwnedError(
-                f"the hub {self.path} is owned by {await self._describe_owner()}: stop it, wait for it (when_owned='wait'), "
-                "or be a client (when_owned='client')"
-            )
+            if not by_force or self._lock.is_ours():
+                raise await self._owned()
+            has_died = False
+
+        def take(connection: sqlite3.Connection) -> int | None:
+            if not has_died:
+                self._lock.seize()
+            return _take(connection, owner, has_died) if self._lock.is_ours() else None
+
         try:
-            epoch: int = await self._write(lambda connection: in_transaction(connection, lambda c: _take(c, owner)))
+            epoch = await self._write(lambda connection: in_transaction(connection, take))
+            if epoch is None:  # somebody has replaced the lock file since we locked it
+                raise await self._owned()
+        except StoreBusyError as error:
+            self._lock.release()
+            raise StoreBusyError(
+                f"{self.path} cannot be taken: another process has been writing to it all the time, or stands still in the middle of a write; "
+                f"where it is the owner, {await self._describe_owner()}, end that process, and the hub is free at once"
+            ) from error
         except BaseException:
             self._lock.release()
             raise
         self._epoch = epoch
         return epoch
+
+    async def _owned(self) -> HubOwnedError:
+        return HubOwnedError(
+            f"the hub {self.path} is owned by {await self._describe_owner()}: stop it, wait for it (when_owned='wait'), "
+            "be a client (when_owned='client'), or, where it does nothing and cannot be ended, take its hub from it (when_owned='take_over')"
+        )
+
+    async def confirm(self, epoch: int) -> None:
+        await self._read(lambda connection: self._confirm(connection, epoch))
+
+    def _confirm(self, connection: sqlite3.Connection, epoch: int) -> None:
+        present, *noted = connection.execute(SQL["epoch"]).fetchone()
+        if present != epoch:
+            taker = f", {Owner(*noted)}" if noted[0] is not None else ""
+            raise LeaseLostError(
+                f"the hub {self.url} has another owner by now{taker} (epoch {present}, ours was {epoch}): nothing was written"
+            )
 
     async def _lock_within_moments(self) -> bool:
         """Whether the lock has become ours. Somebody who looks who has it keeps others from it for less than a moment."""
@@ -242,9 +276,7 @@ class SqliteStore:
 
     async def _write_as_owner(self, epoch: int, write: Callable[[sqlite3.Connection], object]) -> None:
         def work(connection: sqlite3.Connection) -> None:
-            present: int = connection.execute(SQL["hub"]).fetchone()[0]
-            if present != epoch:
-                raise LeaseLostError(f"the hub {self.url} has another owner by now (epoch {present}, ours was {epoch})")
+            self._confirm(connection, epoch)
             write(connection)
 
         await self._write(lambda connection: in_transaction(connection, work))
@@ -356,9 +388,9 @@ class SqliteStore:
             raise of_sqlite_error(error, self.path) from error
 
 
-def _take(connection: sqlite3.Connection, owner: Owner) -> int:
+def _take(connection: sqlite3.Connection, owner: Owner, has_died: bool) -> int:
     """The hub is this owner's; returns its new epoch. What the last one's death means is concluded first: its name is gone afterwards."""
-    suspects.conclude(connection, owner.since)
+    suspects.conclude(connection, owner.since, has_died)
     taken = connection.execute(SQL["take_hub"], (owner.process_id, owner.host, owner.since)).fetchall()
     return int(taken[0][0])
 

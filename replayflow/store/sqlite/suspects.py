@@ -11,9 +11,9 @@ from replayflow.store.base import Suspect
 from replayflow.store.sqlite.statements import ROWS, SQL
 
 
-def conclude(connection: sqlite3.Connection, now: int) -> None:
+def conclude(connection: sqlite3.Connection, now: int, may_have_died: bool = True) -> None:
     """The hub is being taken: where its last owner died, what is in flight is under one more suspicion; what has progressed is under none."""
-    died = connection.execute(SQL["owner"]).fetchone()[0] is not None
+    died = may_have_died and connection.execute(SQL["owner"]).fetchone()[0] is not None
     before = {key: _suspicion(row) for key, *row in connection.execute(SQL["suspicions"])}
     if not died and not before:
         return
