@@ -20,7 +20,8 @@ from replayflow.client import (
 from replayflow.codec import Codec
 from replayflow.codec.cipher import Cipher
 from replayflow.codec.sealed import EncryptedValue
-from replayflow.core.context import ActivityContext, OrchestrationContext
+from replayflow.core.activity_context import ActivityContext
+from replayflow.core.context import OrchestrationContext
 from replayflow.core.entity_context import EntityContext
 from replayflow.core.entity_ids import EntityInstanceId
 from replayflow.core.events import (

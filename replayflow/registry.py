@@ -12,7 +12,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, 
 from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar, overload
 
-from replayflow.core.context import ActivityContext, OrchestrationContext
+from replayflow.core.activity_context import ActivityContext
+from replayflow.core.context import OrchestrationContext
 from replayflow.core.definitions import ActivityDefinition, Executor, OrchestratorDefinition, Orchestrators
 from replayflow.core.entity_definition import EntityDefinition, define_entity
 from replayflow.core.ids import is_unicode

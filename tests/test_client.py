@@ -132,6 +132,7 @@ async def test_each_way_to_end_has_its_error(client: Client) -> None:
     with pytest.raises(OrchestrationCanceled, match="not wanted"):
         await cancelled.result(5)
     open_one = await client.start("checkout", {"id": "o", "amount": 1})
+    await until_running(open_one)
     with pytest.raises(TimeoutError, match=r"has not finished within 0.05 s: it is RUNNING"):
         await open_one.result(timedelta(milliseconds=50))
     with pytest.raises(TimeoutError):

@@ -86,7 +86,7 @@ def test_no_modules_import_each_other() -> None:
 @pytest.mark.parametrize("module", [m for m in modules() if room(m) in ("core", "codec", "retry")])
 def test_the_core_is_pure(module: str) -> None:
     path = modules()[module]
-    allowed = {"threading"} if module == "replayflow.core.events" or room(module) == "codec" else set()
+    allowed = {"threading"} if room(module) == "codec" else set()
     assert not ({name.split(".")[0] for name in imports(path)} & IMPURE) - allowed
     waits = [n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Await | ast.AsyncFunctionDef)]
     assert not waits

@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 
 from replayflow.clock import to_microseconds
 from replayflow.codec import Codec
-from replayflow.core.context import check_event_name, check_tags
 from replayflow.core.events import EventRaised
 from replayflow.core.ids import check_dedupe_key
 from replayflow.core.instance import Status
+from replayflow.core.labels import check_event_name, check_tags
 from replayflow.errors import InvalidArgumentError
 
 _TIME_MIN = to_microseconds(datetime.min.replace(tzinfo=UTC))

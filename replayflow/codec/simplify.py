@@ -18,6 +18,7 @@ from typing import Any
 from uuid import UUID
 
 from replayflow.codec import models
+from replayflow.codec.texts import public_module
 
 Simplify = Callable[[Any], Any]
 
@@ -75,7 +76,7 @@ def _refuse(reason: str) -> Simplify:
 
 
 def _article(kind: type) -> str:
-    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    module = "" if kind.__module__ == "builtins" else f"{public_module(kind)}."
     return f"a value of type {module}{kind.__qualname__}"
 
 

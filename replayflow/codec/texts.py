@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+import sys
 import types
 from typing import Any, get_args, get_origin
 
@@ -33,6 +34,13 @@ def shown(value: object, *, with_type: bool = True) -> str:
     if len(text) > SHOWN_CHARS_MAX:
         text = text[: SHOWN_CHARS_MAX - 3] + "..."
     return text if value is None or not with_type else f"{type(value).__name__} {text}"
+
+
+def public_module(kind: type) -> str:
+    """The module that users import the class from: that in which it was made may be private (`pathlib._local`), and is then another elsewhere."""
+    made_in = kind.__module__
+    public = made_in.partition("._")[0]
+    return public if getattr(sys.modules.get(public), kind.__qualname__, None) is kind else made_in
 
 
 def named(annotation: Any) -> str:

@@ -22,7 +22,6 @@ from typing import Any, TypeAlias
 from replayflow.codec import Codec, Payload
 from replayflow.core import ids
 from replayflow.core.actions import Action, CompleteOrchestration, CreateTimer
-from replayflow.core.context import check_tags
 from replayflow.core.definitions import Environment
 from replayflow.core.entity_actions import RemoveEntity, ScheduleOrchestration, SendEntityMessage, SetEntityState
 from replayflow.core.entity_context import EntityContext
@@ -45,6 +44,7 @@ from replayflow.core.events import (
     TaskCompleted,
     TimerFired,
 )
+from replayflow.core.labels import check_tags
 from replayflow.core.moments import due_at
 from replayflow.errors import EntityStateError, FailureDetails
 

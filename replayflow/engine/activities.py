@@ -24,7 +24,7 @@ from msgspec import Struct
 
 from replayflow.codec import Payload
 from replayflow.core import events
-from replayflow.core.context import ActivityContext
+from replayflow.core.activity_context import ActivityContext
 from replayflow.core.definitions import ActivityDefinition, Environment, Executor
 from replayflow.core.events import HistoryEvent, TaskCompleted, TaskFailed, TaskScheduled
 from replayflow.core.limiter import Allowance, Limiter, Quota, Rate

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from replayflow.core.context import ActivityContext
+from replayflow.core.activity_context import ActivityContext
 from replayflow.core.definitions import ActivityDefinition
 from replayflow.core.saga import MENDING
 from replayflow.errors import NonRetryableError

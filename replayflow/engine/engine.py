@@ -159,7 +159,7 @@ class Engine:
 
         What did not end runs again when the next worker starts.
         """
-        self._residents.is_stopping = True
+        self._residents.stop()
         self._suspects.stop()
         try:
             await self._residents.activities.stop(0 if self.failure is not None else self._limits.grace.total_seconds())
@@ -194,7 +194,7 @@ class Engine:
                 fault.__cause__ = error
                 error = fault
             self.failure = error
-            self._residents.is_lost = True
+            self._residents.lose()
             self._has_failed.set()
             self._waiters.fail(error)
 

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from replayflow.core import admission, events, rows
 from replayflow.core.actions import Action
-from replayflow.core.commit import RowState, Start
+from replayflow.core.commit import Ending, RowState, Start
 from replayflow.core.entity import Entity
 from replayflow.core.events import ExecutionStarted, HistoryEvent, TaskCompleted, TaskScheduled
 from replayflow.core.instance import SUSPENDED, Instance, Status
@@ -228,6 +228,13 @@ class Live:
                 if numbered is not None:
                     found.append(numbered[0])
         return found
+
+    def ending(self, row: RowState) -> Ending:
+        """What waiters are told, where the execution has ended with the row."""
+        started = self.instance.started
+        if started is None:
+            return Ending("", row.status, row.output, row.failure)
+        return Ending(started.name, row.status, row.output, row.failure, started.version)
 
     @property
     def has_news(self) -> bool:

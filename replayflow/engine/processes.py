@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from replayflow.codec import Codec, Payload
 from replayflow.core import events
-from replayflow.core.context import ActivityContext
+from replayflow.core.activity_context import ActivityContext
 from replayflow.core.definitions import ActivityDefinition
 from replayflow.engine.beater import Beater, listen
 from replayflow.engine.failures import failed

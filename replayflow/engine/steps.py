@@ -15,12 +15,18 @@ from replayflow.store.base import Operation, Outcome
 
 
 class Owner(Protocol):
-    """Whoever has the instances in memory."""
+    """Whoever sees to what follows."""
 
     def committed(self, live: Live, commit: Commit, done: AnyEpisode, outcome: Outcome) -> None: ...
     def not_committed(self, live: Live, commit: Commit, loose: list[HistoryEvent], error: ReplayflowError) -> None: ...
-    def parked(self, live: Live, problem: str, error: ReplayflowError | None) -> None: ...
     def reload_if_in(self, live: Live) -> None: ...
+    def follow(self, outcome: Outcome) -> None: ...
+
+
+class ParkingOwner(Protocol):
+    """Whoever has the instances in memory."""
+
+    def parked(self, live: Live, problem: str, error: ReplayflowError | None) -> None: ...
 
 
 class Step(Struct, eq=False):
@@ -51,7 +57,7 @@ class Step(Struct, eq=False):
 class Parking(Struct, eq=False):
     """An instance on its way aside."""
 
-    _owner: Owner
+    _owner: ParkingOwner
     _live: Live
     operation: Operation
     _problem: str

@@ -12,8 +12,9 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 from replayflow.clock import to_datetime
-from replayflow.core.context import OrchestrationContext, check_tags
+from replayflow.core.context import OrchestrationContext
 from replayflow.core.instance import Status
+from replayflow.core.labels import check_tags
 from replayflow.core.tasks import Orchestration
 from replayflow.errors import InstanceExistsError, InvalidArgumentError
 from replayflow.patterns.schedule import ID_PREFIX, SCHEDULE, Misfire, Overlap, Plan, Request, State

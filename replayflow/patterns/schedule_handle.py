@@ -15,8 +15,8 @@ from typing import Any, Literal, Protocol, get_args
 from replayflow.clock import Clock, to_datetime
 from replayflow.codec import Codec
 from replayflow.codec.sealed import EncryptedValue, sealed_error
-from replayflow.core.context import check_tags
 from replayflow.core.instance import Status
+from replayflow.core.labels import check_tags
 from replayflow.errors import (
     InstanceFinishedError,
     InstanceNotFoundError,

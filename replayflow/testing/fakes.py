@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from replayflow.core.context import ActivityContext
+from replayflow.core.activity_context import ActivityContext
 from replayflow.core.definitions import ActivityDefinition
 from replayflow.core.signatures import hints_of, parameters_of
 from replayflow.errors import InvalidArgumentError

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from replayflow import App, InstanceExistsError, Limits, Orchestration, OrchestrationContext, TaskHub, when_all
 from replayflow.core import events
+from replayflow.core.activity_context import ActivityContext
 from replayflow.core.commit import Commit
-from replayflow.core.context import ActivityContext
 from replayflow.engine import patience
 from replayflow.errors import LeaseLostError, ReplayflowError, StoreBusyError, StoreError, StoreFullError
 from tests.engine.kit import Counted, ToldStore, audit, history_of, hub_on, turns, until, until_state, within

@@ -106,8 +106,11 @@ async def test_what_kills_its_worker_is_parked_with_its_reason_and_the_rest_fini
 async def test_every_kind_of_poison_is_named(tmp_path: Path) -> None:
     path = tmp_path / "hub.db"
     async with Client(path) as client:
+        # One after the other: where one death alone is enough, a poison that nobody suspects yet would have another blamed for it.
         await client.start("maps", [1, 2, 3, -1], instance_id="map")
+        await crash_loop(path, client, {"map"}, deaths_alone=1)
         await client.start("leaves", "segfault", instance_id="leaver")
+        await crash_loop(path, client, {"map", "leaver"}, deaths_alone=1)
         await client.signal_entity("@grave@a", "dig", "exit")
         await crash_loop(path, client, {"map", "leaver", "@grave@a"}, deaths_alone=1)
         assert "1 worker died" in await problem_of(client, "map")

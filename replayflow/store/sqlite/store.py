@@ -50,8 +50,9 @@ from replayflow.store.sqlite.connection import (
     in_transaction,
     of_sqlite_error,
 )
-from replayflow.store.sqlite.group import Remembered, write_group
+from replayflow.store.sqlite.group import write_group
 from replayflow.store.sqlite.guard import prepare
+from replayflow.store.sqlite.known import Remembered
 from replayflow.store.sqlite.lock import FileLock
 from replayflow.store.sqlite.place import Place
 from replayflow.store.sqlite.statements import SQL

@@ -1,0 +1,257 @@
+"""Episodes: what is in a mailbox becomes one operation for the committer.
+
+An instance has at most one commit under way. While it is, what comes for the instance gathers in its mailbox, so that fan-in takes few episodes
+under load and no waiting when idle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from random import Random
+
+from replayflow.clock import Clock
+from replayflow.core import episode, events
+from replayflow.core.commit import Commit, Message, RowState, Turn
+from replayflow.core.decisions import FAULTS
+from replayflow.core.definitions import Environment
+from replayflow.core.events import ExecutionStarted, HistoryEvent, TaskCompleted
+from replayflow.core.instance import SUSPENDED
+from replayflow.core.outcome import AnyEpisode, Episode, PlainEpisode
+from replayflow.core.rows import AT_WORK
+from replayflow.engine.committer import Committer
+from replayflow.engine.live import Ended, Live, LocalExecutor
+from replayflow.engine.memory import Memory, unstorable
+from replayflow.engine.revival import executor_of, unknown
+from replayflow.engine.steps import Owner, Parking, Step
+from replayflow.engine.watchdog import Watchdog
+from replayflow.errors import FailureDetails, InvalidArgumentError, ReplayflowError, UserError
+from replayflow.store.base import Outcome, Post
+
+_EPISODES_PER_TURN = 200
+
+
+class Episodes:
+    """Runs an episode of each instance that has news. `fail` is told of an error after which nothing may be built on what memory has."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        environment: Environment,
+        committer: Committer,
+        clock: Clock,
+        random: Random,
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        self._memory = memory
+        self._lives = memory.lives
+        self._environment = environment
+        self._committer = committer
+        self._clock = clock
+        self._random = random
+        self._fail = fail
+        self._loop = asyncio.get_running_loop()
+        self.watchdog = Watchdog()
+        self.ready: deque[Live] = deque()
+        """Who is due for an episode (`is_queued`), in order."""
+        self.is_pumping = False
+        """Whether the event loop has been asked to see to them."""
+
+    def tell(self, owner: Owner) -> None:
+        """`owner` is told what became of each episode's commit."""
+        self._owner = owner
+
+    def enqueue(self, live: Live) -> None:
+        """The instance gets an episode, if it has news and no commit under way."""
+        if live.is_busy or live.is_queued or live.is_loading:
+            return
+        if (not live.mailbox or live.instance.status is SUSPENDED) and not live.has_news:
+            return
+        if live.executor is None and not live.start:
+            self._memory.reload(live)
+            return
+        live.is_queued = True
+        self.ready.append(live)
+        self._memory.warm.touch(live)
+        if not self.is_pumping:
+            self.is_pumping = True
+            self._loop.call_soon(self._pump)
+
+    def go_on(self, live: Live) -> None:
+        """The next episode, if there is news; an ended instance that owes nothing any more is forgotten."""
+        if self._lives.get(live.id) is not live:
+            return
+        if live.row.orphans is not None and not live.orphans and not live.is_busy and not live.is_queued:
+            self._pay_off(live)
+        if live.mailbox or live.start or live.discarded:
+            self.enqueue(live)
+        if live.instance.is_finished and live.is_idle:
+            self._memory.set_aside(live)
+
+    def episode(self, live: Live) -> Turn | Step | Parking | None:
+        """What the instance's mailbox comes to: an operation to write, and what follows it; None where there is nothing to write."""
+        executor = live.executor
+        if executor is None:
+            made = self._executor(live.start)
+            if isinstance(made, UserError):
+                return self._memory.parking(live, str(made))
+            live.executor = executor = made
+        mailbox = live.mailbox
+        watchdog = self.watchdog
+        watchdog.step += 1
+        watchdog.instance_id = live.id
+        done: Turn | AnyEpisode | None = None
+        try:
+            if live.row is AT_WORK and len(mailbox) == 1 and not live.numbers and not live.discarded:
+                came = mailbox[0]
+                if type(came) is TaskCompleted:
+                    done = episode.turn(
+                        live.instance,
+                        executor,
+                        came,
+                        live.sequence,
+                        self._clock.now(),
+                        new_execution_id,
+                        live,
+                        live.reading,
+                    )
+                    if type(done) is Turn and done.asked.name in self._environment.activities:
+                        live.mailbox = []
+                        live.is_busy = True
+                        return done
+            if done is None:
+                done = episode.run(
+                    live.instance,
+                    executor,
+                    mailbox,
+                    sequence=live.sequence,
+                    now=self._clock.now(),
+                    random=self._random,
+                    new_execution_id=new_execution_id,
+                    row=live.row,
+                    start=live.start,
+                    orphans=live.orphans,
+                )
+        except FAULTS as fault:
+            return self._memory.parking(live, str(fault))
+        except (
+            InvalidArgumentError
+        ) as error:  # a name or a tag that is no text: what was decided with it is nowhere yet
+            return self._memory.parking(live, unstorable(error))
+        finally:
+            watchdog.instance_id = None
+        return self._step(live, PlainEpisode(done, [done.asked]) if type(done) is Turn else done)
+
+    def give_up(self, live: Live, mismatch: UserError) -> None:
+        """The instance fails with the mismatch, for those who would rather have that than an instance that waits for the right code."""
+        done = episode.fail(
+            live.instance, FailureDetails.of(mismatch), sequence=live.sequence, now=self._clock.now(), row=live.row
+        )
+        assert done.commit is not None  # noqa: S101 - a failure is always written
+        live.executor = Ended()
+        live.is_busy = True
+        self._committer.add(done.commit, Step(self._owner, live, done.commit, done, [], live.reading).settle)
+
+    def post(self, message: Message) -> None:
+        """The message is put into its receiver's inbox, and travels on."""
+
+        def settle(outcome: Outcome | None, error: ReplayflowError | None) -> None:
+            if outcome is not None:
+                self._owner.follow(outcome)
+            elif error is not None:
+                self._memory.later(lambda: self.post(message))
+
+        self._committer.add(Post(message), settle)
+
+    def _pump(self) -> None:
+        """Runs an episode of each instance that is ready; the rest of the loop gets its turn after a while."""
+        ready, lives, committer = self.ready, self._lives, self._committer
+        try:
+            for _ in range(min(len(ready), _EPISODES_PER_TURN)):
+                live = ready.popleft()
+                live.is_queued = False
+                if lives.get(live.id) is live and not live.is_loading:
+                    step = self.episode(live)
+                    if type(step) is Turn:
+                        committer.add(step, None)
+                    elif step is not None:
+                        committer.add(step.operation, step.settle)
+        except BaseException as error:
+            # A KeyboardInterrupt of the user's, or a fault of ours: what the instance has decided is in doubt, and nothing else may be built on it.
+            self._fail(error)
+            self.ready.clear()
+            self.is_pumping = False
+            if not isinstance(error, Exception):
+                raise
+        if self.ready:
+            self._loop.call_soon(self._pump)
+        else:
+            self.is_pumping = False
+
+    def _executor(self, start: Sequence[HistoryEvent]) -> LocalExecutor | UserError:
+        """Who runs the execution that begins so, or why nobody here does."""
+        started = start[0]
+        assert isinstance(started, ExecutionStarted)  # noqa: S101 - every execution begins with it
+        return executor_of(started, self._environment)
+
+    def _step(self, live: Live, done: AnyEpisode) -> Step | Parking | None:
+        """The episode on its way to the disk; None where there is nothing to write."""
+        activities = self._environment.activities
+        for task in done.scheduled:
+            if task.name not in activities:
+                return self._memory.parking(live, str(unknown("activity", task.name, activities)))
+        for open in done.mapped:
+            missing = open.unknown_activity(activities)
+            if missing is not None:
+                return self._memory.parking(live, str(unknown("activity", missing, activities)))
+        mailbox, live.mailbox = live.mailbox, []
+        live.start = ()
+        numbers: Sequence[int] = live.discarded or ()
+        live.discarded = None
+        loose = mailbox
+        if live.numbers:
+            loose = [event for event in mailbox if id(event) not in live.numbers]
+            held = {id(event) for event in done.held}
+            numbers = [*numbers, *live.numbers_of([event for event in mailbox if id(event) not in held])]
+        if done.held:
+            self._keep_held(live, done.held)
+        commit = done.commit
+        if commit is None:
+            if not numbers:
+                return None
+            commit = Commit(live.id, live.execution_id, live.sequence, self._clock.now(), None)
+        if numbers:
+            commit.consumed = numbers
+        live.is_busy = True
+        return Step(self._owner, live, commit, done, loose, live.reading)
+
+    def _keep_held(self, live: Live, held: Sequence[HistoryEvent]) -> None:
+        """What came while the instance is suspended waits; results that only memory has go into the inbox, and come back with a number (I5)."""
+        for event in held:
+            if id(event) in live.numbers:
+                live.mailbox.append(event)
+            else:
+                self.post(Message(live.id, events.encode([event]), execution_id=live.execution_id))
+
+    def _pay_off(self, live: Live) -> None:
+        """The row says that activities are owed that have run by now; without them the instance may sleep."""
+        row = live.row
+        state = RowState(
+            row.status,
+            live.instance.wake_at() if live.instance.started is not None else 0,
+            row.custom_status,
+            row.output,
+            row.failure,
+            row.completed_at,
+            progress=row.progress,
+        )
+        commit = Commit(live.id, live.execution_id, live.sequence, self._clock.now(), None, state=state)
+        live.is_busy = True
+        step = Step(self._owner, live, commit, Episode(), [], live.reading)
+        self._committer.add(commit, step.settle)
+
+
+def new_execution_id() -> str:
+    return os.urandom(16).hex()

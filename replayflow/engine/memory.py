@@ -1,0 +1,147 @@
+"""Who is in memory, and how one leaves it.
+
+All that is here can be forgotten at any moment: the store has it, and what only memory has, results of activities, is put into the inbox first
+(I9).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from replayflow.core import events
+from replayflow.core.commit import Message
+from replayflow.core.events import HeartbeatRecorded, MapPage, MapProgress, TaskCompleted, TaskFailed
+from replayflow.core.instance import SUSPENDED
+from replayflow.engine.alarms import Alarms
+from replayflow.engine.committer import Committer
+from replayflow.engine.intake import Intake
+from replayflow.engine.live import Live
+from replayflow.engine.patience import Backoff
+from replayflow.engine.steps import Parking
+from replayflow.engine.warm import Warm
+from replayflow.errors import ReplayflowError
+from replayflow.store.base import Park
+
+_logger = logging.getLogger("replayflow")
+_OWN = (TaskCompleted, TaskFailed, HeartbeatRecorded, MapProgress, MapPage)
+"""What comes from the instance's own activities: only memory has it, until it is in a history or an inbox."""
+
+
+class Memory:
+    """The instances in memory, `lives`, by id. Of more than `warm_instances` those that nothing has happened to for longest lose their generators."""
+
+    def __init__(
+        self, intake: Intake, alarms: Alarms, committer: Committer, backoff: Backoff, warm_instances: int
+    ) -> None:
+        self.intake = intake
+        self.alarms = alarms
+        self._committer = committer
+        self._backoff = backoff
+        self._loop = asyncio.get_running_loop()
+        self.lives: dict[str, Live] = {}
+        self.warm = Warm(warm_instances, self._cool)
+        self.is_stopping = False
+        self.is_lost = False
+        """Whether the worker has failed: nothing is tried again."""
+
+    def look_at(self, instance_id: str) -> None:
+        """The instance comes into memory, unless it is there."""
+        if instance_id not in self.lives and not self.is_stopping:
+            self.intake.want(instance_id)
+
+    def reload(self, live: Live) -> None:
+        """The instance is read anew: its generator is gone, or nothing that is in memory of it holds any more."""
+        if live.is_busy:
+            live.must_reload = True  # what is read before the commit is written would be out of date
+        elif not live.is_loading:
+            live.is_loading = True
+            self.intake.want(live.id)
+
+    def reload_if_in(self, live: Live) -> None:
+        if self.lives.get(live.id) is live:
+            self.reload(live)
+
+    def park(self, live: Live, problem: str) -> None:
+        """The instance is set aside with its problem."""
+        parking = self.parking(live, problem)
+        self._committer.add(parking.operation, parking.settle)
+
+    def unpark(self, live: Live) -> None:
+        """The instance's row shows no problem any more."""
+        self._committer.add(Park(live.id, live.execution_id, None), _ignore)
+
+    def parking(self, live: Live, problem: str) -> Parking:
+        """An operation that sets the instance aside with its problem; what only memory has of it goes into its inbox (I9)."""
+        messages = [
+            Message(live.id, events.encode([event]), execution_id=live.execution_id)
+            for event in live.mailbox
+            if isinstance(event, _OWN) and id(event) not in live.numbers
+        ]
+        live.is_busy = True
+        return Parking(self, live, Park(live.id, live.execution_id, problem.encode(), messages), problem)
+
+    def parked(self, live: Live, problem: str, error: ReplayflowError | None) -> None:
+        """Told by the parking: it is written, or it was not and is tried again."""
+        self.set_aside(live)
+        if error is None:
+            _logger.warning("instance '%s' is parked: %s", live.id, problem)
+        else:
+            self.later(lambda: self.look_at(live.id))
+
+    def later(self, retry: Callable[[], None]) -> None:
+        """It is tried when the store may have recovered; never where the worker ends."""
+        if not self.is_lost and not self.is_stopping:
+            self._loop.call_later(self._backoff.seconds, retry)
+
+    def cool_all(self) -> None:
+        """No generator is left of those that wait: whoever hears of something next is replayed first."""
+        for live in list(self.lives.values()):
+            if not (live.is_busy or live.is_queued or live.is_loading):
+                self.warm.drop(live)
+                self._cool(live)
+
+    def close(self) -> None:
+        """No generator is left."""
+        for live in list(self.lives.values()):
+            self.close_executor(live)
+        self.lives.clear()
+
+    def set_aside(self, live: Live) -> None:
+        """The instance is in the store alone."""
+        if self.lives.get(live.id) is live:
+            del self.lives[live.id]
+        self.forget(live)
+
+    def forget(self, live: Live) -> None:
+        """Nothing of the instance is held in memory: its generator is gone, and its messages may come again."""
+        self.warm.drop(live)
+        for number, _ in live.numbers.values():
+            self.intake.held.discard(number)
+        self.intake.held.difference_update(live.discarded or ())
+        self.close_executor(live)
+
+    def close_executor(self, live: Live) -> None:
+        executor, live.executor = live.executor, None
+        if executor is not None:
+            executor.close()
+
+    def _cool(self, live: Live) -> None:
+        """The generator goes; with it, where nothing else is going on, all that memory has of the instance."""
+        if live.is_idle:
+            at = live.instance.next_due()
+            if at is not None and live.instance.status is not SUSPENDED and not live.instance.is_finished:
+                self.alarms.sleep(live.id, at)
+            self.set_aside(live)
+        elif not live.start:
+            self.close_executor(live)
+
+
+def unstorable(error: ReplayflowError) -> str:
+    """The problem of an instance whose decisions no store takes."""
+    return f"what it decided cannot be stored: {error}"
+
+
+def _ignore(*_: object) -> None:
+    pass

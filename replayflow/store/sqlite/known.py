@@ -1,0 +1,48 @@
+"""What is known of the instances that a transaction touches: read from the file, or remembered from the transactions before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from replayflow.core.instance import SUSPENDED, Status
+
+_REMEMBERED_MAX = 50_000
+
+
+@dataclass(slots=True)
+class Known:
+    """An instance as the transaction has it so far."""
+
+    key: int
+    execution_id: str
+    status: Status
+    start_number: int
+    is_parked: bool
+    last_number: int
+    row: list[object] | None = None
+    """Its row, where the transaction itself adds it and has not written it yet."""
+
+    @property
+    def takes_messages(self) -> bool:
+        return self.status is not SUSPENDED and not self.is_parked
+
+
+class Remembered:
+    """What the last transactions left of the instances that they touched, so that the next need not read it again.
+
+    It holds as long as nobody else has written: SQLite tells, and then, or when a transaction fails, all of it is forgotten.
+    """
+
+    def __init__(self) -> None:
+        self.instances: dict[str, Known] = {}
+        self._version: int | None = None
+
+    def check(self, version: int | None) -> None:
+        """`version` is SQLite's count of the changes by others, read inside the transaction, when nobody else can write any more."""
+        if version is None or version != self._version or len(self.instances) > _REMEMBERED_MAX:
+            self._version = version
+            self.instances.clear()
+
+    def forget(self) -> None:
+        """Nothing is known any more."""
+        self.instances.clear()
