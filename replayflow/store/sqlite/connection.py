@@ -274,7 +274,7 @@ def of_sqlite_error(error: sqlite3.Error, path: Path) -> ReplayflowError:
     """The error as users meet it: what it means for them, and what to do."""
     name = getattr(error, "sqlite_errorname", "") or ""
     match name.split("_")[1:2]:
-        case ["FULL"]:
+        case ["FULL"] | ["IOERR"] if name in ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"):
             return StoreFullError(f"the disk that holds {path} is full: nothing was written; make room, and it goes on")
         case ["READONLY"]:
             return StoreReadOnlyError(
@@ -286,14 +286,27 @@ def of_sqlite_error(error: sqlite3.Error, path: Path) -> ReplayflowError:
             return _damaged(path, str(error))
         case ["BUSY"] | ["LOCKED"]:
             return StoreBusyError(f"another process held {path} for too long: nothing was written; try again")
+        case ["CANTOPEN"] if _is_only_readable(path):
+            return StoreReadOnlyError(
+                f"{path} cannot be written ({error}), and whoever opens a hub has to make files beside it: check whether the disk may be "
+                "written, and the permissions of the file and of its folder"
+            )
         case ["CANTOPEN"]:
             return StoreUnavailableError(f"{path} cannot be opened ({error}): check the path and its permissions")
         case ["IOERR"] if name == "SQLITE_IOERR_SHORT_READ":
             return _damaged(path, "it, or its log, is shorter than it was")
         case ["IOERR"]:
-            return StoreUnavailableError(f"{path} cannot be read or written ({error}, {name}): check the disk")
+            return StoreUnavailableError(
+                f"{path} cannot be read or written ({error}, {name}): check the disk, "
+                "whether it has failed or may not be written, and the limits on what this process may write"
+            )
         case _:
             return StoreError(f"{path}: {error}{f' ({name})' if name else ''}")
+
+
+def _is_only_readable(path: Path) -> bool:
+    folder = Path(os.path.realpath(path)).parent
+    return os.access(path, os.R_OK) and not (os.access(path, os.W_OK) and os.access(folder, os.W_OK))
 
 
 def _damaged(path: Path, how: str) -> StoreCorruptError:
