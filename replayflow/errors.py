@@ -377,6 +377,16 @@ class StoreUnavailableError(StoreError):
     code = "RF309"
 
 
+class StoreMovedError(StoreError):
+    """The store's file, or its log, was removed, moved away or replaced while it was open.
+
+    What is written to an open file that no path leads to is lost, so nothing is. To replace a hub, by a backup say, end its worker and its clients
+    first, and move the file together with those whose names begin with its own.
+    """
+
+    code = "RF310"
+
+
 # ---- what an orchestrator catches at a yield ------------------------------------------------------------------
 
 

@@ -61,8 +61,10 @@ class Arrivals:
                 return
             try:
                 live.receive(delivery)
-            except StoreCorruptError:  # one damaged message does not end the worker: whoever loads its receiver says what is wrong
-                self._memory.reload(live)
+            except StoreCorruptError:
+                self._memory.reload(
+                    live
+                )  # one damaged message does not end the worker: who loads it says what is wrong
                 return
             self._memory.intake.held.add(delivery.number)
             self._episodes.enqueue(live)
