@@ -272,7 +272,7 @@ async def test_no_value_of_a_user_reaches_the_log(
         for awaited in (
             bad.result(PATIENCE_SECONDS),
             client.start(busy, CANARY, instance_id="i"),
-            client.start(busy, object(), instance_id="j"),  # type: ignore[arg-type]  # what cannot travel
+            client.start(busy, object(), instance_id="j"),  # what cannot travel
             client.get("unknown").raise_event("told", CANARY),
             bad.raise_event("told", CANARY),
         ):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from replayflow.store.sqlite.connection import of_os_error
 
-# Where somebody else can write to the folder, the name may lead elsewhere, or be a pipe that nobody ever writes to: neither is followed or waited for.
+# Where others can write to the folder, the name may lead elsewhere, or be a pipe that nobody writes to: neither is followed or waited for.
 _AS_IT_IS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
