@@ -25,7 +25,6 @@ from replayflow import (
     OrchestrationContext,
     OrchestrationFailed,
     RetryPolicy,
-    Task,
     TaskHub,
     race,
     when_all,
@@ -126,6 +125,7 @@ async def test_a_worker_that_is_killed_again_while_it_recovers_strands_nothing(d
     async with Client(store) as client:
         for n in range(4):
             await client.start("steps", n, instance_id=f"i{n}")
+    results: list[Any] = []
     for life in itertools.count(1):
         assert life < 60
         store.live()
@@ -199,7 +199,7 @@ async def test_nothing_of_a_purged_instance_reaches_the_next_of_its_id() -> None
     def waits(ctx: OrchestrationContext, hours: int) -> Orchestration[Any]:
         told = ctx.wait_for_external_event("told")
         timer = ctx.create_timer(timedelta(hours=hours))
-        winner = yield from when_any([cast("Task[Any]", told), timer])
+        winner = yield from when_any([told, timer])
         return "the time" if winner is timer else told.result
 
     clock = TestClock()
@@ -230,7 +230,7 @@ async def test_nothing_of_a_purged_instance_reaches_the_next_of_its_id() -> None
 def races(ctx: OrchestrationContext, _: Any) -> Orchestration[str]:
     told = ctx.wait_for_external_event("told")
     timer = ctx.create_timer(timedelta(seconds=5))
-    winner = yield from race([cast("Task[Any]", told), timer])
+    winner = yield from race([told, timer])
     return f"won: {winner}"
 
 
@@ -274,7 +274,7 @@ def test_of_an_event_a_timer_a_cancellation_and_a_termination_the_first_to_come_
 def asks_twice(ctx: OrchestrationContext, _: Any) -> Orchestration[list[Any]]:
     first = ctx.wait_for_external_event("first")
     timer = ctx.create_timer(timedelta(seconds=5))
-    winner = yield from when_any([cast("Task[Any]", first), timer])
+    winner = yield from when_any([first, timer])
     second = yield ctx.wait_for_external_event("second")
     return [winner is first, second]
 
@@ -389,7 +389,7 @@ async def test_a_bound_has_all_its_places_again_whatever_became_of_those_who_had
 
     @bounded.orchestrator
     def first_of(ctx: OrchestrationContext, _: Any) -> Orchestration[Any]:
-        return (yield from race([cast("Task[Any]", ctx.call_activity(works, "held")), ctx.create_timer(timedelta(0))]))
+        return (yield from race([ctx.call_activity(works, "held"), ctx.create_timer(timedelta(0))]))
 
     @bounded.orchestrator
     def maps(ctx: OrchestrationContext, _: Any) -> Orchestration[Any]:
