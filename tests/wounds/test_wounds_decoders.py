@@ -460,6 +460,6 @@ HEAD = '{"format": 1}\n{"instance": "i", "created_at_microseconds": 1}\n{"execut
 )
 async def test_a_line_that_cannot_be_is_refused_with_its_number(line: str) -> None:
     async with Client(MemoryStore()) as client:
-        with pytest.raises(InvalidArgumentError, match="line 4") as refused:
+        with pytest.raises(InvalidArgumentError, match=", line 4") as refused:
             await client.import_history((HEAD + line).splitlines(keepends=True))
         assert len(str(refused.value)) < 1_000
