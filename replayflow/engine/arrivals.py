@@ -62,9 +62,8 @@ class Arrivals:
             try:
                 live.receive(delivery)
             except StoreCorruptError:
-                self._memory.reload(
-                    live
-                )  # one damaged message does not end the worker: who loads it says what is wrong
+                # One damaged message does not end the worker: whoever loads its receiver says what is wrong.
+                self._memory.reload(live)
                 return
             self._memory.intake.held.add(delivery.number)
             self._episodes.enqueue(live)
