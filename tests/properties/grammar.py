@@ -314,6 +314,42 @@ arrivals = st.lists(st.tuples(st.integers(0, 5), st.sampled_from(NAMES), st.bool
 programs = st.builds(Program, weighted((3, bodies.map(lambda body: (body,))), (1, st.tuples(bodies, bodies))), arrivals)
 
 
+# Plain programs: nothing in them depends on the time, on an event, on who is first, or on how often it is done.
+_plain_acts = st.builds(
+    Act, fails=st.sampled_from((0, 0, 1, 3)), attempts=st.integers(1, 2), how=st.sampled_from(("async", "thread"))
+)
+_plain_maps = st.builds(
+    Map,
+    st.sampled_from(("activities", "children", "pages")),
+    st.integers(0, 3),
+    st.frozensets(st.integers(0, 3), max_size=1),
+)
+_plain_tasks = st.one_of(
+    _plain_acts,
+    st.builds(Several, st.just("all"), st.lists(_plain_acts, max_size=3).map(tuple)),
+    st.builds(Timer),
+    _plain_maps,
+)
+
+
+def plain_blocks_of(statements: st.SearchStrategy[Statement]) -> st.SearchStrategy[Statement]:
+    several = bodies_of(statements)
+    return st.one_of(
+        statements,
+        st.builds(Loop, st.integers(0, 2), several),
+        st.builds(Do, st.builds(Child, several)),
+        st.builds(Saga, st.lists(_plain_acts, max_size=2).map(tuple), st.just("activity"), several),
+    )
+
+
+_plain: st.SearchStrategy[Statement] = (
+    st.builds(Do, _plain_tasks) | st.just(Record()) | st.builds(Status, st.integers(0, 2))
+)
+plain_programs = st.lists(plain_blocks_of(plain_blocks_of(_plain)), min_size=1, max_size=5).map(
+    lambda body: Program((tuple(body),))
+)
+
+
 # ---- walking ---------------------------------------------------------------------------------------------------
 
 
@@ -333,14 +369,14 @@ def size_of(node: Any) -> int:
 
 
 def changed_at(node: Any, place: int, new: Any) -> Any:
-    """The tree with the statement or task number `place`, counted as `nodes` does, in another form."""
+    """The tree with another node in the place of the one that `nodes` gives as number `place`, from 0."""
     left = place
 
     def walk(one: Any) -> Any:
         nonlocal left
         if is_dataclass(one) and not isinstance(one, type):
-            here, left = left, left - 1
-            if here == 0:
+            left -= 1
+            if left == -1:
                 return new
             found = {field.name: walk(getattr(one, field.name)) for field in fields(one)}
             return replace(one, **found)
