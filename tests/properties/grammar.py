@@ -314,6 +314,27 @@ arrivals = st.lists(st.tuples(st.integers(0, 5), st.sampled_from(NAMES), st.bool
 programs = st.builds(Program, weighted((3, bodies.map(lambda body: (body,))), (1, st.tuples(bodies, bodies))), arrivals)
 
 
+def programs_about(leaves: st.SearchStrategy[Task], arrivals_min: int = 0) -> st.SearchStrategy[Program]:
+    """Programs that do little but one thing, and do it in many ways."""
+    body = st.lists(nested(tasks_of(leaves)), min_size=2, max_size=7).map(tuple)
+    times = st.lists(
+        st.tuples(st.integers(0, 5), st.sampled_from(NAMES), st.booleans()), min_size=arrivals_min, max_size=6
+    )
+    return st.builds(
+        Program, weighted((2, body.map(lambda one: (one,))), (1, st.tuples(body, body))), times.map(_scheduled)
+    )
+
+
+_retried = st.builds(Act, fails=st.integers(1, 2), attempts=st.just(3), pause=st.integers(0, 2), how=places)
+TOPICS: dict[str, st.SearchStrategy[Program]] = {
+    "anything": programs,
+    "events": programs_about(weighted((4, waits), (1, timers), (1, acts)), 2),
+    "entities": programs_about(weighted((4, calls), (1, timers), (1, _children))),
+    "retries": programs_about(weighted((4, _retried), (1, timers), (1, maps))),
+}
+mixed = weighted((3, programs), *((1, topic) for topic in list(TOPICS.values())[1:]))
+
+
 # Plain programs: nothing in them depends on the time, on an event, on who is first, or on how often it is done.
 _plain_acts = st.builds(
     Act, fails=st.sampled_from((0, 0, 1, 3)), attempts=st.integers(1, 2), how=st.sampled_from(("async", "thread"))
