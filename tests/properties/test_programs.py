@@ -110,7 +110,7 @@ def test_so_it_does_wherever_it_is_killed(is_file: bool) -> None:
         laws.check(program, straight)
         for write, side in product(range(1, straight.writes + 1), SIDES):
             killed = ran(program, Way(is_file=is_file, dies_at=write, dies=side))
-            assert killed.lives == 2
+            assert killed.lives <= 2
             laws.check(program, killed, is_killed=True)
 
     check()
