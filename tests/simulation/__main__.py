@@ -11,7 +11,7 @@ import sys
 import time
 from multiprocessing import get_context
 
-from tests.simulation.run import STEPS, Report, run_seed
+from tests.simulation.run import STEPS, Report, described, run_one, run_seed
 
 _EVERY = 500
 
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     failed: list[int] = []
     with get_context("spawn").Pool(given.workers) if given.workers > 1 else _here() as pool:
         for report in pool.imap_unordered(
-            _one, [(seed, given.steps, given.only) for seed in seeds], 1 if given.workers == 1 else 20
+            run_one, [(seed, given.steps, given.only) for seed in seeds], 1 if given.workers == 1 else 20
         ):
             reports.append(report)
             if report.problem is not None:
@@ -56,21 +56,6 @@ def main(arguments: list[str] | None = None) -> int:
         f"failed: {sorted(failed) or 'none'}"
     )
     return 1 if failed else 0
-
-
-def described(report: Report, steps: int = STEPS) -> str:
-    """What broke, what happened last, and how to see it again."""
-    if report.problem is None:
-        return f"seed {report.seed}: {report.all_steps} steps, {report.events} events, {report.workloads} workloads, digest {report.digest}"
-    command = f"python -m tests.simulation --seed {report.seed} --steps {steps} --trace"
-    return "\n".join(
-        [f"seed {report.seed} FAILED: {report.problem}", *report.trace[-40:], f"to see it again: {command}"]
-    )
-
-
-def _one(work: tuple[int, int, str | None]) -> Report:
-    seed, steps, only = work
-    return run_seed(seed, steps, only=only)
 
 
 class _here:  # noqa: N801 - stands where a pool would

@@ -128,6 +128,7 @@ def _add_activities(app: App, world: World) -> None:
     @app.activity(transactional=True)
     def deposit(tx: Transaction, given: tuple[str, int]) -> int:
         account, amount = given
+        world.watch.begins("deposit", tx.instance_id, tx.task_id, tx.idempotency_key)
         tx.execute(
             "CREATE TABLE IF NOT EXISTS account (name TEXT PRIMARY KEY, balance INTEGER NOT NULL, deposits INTEGER NOT NULL)"
         )
@@ -140,6 +141,7 @@ def _add_activities(app: App, world: World) -> None:
 
     @app.activity(transactional=True)
     def balance(tx: Transaction, account: str) -> list[int]:
+        world.watch.begins("balance", tx.instance_id, tx.task_id, tx.idempotency_key)
         [(balance, deposits)] = tx.execute("SELECT balance, deposits FROM account WHERE name = ?", (account,))
         return [int(balance), int(deposits)]
 

@@ -40,7 +40,7 @@ _READS = frozenset(
             "executions",
         ),
         *("wakes", "arrived", "children", "ended", "long_pasts", "footprint", "served", "open_versions", "count_open"),
-        "suspects",
+        *("suspects", "confirm"),
     }
 )
 _PASSING = (StoreFullError, StoreBusyError, StoreUnavailableError)
@@ -74,7 +74,7 @@ class Disk(MemoryStore):
         return self._epoch
 
     def set_free(self) -> None:
-        """Nobody owns the hub: its owner has died, or it is taken from it by force."""
+        """Nobody owns the hub: its owner has died, or let it go."""
         self._owner = None
         self.holder = None
 
@@ -204,11 +204,11 @@ class Face:
             await self.release()
             self._is_open = False
 
-    async def acquire(self, owner: Owner) -> int:
+    async def acquire(self, owner: Owner, *, by_force: bool = False) -> int:
         self._check_open()
 
         def do() -> int:
-            self.epoch = at_once(self._disk.acquire(owner))
+            self.epoch = at_once(self._disk.acquire(owner, by_force=by_force))
             self._disk.holder = self
             self._disk.watcher.note(f"{self.process} owns the hub: epoch {self.epoch}")
             return self.epoch

@@ -20,12 +20,14 @@ from replayflow.core.definitions import Environment
 from replayflow.core.entity_ids import is_entity_id
 from replayflow.core.events import (
     ExecutionCompleted,
+    ExecutionForked,
     ExecutionRewound,
     ExecutionStarted,
     HistoryEvent,
     MapProgress,
     MapScheduled,
     OrchestratorStarted,
+    TaskCanceled,
     TaskCompleted,
     TaskFailed,
     TaskScheduled,
@@ -55,12 +57,14 @@ class Watch:
         """The idempotency keys under which an activity may run: its `TaskScheduled`, or its map's item, was written."""
         self.mapped: set[str] = set()
         self.owed: set[str] = set()
-        """Those that were asked for in the last episode of an execution that ran to its end, or that have a result."""
+        """Those that must have run in the end: what an execution that ended by itself had asked for and not given up, and what a cancelled one asked
+        for in its last episode."""
         self.ran: Counter[str] = Counter()
         self.results: dict[str, bool] = {}
         """Which tasks and calls have a result, and whether it is a failure."""
         self.events = 0
         self.writes = 0
+        self._asked: dict[str, list[str]] = {}
         self._known: dict[str, tuple[Status, str]] = {}
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         self._pieces: dict[str, dict[int, bytes]] = {}
@@ -175,18 +179,21 @@ class Watch:
         """A piece of history is new."""
         decoded = events.decode(piece)
         self.events += len(decoded)
+        scope = f"{id}/{execution_id}"
         asked: list[str] = []
-        has_run_out = False
+        given_up: set[str] = set()
+        end: str | None = None
         for event in decoded:
             kind = type(event)
             if kind is TaskScheduled:
-                asked.append(f"{id}/{execution_id}/{event.event_id}")
+                asked.append(f"{scope}/{event.event_id}")
             elif kind is MapScheduled:
                 self.mapped.add(f"{id}/{execution_id}/{event.event_id}")
             elif kind is TaskCompleted or kind is TaskFailed:
                 key = f"{id}/{execution_id}/{event.task_scheduled_id}"  # type: ignore[attr-defined]
                 self._has_result(key, kind is TaskFailed)
             elif kind is ExecutionRewound:  # what had failed is open again
+                self._asked.pop(scope, None)
                 prefix = f"{id}/{execution_id}/"
                 for key in [key for key, failed in self.results.items() if failed and key.startswith(prefix)]:
                     del self.results[key]
@@ -194,11 +201,21 @@ class Watch:
                 for number in event.numbers:  # type: ignore[attr-defined]
                     key = f"{id}/{execution_id}/{event.task_scheduled_id}/{number}"  # type: ignore[attr-defined]
                     self._has_result(key, False)
+            elif kind is TaskCanceled:
+                given_up.add(f"{scope}/{event.task_scheduled_id}")  # type: ignore[attr-defined]
+            elif kind is ExecutionForked:
+                self._asked.pop(scope, None)  # what came before has run for others
             elif kind is ExecutionCompleted:
-                has_run_out = event.orchestration_status in _RAN_OUT  # type: ignore[attr-defined]
+                end = event.orchestration_status  # type: ignore[attr-defined]
         self.scheduled.update(asked)
-        if has_run_out:
-            self.owed.update(asked)
+        before = self._asked.setdefault(scope, [])
+        if given_up:
+            before[:] = [key for key in before if key not in given_up]
+        if end in _RAN_OUT:
+            self.owed.update(before)
+        if end in _RAN_OUT or end == Status.CANCELED:
+            self.owed.update(key for key in asked if key not in given_up)
+        before += asked
 
     def _has_result(self, key: str, failed: bool) -> None:
         if key in self.results:
@@ -233,7 +250,7 @@ class Watch:
             self.fail(f"I5: messages are left that nobody takes: {left}")
         for key in sorted(self.owed):
             if not self.ran[key]:
-                self.fail(f"I4: '{key}' was asked for in the last episode and has never run")
+                self.fail(f"I4: '{key}' was asked for and has never run")
         environment = Environment(Codec(), app.activities, app.orchestrators, entities=app.entities)
         for id in sorted(self._known):
             for execution_id in at_once(disk.executions(id)):

@@ -85,6 +85,22 @@ def run_seed(
     return report
 
 
+def described(report: Report, steps: int = STEPS) -> str:
+    """What broke, what happened last, and how to see it again."""
+    if report.problem is None:
+        return f"seed {report.seed}: {report.all_steps} steps, {report.events} events, {report.workloads} workloads, digest {report.digest}"
+    command = f"python -m tests.simulation --seed {report.seed} --steps {steps} --trace"
+    return "\n".join(
+        [f"seed {report.seed} FAILED: {report.problem}", *report.trace[-40:], f"to see it again: {command}"]
+    )
+
+
+def run_one(work: tuple[int, int, str | None]) -> Report:
+    """`run_seed`, for a pool."""
+    seed, steps, only = work
+    return run_seed(seed, steps, only=only)
+
+
 async def _live(world: World, kinds: list[workloads.Workload], steps: int) -> None:
     loop, watch = world.loop, world.watch
     loop.set_exception_handler(lambda _, context: _unhandled(world, context))

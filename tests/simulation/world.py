@@ -19,6 +19,7 @@ from replayflow.core.events import TaskCompleted
 from replayflow.engine.activities import Run
 from replayflow.engine.engine import Engine
 from replayflow.errors import ReplayflowError, StoreError, UnknownNameError
+from replayflow.hub import WhenOwned
 from replayflow.store import Store
 from tests.simulation import faults as no_faults
 from tests.simulation.disk import Disk, Face
@@ -223,7 +224,9 @@ class World:
     async def keep_working(self) -> None:
         """There is a worker, most of the time."""
         while True:
-            worker = self._start_worker(self._next_edition())
+            worker = self._start_worker(
+                self._next_edition(), takes_over=self.worker is not None and self.worker.is_zombie
+            )
             assert worker.running is not None
             self.worker = worker
             while not worker.running.done() and not worker.process.is_dead and not worker.is_zombie:
@@ -252,15 +255,15 @@ class World:
             return RIGHT
         return self.edition
 
-    def _start_worker(self, edition: int) -> Worker:
+    def _start_worker(self, edition: int, *, takes_over: bool) -> Worker:
         process = self._process("worker")
         face = self._face(process)
         worker = Worker(process, face, asyncio.Event(), edition)
         self.watch.note(f"{process} starts, with code {edition}")
-        worker.running = process.spawn(self._serve(worker))
+        worker.running = process.spawn(self._serve(worker, "take_over" if takes_over else "wait"))
         return worker
 
-    async def _serve(self, worker: Worker) -> None:
+    async def _serve(self, worker: Worker, when_owned: WhenOwned) -> None:
         manner = self.manner
         limits = Limits(
             warm_instances=manner.warm_instances,
@@ -271,7 +274,7 @@ class World:
         hub = TaskHub(
             cast("Store", worker.face),
             self.app_of_edition(worker.edition),
-            when_owned="wait",
+            when_owned=when_owned,
             limits=limits,
             clock=self.clock,
             retention=manner.retention,
@@ -362,9 +365,8 @@ class World:
         worker = self.worker
         if worker is None or worker.process.is_dead or worker.is_zombie or self.disk.holder is not worker.face:
             return
-        self.watch.note(f"the hub is taken from {worker.process} by force")
+        self.watch.note(f"the hub will be taken from {worker.process} by force")
         worker.is_zombie = True
-        self.disk.set_free()
         if self.chance.random() < 0.5:
             worker.process.stop()
             await self.pause(2.0)
