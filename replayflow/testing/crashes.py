@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, cast
 from replayflow.core.instance import Status
 from replayflow.errors import FailureDetails, LeaseLostError, UnknownNameError
 from replayflow.registry import App, app_of
+from replayflow.store import Store
 from replayflow.store.base import Delivery, Operation, Outcome, Transact
 from replayflow.store.memory import MemoryStore
 from replayflow.testing.clock import VirtualClock
@@ -66,9 +67,7 @@ async def crash_everywhere(
         store = _Mortal(dies_at, when)
         clock, calls = VirtualClock(), list[Call]()
         for _ in range(_LIVES_MAX):
-            hub = VirtualHub(
-                served, fakes=fakes, always_replay=always_replay, store=cast("MemoryStore", store), clock=clock
-            )
+            hub = VirtualHub(served, fakes=fakes, always_replay=always_replay, store=cast("Store", store), clock=clock)
             try:
                 async with hub:
                     end = await _live(hub, orchestrator, input, events)

@@ -291,7 +291,9 @@ async def test_who_has_no_piece_left_was_updated_when_it_was_created(store: Stor
     await accepted(store, create("a", at=5), create("b", at=5))
     continued = RowState(Status.CONTINUED_AS_NEW, None)
     for id, past_kept in (("a", 0), ("b", 1)):
-        await accepted(store, Commit(id, "x1", 1, 9, b"end", continued, next_start=start(id, "x2"), past_kept=past_kept))
+        await accepted(
+            store, Commit(id, "x1", 1, 9, b"end", continued, next_start=start(id, "x2"), past_kept=past_kept)
+        )
     assert [(await record(store, id)).updated_at for id in "ab"] == [5, 9]
     await accepted(store, Trim("b", 0))
     assert (await record(store, "b")).updated_at == 5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,15 +13,20 @@ import pytest
 from replayflow import (
     ActivityContext,
     App,
+    Client,
     InvalidArgumentError,
+    LeaseLostError,
+    MemoryStore,
     NonRetryableError,
     OrchestrationContext,
     OrchestrationFailed,
     RetryPolicy,
+    SqliteStore,
     Transaction,
     when_any,
 )
 from replayflow.errors import StuckError
+from replayflow.store.base import Owner
 from replayflow.testing import VirtualHub
 
 app = App()
@@ -224,3 +230,36 @@ async def test_a_closed_hub_says_so() -> None:
         _ = hub.client
     with pytest.raises(InvalidArgumentError, match="the hub is not open"):
         await hub.settle()
+
+
+@pytest.mark.parametrize("always_replay", [False, True])
+async def test_a_hub_in_a_file_has_the_virtual_time_too(tmp_path: Path, always_replay: bool) -> None:
+    store = SqliteStore(tmp_path / "hub.db")
+    async with VirtualHub(app, fakes={charge: "receipt"}, store=store, always_replay=always_replay) as hub:
+        assert await hub.run(years, 5) == 5
+        order = await hub.client.start(approved, ORDER)
+        await hub.restart()
+        await hub.advance(timedelta(days=3) - timedelta(microseconds=1))
+        assert (await hub.client.get(order.id).status()).status == "RUNNING"
+        assert await hub.client.get(order.id).result() == "too late"
+        waiting = await hub.client.start(waits)
+        with pytest.raises(StuckError):
+            await waiting.result()
+    async with Client(tmp_path / "hub.db") as client:
+        assert (await client.get(order.id).status()).output == "too late"
+
+
+async def test_a_hub_that_has_lost_its_store_says_so_where_it_would_never_be_quiet() -> None:
+    store = MemoryStore()
+    hub = await VirtualHub(app, store=store).__aenter__()
+    await hub.client.start(waits, instance_id="i")
+    await store.release()
+    await store.acquire(Owner(1, "elsewhere", 0))
+    with pytest.raises(LeaseLostError):
+        await hub.client.get("i").raise_event("x")
+    with pytest.raises(LeaseLostError):
+        await hub.settle()
+    with pytest.raises(LeaseLostError):
+        await hub.advance(timedelta(days=1))
+    with pytest.raises(LeaseLostError):
+        await hub.__aexit__(None, None, None)

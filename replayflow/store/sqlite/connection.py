@@ -18,6 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from replayflow.errors import (
+    InvalidArgumentError,
     NotAHubError,
     ReplayflowError,
     StoreBusyError,
@@ -35,6 +36,21 @@ CACHED_STATEMENTS = 256
 _BUSY_LOOK_SECONDS = 0.005
 
 
+def checked_path(path: str | Path) -> Path:
+    """The path, which may or may not lead to something.
+
+    Raises:
+        InvalidArgumentError: no file can have it.
+    """
+    try:
+        is_one = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        is_one = False
+    if not is_one:
+        raise InvalidArgumentError(f"{str(path)!r:.80} is no path: it has a character that no name of a file has")
+    return Path(path)
+
+
 def check_file(path: Path) -> None:
     """The path can hold a hub: it is free, or a file. A new file is made readable by its owner alone.
 
@@ -50,7 +66,11 @@ def check_file(path: Path) -> None:
         raise StoreUnavailableError(
             f"this Python's SQLite is {sqlite3.sqlite_version}; replayflow needs {'.'.join(map(str, SQLITE_VERSION_MIN))} or newer"
         )
-    if not path.parent.is_dir():
+    try:
+        has_folder = path.parent.is_dir()
+    except OSError as error:  # a name that is too long, say
+        raise of_os_error(error, f"{path} cannot be made") from error
+    if not has_folder:
         raise StoreUnavailableError(f"{path} cannot be made: the folder {path.parent} does not exist")
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
