@@ -16,6 +16,7 @@ from typing import Any
 from replayflow import App
 from replayflow.codec import Codec
 from replayflow.core import events
+from replayflow.core.commit import Commit
 from replayflow.core.definitions import Environment
 from replayflow.core.entity_ids import is_entity_id
 from replayflow.core.events import (
@@ -35,7 +36,7 @@ from replayflow.core.events import (
 from replayflow.core.instance import Instance, Status
 from replayflow.core.stepping import replayed
 from replayflow.errors import LeaseLostError, ReplayflowError
-from replayflow.store.base import Branch, Create, Operation, Post
+from replayflow.store.base import Branch, Create, Operation, Post, Purge
 from tests.simulation.disk import Disk, at_once
 from tests.simulation.loop import PROCESS, SimLoop
 
@@ -98,20 +99,30 @@ class Watch:
     def written(self, touched: Mapping[str, Any], removed: set[str], operations: Sequence[Operation]) -> None:
         """A group has taken effect."""
         self.writes += 1
-        begins_anew = _begun_anew(operations)
+        begins_anew, removable = _begun_anew(operations), _removable(operations)
         said: list[str] = []
         for id, kept in touched.items():
             if id not in removed:
+                known = self._known.get(id)
+                if (
+                    id in removable
+                    and known is not None
+                    and known[1] not in {kept.record.execution_id, *kept.executions}
+                ):
+                    self._forget(id)  # it went, and another began under its id, in one group
                 self._seen(id, kept, id in begins_anew)
                 record = kept.record
                 said.append(
                     f"{id}={record.status[:4]}/{len(kept.pieces)}/{len(kept.inbox)}{'!' if record.problem else ''}"
                 )
         for id in sorted(removed):
-            self._known.pop(id, None)
-            self._pieces.pop(id, None)
+            self._forget(id)
             said.append(f"{id}=gone")
         self.note("writes " + ", ".join(said))
+
+    def _forget(self, id: str) -> None:
+        self._known.pop(id, None)
+        self._pieces.pop(id, None)
 
     def _seen(self, id: str, kept: Any, begins_anew: bool) -> None:
         record, pieces = kept.record, kept.pieces
@@ -296,6 +307,14 @@ def _begun_anew(operations: Sequence[Operation]) -> set[str]:
         elif isinstance(operation, Branch):
             found.update(one.start.instance_id for one in operation.executions)
     return found
+
+
+def _removable(operations: Sequence[Operation]) -> set[str]:
+    """The instances that an operation of the group may take away."""
+    purged = {operation.instance_id for operation in operations if isinstance(operation, Purge)}
+    return purged | {
+        operation.instance_id for operation in operations if isinstance(operation, Commit) and operation.removes
+    }
 
 
 def _spans(kept: Any) -> list[tuple[str, int, int]]:

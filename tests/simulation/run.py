@@ -17,6 +17,7 @@ from random import Random
 from typing import Any
 from unittest import mock
 
+from replayflow.core import entity
 from replayflow.engine.watchdog import Watchdog
 from tests.simulation import code, faults, workloads
 from tests.simulation.disk import Disk
@@ -59,7 +60,8 @@ def run_seed(
     kinds = workloads.chosen(setting, only)
     watch.note(f"seed {seed}: {mixture} {manner} {[kind.__name__ for kind in kinds]}")
     problem: str | None = None
-    with _no_chance_from_outside(entropy), _listening(watch), _without_collector():
+    shorter = mock.patch.object(entity, "SNAPSHOT_AFTER_PIECES", manner.snapshot_after_pieces)
+    with shorter, _no_chance_from_outside(entropy), _listening(watch), _without_collector():
         try:
             loop.run_until_complete(_live(world, kinds, steps))
         except SimulationStuck as stuck:

@@ -74,6 +74,8 @@ class Manner:
     large_over_bytes: int | None
     retention: Retention | None
     bunch_seconds: float
+    snapshot_after_pieces: int
+    """How long the history of an entity becomes before it begins anew."""
 
     @classmethod
     def drawn(cls, chance: Random) -> Manner:
@@ -87,6 +89,7 @@ class Manner:
             if chance.random() < 0.2
             else None,
             bunch_seconds=chance.choice([0.0, 0.0, 0.001, 0.02]),
+            snapshot_after_pieces=chance.choice([3, 10, 100]),
         )
 
 
@@ -114,6 +117,8 @@ class World:
     apps: dict[int, App] = field(default_factory=dict)
     ledger: dict[str, list[str]] = field(default_factory=dict)
     clients: list[tuple[Process, Client] | None] = field(default_factory=lambda: [None] * CLIENTS)
+    rated_at: list[float] = field(default_factory=list)
+    """When activities began that are limited to so many a second."""
     counted: int = 0
     """How many entries all logs together have had."""
     names: int = 0
@@ -172,6 +177,10 @@ class World:
     def route(self) -> Route:
         """A way for requests whose order counts: what is said inside may overtake what was said outside."""
         return self.chance.choice(("inside", "outside"))
+
+    def rhythm(self) -> float:
+        """How long somebody pauses between two requests: not at all, about as long as a write takes, or longer."""
+        return self.chance.choice((0.0, self.manner.pace_seconds, self.manner.work_seconds, 0.3))
 
     async def _client(self, through: Route) -> tuple[Process, Client]:
         through = through or self.route()
