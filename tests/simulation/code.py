@@ -300,6 +300,12 @@ def _add_orchestrators(app: App) -> None:
     def saves(ctx: OrchestrationContext, given: tuple[str, list[int]]) -> Orchestration[Any]:
         account, amounts = given
         yield when_all([ctx.call_activity("deposit", (account, amount)) for amount in amounts])
+        found = yield ctx.call_activity("balance", account)
+        ctx.call_activity("deposit", (account, 1_000))
+        return found
+
+    @app.orchestrator
+    def audits(ctx: OrchestrationContext, account: str) -> Orchestration[Any]:
         return (yield ctx.call_activity("balance", account))
 
     @app.orchestrator

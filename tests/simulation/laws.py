@@ -67,6 +67,7 @@ class Watch:
         self.writes = 0
         self._asked: dict[str, list[str]] = {}
         self._known: dict[str, tuple[Status, str]] = {}
+        self._gone: set[str] = set()
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         self._pieces: dict[str, dict[int, bytes]] = {}
         self._loop = loop
@@ -121,6 +122,8 @@ class Watch:
         self.note("writes " + ", ".join(said))
 
     def _forget(self, id: str) -> None:
+        self._gone.add(id)
+        self._wake(id)
         self._known.pop(id, None)
         self._pieces.pop(id, None)
 
@@ -147,9 +150,12 @@ class Watch:
         self._known[id] = (record.status, record.execution_id)
 
         if record.status.is_finished:
-            for waiting in self._waiting.pop(id, ()):
-                if not waiting.done():
-                    waiting.set_result(None)
+            self._wake(id)
+
+    def _wake(self, id: str) -> None:
+        for waiting in self._waiting.pop(id, ()):
+            if not waiting.done():
+                waiting.set_result(None)
 
     def status_of(self, id: str) -> Status | None:
         """The instance's status, as it is durable; None where there is none."""
@@ -181,7 +187,7 @@ class Watch:
     async def until_ended(self, id: str) -> None:
         """The instance has finished, or is gone by now."""
         status = self.status_of(id)
-        if status is None or not status.is_finished:
+        if not (id in self._gone if status is None else status.is_finished):
             ended: asyncio.Future[None] = self._loop.create_future()
             self._waiting.setdefault(id, []).append(ended)
             await ended

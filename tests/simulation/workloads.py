@@ -62,18 +62,23 @@ async def tell(world: World, id: str, name: str, payloads: Sequence[Any]) -> Non
     sender, route, pause = world.new_id("sender"), world.route(), world.rhythm()
     for number, payload in enumerate(payloads):
         await world.pause(pause)
-        key = f"{sender}/{number}"
-
-        def sends(client: Client, payload: Any = payload, key: str = key) -> Awaitable[None]:
-            return client.get(id).raise_event(name, payload, dedupe_key=key)
-
         while True:
             try:
-                await world.ask(sends, route)
+                await world.ask(
+                    partial(_raise_event, id=id, name=name, payload=payload, key=f"{sender}/{number}"), route
+                )
             except InstanceFinishedError:  # it has failed, and will be rewound
                 await world.pause(1.0)
             else:
                 break
+        if world.chance.random() < 0.2:  # one that was accepted is accepted for ever, and not delivered again
+            again = world.chance.randint(0, number)
+            key = f"{sender}/{again}"
+            await world.ask(partial(_raise_event, id=id, name=name, payload=payloads[again], key=key))
+
+
+async def _raise_event(client: Client, id: str, name: str, payload: Any, key: str) -> None:
+    await client.get(id).raise_event(name, payload, dedupe_key=key)
 
 
 async def outcome(world: World, id: str) -> Any:
@@ -302,6 +307,10 @@ async def saves(world: World) -> None:
     account, amounts = world.new_id("account"), [world.chance.randrange(100) for _ in range(small(world, 5))]
     id = await start(world, "saves", (account, amounts))
     await comes_to(world, id, [sum(amounts), len(amounts)])
+    whole = [sum(amounts) + 1_000, len(amounts) + 1]  # with what it asked for last
+    while (found := await outcome(world, await start(world, "audits", account))) != whole:
+        world.check(found[1] < whole[1], f"'{id}' has deposited {found}, and not {whole}")
+        await world.pause(1.0)
 
 
 # ---- verbs -----------------------------------------------------------------------------------------------------
