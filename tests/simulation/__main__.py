@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
 from multiprocessing import get_context
 
 from tests.simulation.run import STEPS, Report, described, run_one, run_seed
@@ -55,6 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
         f"{sum(one.workloads for one in reports):,} workloads in {seconds:.1f} s ({1000 * seconds / max(1, len(reports)):.0f} ms a seed); "
         f"failed: {sorted(failed) or 'none'}"
     )
+    faults = sum((report.faults for report in reports), Counter[str]())
+    print(", ".join(f"{count:,} {kind}" for kind, count in sorted(faults.items())))
     return 1 if failed else 0
 
 

@@ -63,6 +63,7 @@ class Watch:
         self.ran: Counter[str] = Counter()
         self.results: dict[str, bool] = {}
         """Which tasks and calls have a result, and whether it is a failure."""
+        self.faults: Counter[str] = Counter()
         self.events = 0
         self.writes = 0
         self._asked: dict[str, list[str]] = {}
@@ -85,6 +86,11 @@ class Watch:
         line = f"{self._loop.steps:6} {self._loop.time():12.4f} {process or 'world'}: {text}"
         self._digest.update(line.encode())
         self.lines.append(line)
+
+    def strike(self, kind: str, text: str) -> None:
+        """A fault of that kind has happened."""
+        self.faults[kind] += 1
+        self.note(text)
 
     def fail(self, what: str) -> LawBroken:
         """The law is broken; returns the error, for those who can raise it."""
@@ -242,6 +248,8 @@ class Watch:
     def refused(self, before: bytes, after: bytes, who: str, error: ReplayflowError) -> None:
         """A write under an epoch that has passed was tried; `before` and `after` are what the store held."""
         self.note(f"{who} is refused: {type(error).__name__}")
+        if before:
+            self.faults["zombie writes"] += 1
         if before and not isinstance(error, LeaseLostError):
             self.fail(f"I7: a write of {who}, which has lost the hub, was not refused: {error}")
         if before != after:

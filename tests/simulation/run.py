@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,7 +43,7 @@ class Report:
     all_steps: int
     events: int
     workloads: int
-    begun: list[str] = field(default_factory=list)
+    faults: Counter[str] = field(default_factory=Counter)
     problem: str | None = None
     trace: list[str] = field(default_factory=list)
 
@@ -79,6 +80,7 @@ def run_seed(
             loop.steps,
             watch.events,
             world.begun,
+            watch.faults,
             problem=problem,
             trace=list(watch.lines),
         )

@@ -170,7 +170,7 @@ class World:
                 self.watch.note(f"asks again: {type(error).__name__}")
             else:
                 if dies_in is not None and not process.is_dead:
-                    self.watch.note(f"{process} dies in the middle of a request")
+                    self.watch.strike("deaths of clients", f"{process} dies in the middle of a request")
                     process.kill()
             await asyncio.sleep(0.05 + self.chance.random() * 0.2)
 
@@ -220,7 +220,7 @@ class World:
 
     def kill(self, worker: Worker) -> None:
         """As SIGKILL; the operating system frees what it held."""
-        self.watch.note(f"{worker.process} is killed")
+        self.watch.strike("kills", f"{worker.process} is killed")
         worker.process.kill()
         self._buried(worker)
 
@@ -259,8 +259,10 @@ class World:
         if chance.random() < 0.3:
             self.edition = CHANGED
         if not self.beginning and chance.random() < self.faults.wrong_code:
+            self.watch.strike("wrong code", "a worker will have the wrong code")
             return WRONG
-        if chance.random() < self.faults.older_code:
+        if chance.random() < self.faults.older_code and self.edition != RIGHT:
+            self.watch.strike("older code", "a worker will have the code of before")
             return RIGHT
         return self.edition
 
@@ -309,6 +311,7 @@ class World:
         def told(run: Any, event: Any) -> None:
             finished(run, event)
             if self.chance.random() < share and not self.is_calm and type(event) is TaskCompleted and type(run) is Run:
+                self.watch.strike("doubled results", f"{run.idempotency_key} will be told twice")
                 self.loop.call_later(self.chance.random() * 2, finished, run, event)
 
         activities._finished = told
@@ -363,7 +366,7 @@ class World:
     async def _stop(self) -> None:
         worker = self.worker
         if worker is not None:
-            self.watch.note(f"{worker.process} is stopped")
+            self.watch.strike("stops", f"{worker.process} is stopped")
             worker.process.stop()
             try:
                 await self.pause(3.0)
@@ -374,7 +377,7 @@ class World:
         worker = self.worker
         if worker is None or worker.process.is_dead or worker.is_zombie or self.disk.holder is not worker.face:
             return
-        self.watch.note(f"the hub will be taken from {worker.process} by force")
+        self.watch.strike("takeovers", f"the hub will be taken from {worker.process} by force")
         worker.is_zombie = True
         if self.chance.random() < 0.5:
             worker.process.stop()
@@ -383,11 +386,11 @@ class World:
 
     async def _restart(self) -> None:
         if self.worker is not None and not self.worker.process.is_dead:
-            self.watch.note(f"{self.worker.process} is told to end")
+            self.watch.strike("orderly ends", f"{self.worker.process} is told to end")
             self.worker.told_to_stop.set()
 
     async def _fill(self) -> None:
-        self.watch.note("the disk is full")
+        self.watch.strike("full disks", "the disk is full")
         self.disk.is_full = True
         try:
             await self.pause(1.0)
@@ -396,7 +399,7 @@ class World:
 
     async def _set_the_clock(self) -> None:
         jump = int(self.chance.choice([-1, 1]) * 10 ** self.chance.uniform(3, 8.5))
-        self.watch.note(f"the clock is set by {jump / 1e6} s")
+        self.watch.strike("clock jumps", f"the clock is set by {jump / 1e6} s")
         self.clock.ahead += jump
 
     async def _cool(self) -> None:
@@ -405,6 +408,7 @@ class World:
             return
         engine = engine_of(worker.hub)
         if engine is not None:
+            self.watch.strike("evictions", "every generator that waits is dropped")
             worker.process.call(engine.cool_all)
 
     def calm_down(self) -> None:
