@@ -546,7 +546,7 @@ def _add_changing(app: App, edition: int) -> None:
     @app.orchestrator
     def withdrawn(ctx: OrchestrationContext, x: int) -> Orchestration[int]:
         for _ in range(3):
-            yield ctx.create_timer(SOON)
+            yield ctx.wait_for_external_event("go")
             x = yield ctx.call_activity("double", x)
         return x
 

@@ -615,6 +615,8 @@ async def changes(world: World) -> None:
             await world.pause(0.2)
     finally:
         world.beginning -= 1
+    if name == "withdrawn":
+        await tell(world, id, "go", [1, 2, 3])
     await comes_to(world, id, 12 if name == "changes" else 24)
 
 
