@@ -377,6 +377,16 @@ class StoreUnavailableError(StoreError):
     code = "RF309"
 
 
+class StoreMovedError(StoreError):
+    """The store's file, or its log, was removed, moved away or replaced while it was open.
+
+    What is written to an open file that no path leads to is lost, so nothing is. To replace a hub, by a backup say, end its worker and its clients
+    first, and move the file together with those whose names begin with its own.
+    """
+
+    code = "RF310"
+
+
 # ---- what an orchestrator catches at a yield ------------------------------------------------------------------
 
 
@@ -625,5 +635,6 @@ def _text(error: BaseException) -> str:
         if len(text) > MESSAGE_CHARS_MAX:
             text = f"{text[:MESSAGE_CHARS_MAX]} ... ({len(text) - MESSAGE_CHARS_MAX:,} more characters)"
         return _unicode(text)
-    except Exception as broken:  # a user's __str__ may raise, and the failure must still be recorded
+    except BaseException as broken:
+        # A user's __str__ may raise, SystemExit too, and the failure must still be recorded.
         return f"<no text: {type(broken).__name__} in {type(error).__name__}.__str__>"

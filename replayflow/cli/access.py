@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -59,10 +60,14 @@ def _check_presence(store: Store) -> None:
     if not isinstance(store, SqliteStore):
         return
     path = store.path
-    if not path.exists():
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
         raise StoreMissingError(
             f"there is no task hub at {path.absolute()}: name one with --store or $REPLAYFLOW_STORE; "
             "run, worker, start, schedule create and entity signal make one"
-        )
-    if path.is_file() and path.stat().st_size == 0:
+        ) from None
+    except OSError:
+        return  # to open it says why it cannot be
+    if stat.S_ISREG(found.st_mode) and found.st_size == 0:
         raise StoreMissingError(f"the file {path.absolute()} is empty: no worker and no client has made it a task hub")

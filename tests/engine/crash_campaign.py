@@ -53,7 +53,7 @@ WIDTH = 60
 MAP_WIDTH = 400
 MAPPED = {"single": MAP_WIDTH * (MAP_WIDTH - 1), "children": 4 * sum(range(6)), "batches": 2 * sum(range(120))}
 SAGA_PARTS = 12
-BEAT = timedelta(milliseconds=150)
+BEAT = timedelta(milliseconds=400)  # a thousand of them are caught up with, which is longer than any suspicion lasts
 STRAYS = """
     SELECT (SELECT count(*) FROM history WHERE instance NOT IN (SELECT key FROM instance))
          + (SELECT count(*) FROM execution WHERE instance NOT IN (SELECT key FROM instance))

@@ -11,6 +11,7 @@ from typing import Any
 from replayflow import ActivityContext, App, Orchestration, OrchestrationContext, Transaction, when_all
 
 app = App()
+WEIGHT = 500_000
 
 
 def note(folder: str, name: str, text: object) -> None:
@@ -53,6 +54,15 @@ def held_in_process(ctx: ActivityContext, folder: str) -> int:
     return os.getppid()
 
 
+@app.activity
+async def heavy(folder: str) -> bytes:
+    """Something that takes room, once `go` is there."""
+    note(folder, "held", "heavy")
+    while not is_there(folder, "go"):  # noqa: ASYNC110 - another process makes it
+        await asyncio.sleep(0.005)
+    return os.urandom(WEIGHT)
+
+
 @app.activity(transactional=True)
 def deposit(tx: Transaction, amount: int) -> int:
     tx.execute("CREATE TABLE IF NOT EXISTS account (amount INTEGER NOT NULL)")
@@ -81,6 +91,11 @@ def chain(ctx: OrchestrationContext, length: int) -> Orchestration[int]:
     for _ in range(length):
         count = yield from ctx.call_activity(add, count)
     return count
+
+
+@app.orchestrator
+def weighs(ctx: OrchestrationContext, folder: str) -> Orchestration[int]:
+    return len((yield from ctx.call_activity(heavy, folder)))
 
 
 @app.orchestrator

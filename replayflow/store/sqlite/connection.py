@@ -10,6 +10,7 @@ import asyncio
 import errno
 import os
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -25,9 +26,11 @@ from replayflow.errors import (
     StoreCorruptError,
     StoreError,
     StoreFullError,
+    StoreMovedError,
     StoreReadOnlyError,
     StoreUnavailableError,
 )
+from replayflow.store.sqlite.place import Place
 from replayflow.store.sqlite.statements import SQL
 
 T = TypeVar("T")
@@ -58,7 +61,7 @@ def check_file(path: Path) -> None:
     on it, and the next process to close the hub would delete the write-ahead log under a worker that is writing to it.
 
     Raises:
-        StoreUnavailableError: the folder is missing, or the file cannot be made.
+        StoreUnavailableError: the folder is missing, the file cannot be made, or the way to it is closed.
         StoreReadOnlyError: the folder cannot be written.
         NotAHubError: the path is a folder, or a device.
     """
@@ -67,28 +70,56 @@ def check_file(path: Path) -> None:
             f"this Python's SQLite is {sqlite3.sqlite_version}; replayflow needs {'.'.join(map(str, SQLITE_VERSION_MIN))} or newer"
         )
     try:
-        has_folder = path.parent.is_dir()
-    except OSError as error:  # a name that is too long, say
-        raise of_os_error(error, f"{path} cannot be made") from error
-    if not has_folder:
+        _check_kind(path, Path(os.path.realpath(path)))
+    except OSError as error:
+        raise StoreUnavailableError(
+            f"{path} cannot be opened ({error.strerror}): check the path, and the permissions on the way to it"
+        ) from error
+
+
+def _check_kind(path: Path, real: Path) -> None:
+    if not path.parent.is_dir():
         raise StoreUnavailableError(f"{path} cannot be made: the folder {path.parent} does not exist")
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        os.close(os.open(real, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except FileExistsError:
         pass
     except PermissionError as error:
-        raise StoreReadOnlyError(f"{path} cannot be made: the folder {path.parent} cannot be written") from error
+        if not os.access(real.parent, os.X_OK):
+            raise  # nobody can say whether it is there
+        raise StoreReadOnlyError(f"{path} cannot be made: the folder {real.parent} cannot be written") from error
     except OSError as error:
         raise of_os_error(error, f"{path} cannot be made") from error
-    if path.is_dir():
+    found = real.stat()
+    if stat.S_ISDIR(found.st_mode):
         raise NotAHubError(f"{path} is a folder; a task hub is a file")
-    if path.is_file() and path.stat().st_nlink > 1:
+    if not stat.S_ISREG(found.st_mode):
+        raise NotAHubError(f"{path} is no regular file, and so no task hub")
+    if found.st_nlink > 1:
         raise StoreUnavailableError(
             f"{path} has another name (a hard link): SQLite's side files and the worker's lock go by the name, and two would not know of each other; "
             "remove the other name"
         )
-    if path.exists() and not path.is_file():
-        raise NotAHubError(f"{path} is no regular file, and so no task hub")
+
+
+def check_length(connection: sqlite3.Connection, path: Path) -> None:
+    """The file is whole pages. SQLite itself takes the rest of a page that was cut for zeros, and would serve them.
+
+    While there is a log the last page may be half written: a checkpoint that was killed, which the next one does again.
+
+    Raises:
+        StoreCorruptError: its last page was cut.
+    """
+    log = path.with_name(path.name + "-wal")
+
+    def has_log() -> bool:
+        return log.exists() and log.stat().st_size > 0
+
+    page_bytes: int = connection.execute("PRAGMA page_size").fetchone()[0]
+    if (
+        not has_log() and path.stat().st_size % page_bytes != 0 and not has_log()
+    ):  # others may be at it between two looks
+        raise _damaged(path, "it ends in the middle of a page, and was cut")
 
 
 def connect(path: Path, busy_seconds: float, synchronous: str) -> sqlite3.Connection:
@@ -152,11 +183,12 @@ class DatabaseThread:
     """One thread with one connection. What it is given runs in order, and never two at a time.
 
     While somebody subscribes it looks, whenever it has been idle for `poll_seconds`, whether another connection has changed the file: a read of
-    shared memory, not of the disk.
+    shared memory, not of the disk. And before all that it does it looks whether the file is still at its place.
     """
 
-    def __init__(self, connection: sqlite3.Connection, name: str, poll_seconds: float) -> None:
+    def __init__(self, connection: sqlite3.Connection, place: Place, name: str, poll_seconds: float) -> None:
         self._connection = connection
+        self._place = place
         self._poll_seconds = poll_seconds
         self._loop = asyncio.get_running_loop()
         self._work: SimpleQueue[tuple[Callable[[sqlite3.Connection], Any], asyncio.Future[Any]] | None] = SimpleQueue()
@@ -199,6 +231,7 @@ class DatabaseThread:
                 break
             work, future = item
             try:
+                self._place.check()
                 result = work(self._connection)
             except BaseException as error:
                 self._tell(_settle_error, future, error)
@@ -206,13 +239,21 @@ class DatabaseThread:
                 self._tell(_settle, future, result)
             if self._subscribers:
                 self._look()
+        if self._place.has_the_log_of_others():
+            self._tell(_settle, self._closed, None)
+            threading.Event().wait()  # for ever: the connection is left to the end of the process, which closes it without removing anything
         try:
             self._connection.close()
         finally:
             self._tell(_settle, self._closed, None)
 
     def _look(self) -> None:
-        version = self._data_version()
+        try:
+            self._place.check()
+        except StoreMovedError:
+            version = None  # whoever is told asks for something, and hears it
+        else:
+            version = self._data_version()
         if version != self._version:
             self._version = version
             self._tell(self._notify)
@@ -249,7 +290,7 @@ def of_sqlite_error(error: sqlite3.Error, path: Path) -> ReplayflowError:
     """The error as users meet it: what it means for them, and what to do."""
     name = getattr(error, "sqlite_errorname", "") or ""
     match name.split("_")[1:2]:
-        case ["FULL"]:
+        case ["FULL"] | ["IOERR"] if name in ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"):
             return StoreFullError(f"the disk that holds {path} is full: nothing was written; make room, and it goes on")
         case ["READONLY"]:
             return StoreReadOnlyError(
@@ -258,17 +299,36 @@ def of_sqlite_error(error: sqlite3.Error, path: Path) -> ReplayflowError:
         case ["NOTADB"]:
             return NotAHubError(f"{path} is no SQLite database, and so no task hub; it was left as it is")
         case ["CORRUPT"]:
-            return StoreCorruptError(
-                f"{path} is damaged ({error}): nothing was changed; keep a copy, run PRAGMA integrity_check on it, and restore the last good backup"
-            )
+            return _damaged(path, str(error))
         case ["BUSY"] | ["LOCKED"]:
             return StoreBusyError(f"another process held {path} for too long: nothing was written; try again")
+        case ["CANTOPEN"] if _is_only_readable(path):
+            return StoreReadOnlyError(
+                f"{path} cannot be written ({error}), and whoever opens a hub has to make files beside it: check whether the disk may be "
+                "written, and the permissions of the file and of its folder"
+            )
         case ["CANTOPEN"]:
             return StoreUnavailableError(f"{path} cannot be opened ({error}): check the path and its permissions")
+        case ["IOERR"] if name == "SQLITE_IOERR_SHORT_READ":
+            return _damaged(path, "it, or its log, is shorter than it was")
         case ["IOERR"]:
-            return StoreUnavailableError(f"{path} cannot be read or written ({error}, {name}): check the disk")
+            return StoreUnavailableError(
+                f"{path} cannot be read or written ({error}, {name}): check the disk, "
+                "whether it has failed or may not be written, and the limits on what this process may write"
+            )
         case _:
             return StoreError(f"{path}: {error}{f' ({name})' if name else ''}")
+
+
+def _is_only_readable(path: Path) -> bool:
+    folder = Path(os.path.realpath(path)).parent
+    return os.access(path, os.R_OK) and not (os.access(path, os.W_OK) and os.access(folder, os.W_OK))
+
+
+def _damaged(path: Path, how: str) -> StoreCorruptError:
+    return StoreCorruptError(
+        f"{path} is damaged ({how}): nothing was changed; keep a copy, run PRAGMA integrity_check on it, and restore the last good backup"
+    )
 
 
 def of_os_error(error: OSError, what: str) -> StoreError:

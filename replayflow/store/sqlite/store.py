@@ -44,6 +44,7 @@ from replayflow.store.sqlite.condition import condition
 from replayflow.store.sqlite.connection import (
     DatabaseThread,
     check_file,
+    check_length,
     checked_path,
     connect,
     connect_reader,
@@ -54,6 +55,7 @@ from replayflow.store.sqlite.group import write_group
 from replayflow.store.sqlite.guard import prepare
 from replayflow.store.sqlite.known import Remembered
 from replayflow.store.sqlite.lock import FileLock
+from replayflow.store.sqlite.place import Place
 from replayflow.store.sqlite.statements import SQL
 from replayflow.store.sqlite.together import Together
 
@@ -97,12 +99,12 @@ class SqliteStore:
             return
         check_file(self.path)
 
-        def prepare() -> tuple[sqlite3.Connection, sqlite3.Connection]:
+        def prepare() -> tuple[sqlite3.Connection, sqlite3.Connection, Place]:
             self._refuse_what_is_no_hub()
             connection = connect(self.path, self._busy_seconds, self._synchronous)
             try:
                 schema.migrate(connection, self.path)
-                return connection, connect_reader(self.path, self._busy_seconds)
+                return connection, connect_reader(self.path, self._busy_seconds), Place(self.path)
             except BaseException:
                 connection.close()
                 raise
@@ -111,14 +113,14 @@ class SqliteStore:
             preparing = asyncio.get_running_loop().run_in_executor(None, prepare)
             try:
                 await asyncio.wait([preparing])
-                connection, reader = preparing.result()
+                connection, reader, self._place = preparing.result()
             except asyncio.CancelledError:
                 preparing.add_done_callback(_close_opened)  # the thread goes on, and what it opens would be nobody's
                 raise
             self._together = Together(self._records)
             self._remembered = Remembered()  # another connection counts the changes of the file anew
-            self._writer = DatabaseThread(connection, f"replayflow {self.path.name}", POLL_SECONDS)
-            self._reader = DatabaseThread(reader, f"replayflow {self.path.name}, reading", POLL_SECONDS)
+            self._writer = DatabaseThread(connection, self._place, f"replayflow {self.path.name}", POLL_SECONDS)
+            self._reader = DatabaseThread(reader, self._place, f"replayflow {self.path.name}, reading", POLL_SECONDS)
         except BaseException as error:  # a cancelled caller, too, must not leave half of it open
             await self.close()
             if isinstance(error, sqlite3.Error):
@@ -127,10 +129,11 @@ class SqliteStore:
 
     def _refuse_what_is_no_hub(self) -> None:
         """Looks before anything is changed: to switch the journal mode of somebody's database would be a write."""
-        uri = f"{self.path.resolve().as_uri()}?mode=ro"
+        uri = f"{Path(os.path.realpath(self.path)).as_uri()}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, timeout=self._busy_seconds)) as connection:
             try:
                 schema.check(connection, self.path)
+                check_length(connection, Path(os.path.realpath(self.path)))
             except sqlite3.OperationalError as error:
                 # A hub in WAL mode may need its side files made before it can be read; the writer's own check follows.
                 if error.sqlite_errorname not in ("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_READONLY_CANTINIT"):
@@ -237,11 +240,17 @@ class SqliteStore:
 
     async def write(self, operations: Sequence[Operation], epoch: int | None = None) -> list[Outcome]:
         remembered = self._remembered
-        return await self._write(
-            lambda connection: write_group(
+
+        def work(connection: sqlite3.Connection) -> list[Outcome]:
+            if (
+                epoch is None
+            ):  # the owner writes, and looks, all the time; what a client is told is accepted must not be nowhere
+                self._place.look()
+            return write_group(
                 connection, operations, epoch, self.url, remembered, self._large_over_bytes, self._cipher
             )
-        )
+
+        return await self._write(work)
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await self._on(self._writer, work)
@@ -396,7 +405,7 @@ def _take(connection: sqlite3.Connection, owner: Owner, has_died: bool) -> int:
     return int(taken[0][0])
 
 
-def _close_opened(opening: asyncio.Future[tuple[sqlite3.Connection, sqlite3.Connection]]) -> None:
+def _close_opened(opening: asyncio.Future[tuple[sqlite3.Connection, sqlite3.Connection, Place]]) -> None:
     if not opening.cancelled() and opening.exception() is None:
-        for connection in opening.result():
+        for connection in opening.result()[:2]:
             connection.close()
