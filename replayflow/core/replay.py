@@ -73,6 +73,7 @@ class Replay:
         "_codec",
         "_context",
         "_generator",
+        "_is_terminated",
         "_late",
         "decisions",
         "definition",
@@ -91,6 +92,7 @@ class Replay:
         self._codec: Codec = environment.codec
         self._generator: Generator[Any, Any, Any] | None = None
         self._blocked_on: Task[Any] | None = None
+        self._is_terminated = False
         self._late: tuple[ExecutionCancelRequested, ...] = ()
 
     # ---- the four calls of an executor
@@ -124,7 +126,7 @@ class Replay:
         """One past episode, as it was recorded, happens again. One in which the execution was terminated decided nothing, and is passed over."""
         begins = piece[0]
         assert type(begins) is OrchestratorStarted  # noqa: S101 - every piece begins with its time
-        if self.outcome is not None:
+        if self.outcome is not None or self._is_terminated:
             return  # what came after the end was only written down
         ended: ExecutionCompleted | None = None
         custom_status: CustomStatusSet | None = None
@@ -144,6 +146,7 @@ class Replay:
             else:
                 recorded.append(event)
         if ended is not None and ended.orchestration_status == "TERMINATED":
+            self._is_terminated = True
             return
         decisions = self.decisions
         decisions.replay_against(begins.now_microseconds, recorded)
