@@ -60,9 +60,12 @@ def this_machine() -> Machine:
 
 
 def _commit() -> str:
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return "of no known commit"
     return described.stdout.strip() or "of no known commit"
 
 
@@ -75,7 +78,7 @@ def _filesystem(folder: Path) -> str:
     """The type of the file system that the folder is on: the mount that is nearest above it."""
     mounts = [line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines()]
     above = [(point, kind) for point, kind in mounts if folder.is_relative_to(point)]
-    return max(above, key=lambda mount: len(mount[0]))[1]
+    return max(above, key=lambda mount: len(mount[0]), default=("", "of no known kind"))[1]
 
 
 def _sync_ms(folder: Path) -> float:

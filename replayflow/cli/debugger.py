@@ -44,3 +44,7 @@ class _InTheirCode(pdb.Pdb):
 
     def stop_here(self, frame: FrameType) -> bool:
         return not frame.f_code.co_filename.startswith(_NOT_THE_USERS) and super().stop_here(frame)
+
+    def set_stepinstr(self) -> None:
+        """What newer Pythons begin with: they would stop at the next instruction, wherever that is, and so in ours."""
+        self.set_step()

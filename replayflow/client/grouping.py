@@ -31,7 +31,7 @@ class Grouping:
         self._waiting.append((operation, future))
         if self._writer is None:
             self._writer = asyncio.create_task(self._write_on())
-        return await asyncio.shield(future)  # what is in a group is written, also where nobody waits for it any more
+        return await future  # what is in a group is written, also where nobody waits for it any more
 
     async def _write_on(self) -> None:
         try:
@@ -47,10 +47,11 @@ class Grouping:
             outcomes = await self._store.write([operation for operation, _ in group])
         except BaseException as error:
             for _, future in group:
-                future.set_exception(error)
-                future.exception()  # whoever waited may be gone, and then nobody need be told
+                if not future.done():
+                    future.set_exception(error)
             if not isinstance(error, Exception):
                 raise
         else:
             for (_, future), outcome in zip(group, outcomes, strict=True):
-                future.set_result(outcome)
+                if not future.done():
+                    future.set_result(outcome)

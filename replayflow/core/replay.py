@@ -123,6 +123,8 @@ class Replay:
         """One past episode, as it was recorded, happens again. One in which the execution was terminated decided nothing, and is passed over."""
         begins = piece[0]
         assert type(begins) is OrchestratorStarted  # noqa: S101 - every piece begins with its time
+        if self.outcome is not None:
+            return  # what came after the end was only written down
         ended: ExecutionCompleted | None = None
         custom_status: CustomStatusSet | None = None
         arrived: list[HistoryEvent] = []

@@ -11,7 +11,7 @@ from replayflow.clock import Clock
 from replayflow.core import admission
 from replayflow.core.definitions import Environment
 from replayflow.core.events import ExecutionResumed, TaskCompleted, TaskFailed
-from replayflow.core.instance import Status
+from replayflow.core.instance import TASK_RETRY, Status
 from replayflow.core.suspicion import is_poison
 from replayflow.engine.activities import Run
 from replayflow.engine.episodes import Episodes
@@ -181,7 +181,8 @@ class Arrivals:
                 if id not in live.running and id not in answered and id not in instance.retrying:
                     self._work.start_open(live, task)
             for alarm in instance.alarms():
-                self._memory.alarms.set(live.id, alarm)
+                if alarm.kind != TASK_RETRY or alarm.id not in answered:  # the retry has been made, and has ended
+                    self._memory.alarms.set(live.id, alarm)
             if instance.maps:
                 self._work.maps.follow(live, list(instance.maps.values()))
             if instance.status is not Status.SUSPENDED:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from functools import partial
 from random import Random
 
@@ -256,8 +257,11 @@ class Engine:
         return await done
 
     async def _can_begin_at_once(self, create: Create) -> bool:
-        """Whether the first step can be made before the creation is written: not where the instance is there, whose code would run for nothing."""
-        if not self._residents.can_begin_at_once(create):
+        """Whether the first step can be made before the creation is written: not where the instance is there, whose code would run for nothing.
+
+        Nor where the caller is handling an error: what the code raises in its first step would have that error among its causes.
+        """
+        if sys.exc_info()[1] is not None or not self._residents.can_begin_at_once(create):
             return False
         if create.has_new_id:
             return True

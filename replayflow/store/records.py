@@ -26,7 +26,7 @@ class InstanceRecord(Struct):
     wake_at: int | None
     created_at: int
     updated_at: int
-    """When the last piece was added, and not before `created_at`."""
+    """When the last piece that is kept was added, and not before `created_at`."""
     completed_at: int | None = None
     custom_status: Payload = None
     output: Payload = None

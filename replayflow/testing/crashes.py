@@ -6,14 +6,15 @@ gone, with its generators and all that it held in memory; the next one starts on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 from replayflow.core.instance import Status
 from replayflow.errors import FailureDetails, LeaseLostError, UnknownNameError
 from replayflow.registry import App, app_of
-from replayflow.store.base import Operation, Outcome
+from replayflow.store import Store
+from replayflow.store.base import Delivery, Operation, Outcome, Transact
 from replayflow.store.memory import MemoryStore
 from replayflow.testing.clock import VirtualClock
 from replayflow.testing.fakes import Call
@@ -22,6 +23,7 @@ from replayflow.testing.hub import VirtualHub
 _ID = "crash-everywhere"
 _LIVES_MAX = 100
 When = Literal["before", "after"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,7 @@ async def crash_everywhere(
         store = _Mortal(dies_at, when)
         clock, calls = VirtualClock(), list[Call]()
         for _ in range(_LIVES_MAX):
-            hub = VirtualHub(
-                served, fakes=fakes, always_replay=always_replay, store=cast("MemoryStore", store), clock=clock
-            )
+            hub = VirtualHub(served, fakes=fakes, always_replay=always_replay, store=cast("Store", store), clock=clock)
             try:
                 async with hub:
                     end = await _live(hub, orchestrator, input, events)
@@ -152,12 +152,19 @@ class _Mortal:
         return getattr(self._store, name)
 
     async def write(self, operations: Sequence[Operation], epoch: int | None = None) -> list[Outcome]:
+        return await self._survived(lambda: self._store.write(operations, epoch))
+
+    async def transact(self, wanted: Transact, epoch: int) -> Delivery | None:
+        return await self._survived(lambda: self._store.transact(wanted, epoch))
+
+    async def _survived(self, write: Callable[[], Awaitable[T]]) -> T:
+        """What the write comes to, if the process lives to hear of it."""
         if self._is_dead:
             raise _Killed("the process was killed")
         self.writes += 1
         if self.writes != self._dies_at:
-            return await self._store.write(operations, epoch)
+            return await write()
         self._is_dead = True
         if self._when == "after":
-            await self._store.write(operations, epoch)
+            await write()
         raise _Killed("the process was killed")

@@ -94,7 +94,7 @@ def _recorded(definition: ActivityDefinition, calls: list[Call]) -> ActivityDefi
     def note(arguments: tuple[Any, ...]) -> None:
         calls.append(Call(definition.name, arguments[-1] if definition.takes_input else None))
 
-    if definition.executor == "thread":
+    if definition.executor in ("thread", "transaction"):
 
         def recorded(*arguments: Any) -> Any:
             note(arguments)

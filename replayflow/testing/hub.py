@@ -1,4 +1,4 @@
-"""A hub in memory whose time passes only while somebody waits for it.
+"""A hub whose time passes only while somebody waits for it; in memory, or on any other store.
 
 1. The clock stands still while anything can happen without it: an episode, an activity, a message, a commit. When all is quiet, and the test waits
    for an end, it jumps to the next timer or retry. So a year of timers takes milliseconds, and a test that raises an event in time is in time.
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from inspect import iscoroutinefunction
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -18,7 +19,7 @@ from replayflow.clock import microseconds_in
 from replayflow.codec import Codec
 from replayflow.core.commit import Ending
 from replayflow.engine import Engine, Limits
-from replayflow.errors import InvalidArgumentError, StuckError
+from replayflow.errors import InvalidArgumentError, ReplayflowError, StuckError
 from replayflow.hub import TaskHub
 from replayflow.registry import App
 from replayflow.store import Store
@@ -38,7 +39,7 @@ class VirtualHub:
 
     `fakes` replaces activities, by function or by name, with functions, results, or exceptions. With `always_replay` every generator is thrown away
     whenever it waits, and replayed for whatever comes next: what an orchestrator does that it must not do shows there. `begin` is the time at which
-    the clock stands at first.
+    the clock stands at first. `store` is where the hub's state is kept, in memory without one: `SqliteStore(path)` keeps it in a file.
 
     `client` is a client of the hub. While `result()` or `wait()` is awaited, time passes: from timer to timer, as soon as nothing else can happen.
     Activities that are no fakes run as they are, and take their real time. `calls` has what ran, in order.
@@ -53,12 +54,13 @@ class VirtualHub:
         begin: datetime = BEGIN,
         limits: Limits = _NO_GRACE,
         codec: Codec | None = None,
-        store: MemoryStore | None = None,
+        store: Store | None = None,
         clock: VirtualClock | None = None,
     ) -> None:
         self.calls: list[Call] = []
         self.clock = clock or VirtualClock(begin)
-        self.store = store or MemoryStore()
+        self.store: Store = MemoryStore() if store is None else store
+        self._watched = _Watched(self.store)
         self._app = with_fakes(app, fakes or {}, self.calls)
         self._always_replay = always_replay
         self._limits = limits
@@ -69,9 +71,8 @@ class VirtualHub:
         self._time: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        store: Store = self.store
-        if self._always_replay:
-            store = cast("Store", _Forgetful(self.store, lambda: self._engine.cool_all()))
+        self._watched = _Watched(self.store, self._engine_cools if self._always_replay else None)
+        store = cast("Store", self._watched)
         hub = TaskHub(store, self._app, limits=self._limits, codec=self._codec, clock=self.clock)
         await hub.__aenter__()
         self._hub = hub
@@ -118,11 +119,17 @@ class VirtualHub:
         return await instance.result()
 
     async def settle(self) -> None:
-        """Everything has happened that can happen without time passing."""
+        """Everything has happened that can happen without time passing.
+
+        Raises:
+            ReplayflowError: the worker has lost its store, and nothing happens any more.
+        """
         quiet = 0
         turns = 0
         while quiet < _QUIET_TURNS:
-            quiet = quiet + 1 if self._engine.is_idle else 0
+            if self._engine.failure is not None:
+                raise self._engine.failure
+            quiet = quiet + 1 if self._engine.is_idle and self._watched.is_idle else 0
             turns += 1
             await asyncio.sleep(0 if quiet or turns < 100 else _LOOK_SECONDS)
 
@@ -149,6 +156,9 @@ class VirtualHub:
             raise InvalidArgumentError("the hub is not open: use it inside `async with VirtualHub(...) as hub`")
         return self._hub._engine
 
+    def _engine_cools(self) -> None:
+        self._engine.cool_all()
+
     async def _jump(self, at: int) -> None:
         self.clock.set(at)
         self._engine.look_at_the_clock()
@@ -158,14 +168,17 @@ class VirtualHub:
     async def _let_time_pass(self, door: _Door) -> None:
         while True:
             await door.is_wanted.wait()
-            await self.settle()
-            if not door.waiting:
-                continue
-            at = self._engine.next_alarm
-            if at is not None:
-                await self._jump(at)
-            elif not await self._stirs(door):
-                await self._say_stuck(door)
+            try:
+                await self.settle()
+                if not door.waiting:
+                    continue
+                at = self._engine.next_alarm
+                if at is not None:
+                    await self._jump(at)
+                elif not await self._stirs(door):
+                    await self._say_stuck(door)
+            except ReplayflowError:
+                return  # whoever waits is told by the engine
 
     async def _stirs(self, door: _Door) -> bool:
         """Whether something happens after all: the test may have other tasks, that wait for something of their own."""
@@ -220,17 +233,39 @@ class _Door:
             self.is_wanted.clear()
 
 
-class _Forgetful:
-    """A store after each of whose writes every generator is thrown away."""
+class _Watched:
+    """A store that knows whether it is at work for anybody. After each write it calls `written`: there every generator may be thrown away."""
 
-    def __init__(self, store: MemoryStore, written: Callable[[], None]) -> None:
+    def __init__(self, store: Store, written: Callable[[], None] | None = None) -> None:
         self._store = store
         self._written = written
+        self._under_way = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody waits for an answer: what is read in a thread may be what makes something happen."""
+        return not self._under_way
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
+        found = getattr(self._store, name)
+        if not iscoroutinefunction(found):
+            return found
+
+        async def watched(*arguments: Any, **named: Any) -> Any:
+            self._under_way += 1
+            try:
+                return await found(*arguments, **named)
+            finally:
+                self._under_way -= 1
+
+        return watched
 
     async def write(self, operations: Sequence[Operation], epoch: int | None = None) -> list[Outcome]:
-        outcomes = await self._store.write(operations, epoch)
-        asyncio.get_running_loop().call_soon(self._written)
+        self._under_way += 1
+        try:
+            outcomes = await self._store.write(operations, epoch)
+        finally:
+            self._under_way -= 1
+        if self._written is not None:
+            asyncio.get_running_loop().call_soon(self._written)
         return outcomes

@@ -13,7 +13,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from replayflow import App, InstanceExistsError, Limits, Orchestration, OrchestrationContext, TaskHub, when_all
+from replayflow import (
+    ActivityError,
+    App,
+    InstanceExistsError,
+    Limits,
+    Orchestration,
+    OrchestrationContext,
+    RetryPolicy,
+    TaskHub,
+    when_all,
+)
 from replayflow.core import events
 from replayflow.core.activity_context import ActivityContext
 from replayflow.core.commit import Commit
@@ -265,6 +275,35 @@ async def test_a_refused_end_loses_no_result_and_runs_nothing_again(bench: Bench
         assert await left.result(5) == "fast"
         await turns()
     assert ran.calls == {"slow": 1, "fast": 1}
+
+
+async def test_an_attempt_whose_failure_could_not_be_written_at_once_counts_once_and_is_not_made_again(
+    bench: Bench,
+) -> None:
+    """The second attempt has failed, the commit that says so does not go through, and the instance is read again: its retry is set, and over."""
+    attempts: list[int] = []
+
+    @bench.app.activity
+    async def fails(ctx: ActivityContext) -> None:
+        attempts.append(ctx.attempt)
+        if len(attempts) == 2:
+            bench.store.fail_with(BUSY)
+        raise ValueError(f"attempt {ctx.attempt}")
+
+    @bench.app.orchestrator
+    def tries(ctx: OrchestrationContext) -> Orchestration[str]:
+        try:
+            yield ctx.call_activity(fails, retry=RetryPolicy(max_attempts=4, first_interval=timedelta(0)))
+        except ActivityError as error:
+            return str(error.details.message)
+        return "done"
+
+    async with hub_on(bench.store, bench.app) as hub:
+        instance = await hub.client.start(tries)
+        assert await instance.result(timeout=10) == "attempt 4"
+        assert attempts == [1, 2, 3, 4]
+        history = await history_of(hub.client, instance.id)
+    assert [event.attempt for event in history if isinstance(event, events.TaskAttemptFailed)] == [1, 2, 3]
 
 
 async def test_a_lost_lease_stops_the_worker_and_everybody_is_told(bench: Bench) -> None:

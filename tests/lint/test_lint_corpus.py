@@ -58,7 +58,7 @@ def test_any_function_of_the_standard_library_can_be_looked_at_as_if_it_were_an_
             module._look_into(code)
             found += len(list(check(module, code, str(path))))
             looked += 1
-    assert looked > 100
+    assert looked > 50  # some systems leave much of the library out
     assert found > 0
 
 

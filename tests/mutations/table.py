@@ -68,8 +68,8 @@ MUTATIONS = [
         "a message is told in memory and never put into the inbox",
         (
             Edit(
-                "self._messages.append((delivery.number, known.key, _blob(event), execution_id, int(delivery.is_control)))",
-                "pass",
+                "execution_id = NO_TEXT if delivery.execution_id is None else delivery.execution_id",
+                "outcome.deliveries.append(delivery)\nreturn",
                 "store/sqlite",
             ),
         ),
@@ -264,7 +264,7 @@ MUTATIONS = [
                 "core",
             ),
         ),
-        ("tests/semantics/test_rewind.py",),
+        ("tests/core/test_core_branches.py", "tests/semantics/test_rewind.py"),
     ),
     Mutation(
         "wall-clock",

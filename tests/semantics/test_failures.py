@@ -322,3 +322,20 @@ async def test_whatever_user_code_raises_fails_it_and_the_worker_goes_on(
         details = await failure_of(await hub.client.start(main, where))
         assert type(error).__name__ in str(details)
         assert await (await hub.client.start(main, "nowhere")).result(LIMIT) == "fine"
+
+
+async def test_what_the_caller_of_a_start_is_handling_is_no_cause_of_a_failure(place: Place) -> None:
+    """An orchestration's first step may be made where it is asked for: in the client's own stack."""
+    app = App()
+
+    @app.orchestrator
+    def main(ctx: OrchestrationContext) -> None:
+        raise ValueError("no")
+
+    async with place.hub(app) as hub:
+        try:
+            raise KeyError("the caller's own")
+        except KeyError:
+            instance = await hub.client.start(main)
+            details = await failure_of(instance)
+    assert (details.type, details.inner) == ("ValueError", None)

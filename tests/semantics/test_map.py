@@ -847,7 +847,7 @@ async def test_a_retry_that_falls_due_while_suspended_is_made_when_resumed(
 ) -> None:
     told = with_children(x1=1)
     told.hold(1)
-    later = RetryPolicy(max_attempts=2, first_interval=timedelta(milliseconds=40))
+    later = RetryPolicy(max_attempts=2, first_interval=timedelta(milliseconds=150))
     asked = []
 
     @told.app.activity(retry=later)

@@ -90,7 +90,9 @@ def test_a_scan_would_be_seen(connection: sqlite3.Connection) -> None:
     ],
 )
 def test_what_a_statement_finds_its_rows_by(connection: sqlite3.Connection, name: str, found_by: str) -> None:
-    assert found_by in plan(connection, STATEMENTS[name])
+    found = plan(connection, STATEMENTS[name])
+    # Newer SQLites know of more statements that they need nothing but the index.
+    assert found_by in found or found_by.replace(" USING INDEX ", " USING COVERING INDEX ") in found
 
 
 @pytest.mark.parametrize(

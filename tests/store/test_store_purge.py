@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from replayflow.core.commit import Message, RowState
+from replayflow.core.commit import Commit, Message, RowState
 from replayflow.core.instance import Status
 from replayflow.errors import (
     InstanceExistsError,
@@ -284,6 +284,19 @@ async def test_a_trimmed_past_has_its_last_executions_as_a_whole(
     assert await store.history("a", "x4") == (whole if keep else [])
     assert refusals([await one(store, commit("a", "x5", 9, chunk=b"on"))]) == [None]
     assert (await record(store)).execution_id == "x5"
+
+
+async def test_who_has_no_piece_left_was_updated_when_it_was_created(store: Store) -> None:
+    """The next execution's start is no piece until another follows it."""
+    await accepted(store, create("a", at=5), create("b", at=5))
+    continued = RowState(Status.CONTINUED_AS_NEW, None)
+    for id, past_kept in (("a", 0), ("b", 1)):
+        await accepted(
+            store, Commit(id, "x1", 1, 9, b"end", continued, next_start=start(id, "x2"), past_kept=past_kept)
+        )
+    assert [(await record(store, id)).updated_at for id in "ab"] == [5, 9]
+    await accepted(store, Trim("b", 0))
+    assert (await record(store, "b")).updated_at == 5
 
 
 async def test_a_trim_of_nobody_is_refused(store: Store) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from replayflow import App, OrchestrationContext, RetryPolicy, UnknownNameError, when_all
+from replayflow import App, OrchestrationContext, RetryPolicy, Transaction, UnknownNameError, when_all
 from replayflow.testing import crash_everywhere
 
 app = App()
@@ -73,6 +73,28 @@ async def test_an_activity_runs_again_where_its_result_was_not_durable() -> None
     report = await crash_everywhere(child, 1, fakes={double: 7})
     assert report.result == 7
     assert report.most_runs["double"] == 2
+
+
+async def test_a_transactional_activity_is_killed_before_and_after_its_commit_and_its_writes_count_once() -> None:
+    bank = App()
+
+    @bank.activity(transactional=True)
+    def deposit(tx: Transaction, amount: int) -> int:
+        tx.execute("CREATE TABLE IF NOT EXISTS account (balance INTEGER NOT NULL)")
+        tx.execute("INSERT INTO account VALUES (?)", (amount,))
+        [(balance,)] = tx.execute("SELECT sum(balance) FROM account")
+        return int(balance)
+
+    @bank.orchestrator
+    def saves(ctx: OrchestrationContext) -> Any:
+        first = yield ctx.call_activity(deposit, 5)
+        return [first, (yield ctx.call_activity(deposit, 7))]
+
+    report = await crash_everywhere(saves, app=bank)
+    assert report.result == [5, 12]
+    # Two deposits, which bring their results along, and the writes of the engine: the start with its first episode, and one for each result.
+    assert report.points >= 2 * (2 + 3)
+    assert report.most_runs == {"deposit": 2}  # one for each: none ran twice
 
 
 async def test_wrong_code_is_found_with_the_point_at_which_it_shows() -> None:

@@ -9,9 +9,18 @@ from typing import Any
 
 import pytest
 
-from replayflow import App, InvalidArgumentError, NonDeterminismError, OrchestrationContext, UnknownNameError
+from replayflow import (
+    App,
+    Client,
+    InvalidArgumentError,
+    NonDeterminismError,
+    OrchestrationContext,
+    UnknownNameError,
+)
+from replayflow.core.events import EventRaised, ExecutionCompleted
 from replayflow.errors import InstanceNotFoundError
 from replayflow.testing import VirtualHub, check_history, save_history
+from tests.engine.kit import ToldStore, until, until_empty
 
 
 def app_of(*waits: int, name: str = "flow") -> App:
@@ -79,3 +88,19 @@ def test_no_activity_runs_and_the_app_is_left_as_it_is(golden: Path) -> None:
     before = dict(app.activities), dict(app.orchestrators)
     check_history(app, golden)
     assert (dict(app.activities), dict(app.orchestrators)) == before
+
+
+async def test_what_came_when_all_was_over_is_no_difference() -> None:
+    """A message that was accepted before the end is durable, and read after it, stands behind it in the history, where no code looks."""
+    store, app = ToldStore(), app_of()
+    async with VirtualHub(app, store=store) as hub:
+        instance = await hub.client.start("flow", 1)
+        with store.holding():
+            await until(lambda: store.attempts >= 2)  # the end is on its way
+            await Client(store).get(instance.id).raise_event("late", 1)
+        assert await instance.result() == 1
+        await until_empty(store)
+        history = [event async for event in instance.history()]
+        assert isinstance(history[-1], EventRaised)
+        assert isinstance(history[-3], ExecutionCompleted)
+        assert check_history(app, [line async for line in hub.client.export([instance.id])]) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,14 +13,20 @@ import pytest
 from replayflow import (
     ActivityContext,
     App,
+    Client,
     InvalidArgumentError,
+    LeaseLostError,
+    MemoryStore,
     NonRetryableError,
     OrchestrationContext,
     OrchestrationFailed,
     RetryPolicy,
+    SqliteStore,
+    Transaction,
     when_any,
 )
 from replayflow.errors import StuckError
+from replayflow.store.base import Owner
 from replayflow.testing import VirtualHub
 
 app = App()
@@ -150,6 +157,29 @@ async def test_a_fake_may_fail(error: Any) -> None:
             await order.result()
 
 
+async def test_a_transactional_activity_runs_on_a_hub_in_memory_and_may_be_faked() -> None:
+    bank = App()
+
+    @bank.activity(transactional=True)
+    def deposit(tx: Transaction, amount: int) -> int:
+        tx.execute("CREATE TABLE IF NOT EXISTS account (balance INTEGER NOT NULL)")
+        tx.execute("INSERT INTO account VALUES (?)", (amount,))
+        [(balance,)] = tx.execute("SELECT sum(balance) FROM account")
+        return int(balance)
+
+    @bank.orchestrator
+    def saves(ctx: OrchestrationContext) -> Any:
+        first = yield ctx.call_activity(deposit, 5)
+        second = yield ctx.call_activity(deposit, 7)
+        return [first, second]
+
+    async with VirtualHub(bank) as hub:
+        assert await hub.run(saves) == [5, 12]
+        assert [(call.activity, call.input) for call in hub.calls] == [("deposit", 5), ("deposit", 7)]
+    async with VirtualHub(bank, fakes={deposit: lambda amount: -amount}) as hub:
+        assert await hub.run(saves) == [-5, -7]
+
+
 async def test_a_fake_of_nothing_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="the app has no activity 'chrage'; it has: charge, note"):
         VirtualHub(app, fakes={"chrage": 1})
@@ -200,3 +230,36 @@ async def test_a_closed_hub_says_so() -> None:
         _ = hub.client
     with pytest.raises(InvalidArgumentError, match="the hub is not open"):
         await hub.settle()
+
+
+@pytest.mark.parametrize("always_replay", [False, True])
+async def test_a_hub_in_a_file_has_the_virtual_time_too(tmp_path: Path, always_replay: bool) -> None:
+    store = SqliteStore(tmp_path / "hub.db")
+    async with VirtualHub(app, fakes={charge: "receipt"}, store=store, always_replay=always_replay) as hub:
+        assert await hub.run(years, 5) == 5
+        order = await hub.client.start(approved, ORDER)
+        await hub.restart()
+        await hub.advance(timedelta(days=3) - timedelta(microseconds=1))
+        assert (await hub.client.get(order.id).status()).status == "RUNNING"
+        assert await hub.client.get(order.id).result() == "too late"
+        waiting = await hub.client.start(waits)
+        with pytest.raises(StuckError):
+            await waiting.result()
+    async with Client(tmp_path / "hub.db") as client:
+        assert (await client.get(order.id).status()).output == "too late"
+
+
+async def test_a_hub_that_has_lost_its_store_says_so_where_it_would_never_be_quiet() -> None:
+    store = MemoryStore()
+    hub = await VirtualHub(app, store=store).__aenter__()
+    await hub.client.start(waits, instance_id="i")
+    await store.release()
+    await store.acquire(Owner(1, "elsewhere", 0))
+    with pytest.raises(LeaseLostError):
+        await hub.client.get("i").raise_event("x")
+    with pytest.raises(LeaseLostError):
+        await hub.settle()
+    with pytest.raises(LeaseLostError):
+        await hub.advance(timedelta(days=1))
+    with pytest.raises(LeaseLostError):
+        await hub.__aexit__(None, None, None)

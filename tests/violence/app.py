@@ -71,6 +71,33 @@ def deposit(tx: Transaction, amount: int) -> int:
     return int(balance)
 
 
+@app.activity
+async def hog(megabytes: int) -> int:
+    return len(bytearray(megabytes << 20))
+
+
+@app.activity
+def in_thread(x: int) -> int:
+    return x + 1
+
+
+@app.activity(executor="process")
+def in_process(x: int) -> int:
+    return x + 1
+
+
+@app.orchestrator
+def one(ctx: OrchestrationContext, call: tuple[str, int]) -> Orchestration[Any]:
+    return (yield from ctx.call_activity(*call))
+
+
+@app.orchestrator
+def hogs(ctx: OrchestrationContext, megabytes: int) -> Orchestration[int]:
+    """Takes the memory itself."""
+    taken = bytearray(megabytes << 20)
+    return (yield from ctx.call_activity(add, len(taken)))
+
+
 @app.orchestrator
 def waits(ctx: OrchestrationContext) -> Orchestration[int]:
     got = yield from ctx.wait_for_external_event("go", type=int)

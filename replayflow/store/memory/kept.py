@@ -74,6 +74,8 @@ def forget_executions(kept: Kept, keep: int) -> None:
     first = [*past, kept.record.start_number][going]
     kept.pieces = {number: piece for number, piece in kept.pieces.items() if number >= first}
     kept.executions = {id: number for id, number in kept.executions.items() if number >= first}
+    if not kept.pieces:
+        kept.record.updated_at = kept.record.created_at
 
 
 def why_unstorable(start: Start) -> InvalidArgumentError | None:

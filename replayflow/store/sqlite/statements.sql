@@ -289,9 +289,9 @@ SELECT coalesce(sum(instances), 0) FROM purged
 SELECT instance, piece, is_held, is_watched, party, strikes, releases, alibis FROM suspect
 
 -- name: in_flight
--- All of the inbox is read once, as by a worker that starts (`arrived`).
+-- All of the inbox is read once, as by a worker that starts (`arrived`). SQLite 3.53 would read all instances to have them in the order of their keys.
 SELECT key, max(start_number, coalesce((SELECT max(number) FROM history WHERE history.instance = key), 0))
-FROM instance WHERE wake_at <= ? AND problem IS NULL
+FROM instance INDEXED BY instance_wake WHERE wake_at <= ? AND problem IS NULL
 UNION
 SELECT key, max(start_number, coalesce((SELECT max(number) FROM history WHERE history.instance = key), 0))
 FROM instance

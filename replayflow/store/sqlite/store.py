@@ -111,7 +111,8 @@ class SqliteStore:
         try:
             preparing = asyncio.get_running_loop().run_in_executor(None, prepare)
             try:
-                connection, reader, self._place = await asyncio.shield(preparing)
+                await asyncio.wait([preparing])
+                connection, reader, self._place = preparing.result()
             except asyncio.CancelledError:
                 preparing.add_done_callback(_close_opened)  # the thread goes on, and what it opens would be nobody's
                 raise

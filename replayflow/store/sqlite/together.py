@@ -27,8 +27,9 @@ class Together:
             future = self._asked[instance_id] = asyncio.get_running_loop().create_future()
         if self._reader is None:
             self._reader = asyncio.create_task(self._read_on())
-        # Several may wait for one answer, and one of them may be cancelled.
-        return await asyncio.shield(future)
+        # Several may wait for one answer, and one of them may be cancelled. (A shield would log, as of Python 3.14, what nobody hears any more.)
+        await asyncio.wait([future])
+        return future.result()
 
     async def _read_on(self) -> None:
         try:
