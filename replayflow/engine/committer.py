@@ -102,10 +102,8 @@ class Committer:
         except ReplayflowError as error:
             self._fail(error, operations, settles)
         except Exception as error:
-            wrapped = starved(error)
-            if wrapped is None:
-                wrapped = StoreError(f"{self._store.url}: {type(error).__name__}: {error}")
-                wrapped.__cause__ = error
+            wrapped = starved(error) or StoreError(f"{self._store.url}: {type(error).__name__}: {error}")
+            wrapped.__cause__ = error
             self._fail(wrapped, operations, settles)
         else:
             if self._is_failing:
