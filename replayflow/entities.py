@@ -5,11 +5,11 @@ An entity is read as its history tells it: its last state, who holds it, and who
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
-from secrets import token_hex
 from typing import Any, Protocol
 
 from replayflow.clock import Clock, to_datetime
@@ -91,7 +91,9 @@ class EntityVerbs:
         now = self._clock.now()
         due = due_at(at, delay, now)
         payload = self._codec.encode(input, f"input of operation '{operation}' of entity '{target}'")
-        outcome = await self._submit(Post(signal(target, operation, payload, due, now, token_hex(16)), dedupe_key))
+        outcome = await self._submit(
+            Post(signal(target, operation, payload, due, now, os.urandom(16).hex()), dedupe_key)
+        )
         if outcome.error is not None:
             raise outcome.error
 

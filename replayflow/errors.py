@@ -12,11 +12,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 ErrorClass: TypeAlias = type[BaseException]
 STACK_CHARS_MAX = 8_000
 MESSAGE_CHARS_MAX = 30_000
 CAUSE_DEPTH_MAX = 16
+NESTED_CHARS_MAX = 4_000
 RETRY_AFTER_SECONDS_MAX = 366 * 24 * 3600
 
 
@@ -550,7 +552,8 @@ class FailureDetails(Struct, array_like=True, frozen=True):
         cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
         inner: FailureDetails | None = None
         if isinstance(error, TaskError | OrchestrationFailed):
-            inner = error.details  # what it came from; whatever was being handled when it arrived is not
+            # What it came from; whatever was being handled when it arrived is not.
+            inner = _cut(error.details, depth - 1)
         elif cause is not None and depth > 1 and id(cause) not in seen:
             inner = cls._of(cause, depth - 1, seen)
         return cls(
@@ -579,12 +582,27 @@ class FailureDetails(Struct, array_like=True, frozen=True):
             details = details.inner
 
     def __str__(self) -> str:
+        half = NESTED_CHARS_MAX // 2
         said: list[str] = []
         for details in self.chain():
             text = f"{details.type}: {details.message}" if details.message else details.type
-            if not said or not said[-1].endswith(text):  # a failed task's message ends with what it came from
+            if not said or not said[-1].endswith(text[-half:]):  # a failed task's message ends with what it came from
                 said.append(text)
-        return " <- ".join(said)
+        whole = " <- ".join(said)
+        # It becomes part of the message of whatever fails because of this: without an end to it, every level of nesting would make it longer.
+        return whole if self.inner is None or len(whole) <= NESTED_CHARS_MAX else f"{whole[:half]} ... {whole[-half:]}"
+
+
+def _cut(details: FailureDetails, depth: int) -> FailureDetails | None:
+    """The failure with so many of its chain at most: the last ones to be raised and the first, from which all came, without those between."""
+    chain = [*details.chain()]
+    if len(chain) <= depth:
+        return details
+    kept = [*chain[: depth // 2], *chain[len(chain) - (depth - depth // 2) :]]
+    cut: FailureDetails | None = None
+    for each in reversed(kept):
+        cut = each if each.inner is cut else replace(each, inner=cut)
+    return cut
 
 
 def starved(error: BaseException) -> StarvedError | None:

@@ -94,7 +94,13 @@ def read_export(source: Path | Sequence[str]) -> Iterator[Archived]:
         yield from lines.read(source, _codec, "the export")
         return
     try:
-        with source.open(encoding="utf-8") as file:
+        file = source.open(encoding="utf-8")
+    except ValueError:
+        raise InvalidArgumentError(f"{str(source)!r:.80} is no name that a file can have") from None
+    except OSError as error:
+        raise InvalidArgumentError(f"{source} cannot be read: {error.strerror}") from None
+    try:
+        with file:
             yield from lines.read(file, _codec, source.name)
     except OSError as error:
         raise InvalidArgumentError(f"{source} cannot be read: {error.strerror}") from None

@@ -59,7 +59,7 @@ def export(
         async with open_client(store) as client:
             async for line in lines(client):
                 # Where a character could not be written, it is escaped as JSON has it.
-                to.write(line if is_utf else json.dumps(json.loads(line)) + "\n")
+                to.write(output.printable_json(line) if is_utf else json.dumps(json.loads(line)) + "\n")
                 count += line.startswith('{"instance"')
         return count
 

@@ -13,7 +13,7 @@ import click
 
 from replayflow.cli import output
 from replayflow.cli.access import open_store
-from replayflow.cli.options import store_options
+from replayflow.cli.options import Count, store_options
 from replayflow.cli.target import load_app
 from replayflow.codec import Codec
 from replayflow.engine.checking import Verdict, check_open
@@ -83,7 +83,7 @@ class _Group:
 @click.argument("target", metavar="MODULE:APP")
 @click.option("--name", help="Only this orchestrator's instances; @NAME for those of an entity.")
 @click.option("--version", metavar="VERSION", help="Only those of this version; '' for those without one.")
-@click.option("--limit", type=click.IntRange(min=1), help="Check so many at most.  [default: all]")
+@click.option("--limit", type=Count(min=1), help="Check so many at most.  [default: all]")
 @click.option("--all", "shows_all", is_flag=True, help="Name those that fit, too.")
 @store_options
 def check(
@@ -150,13 +150,15 @@ def _tell(verdicts: Sequence[Verdict], groups: Sequence[_Group], *, shows_all: b
     ]
     output.table(output.console(), ("name", "version", "open", "fit", "do not fit", "parked"), rows, whole=2)
     if shows_all:
-        click.echo()
-        click.echo("\n".join(f"{one.instance_id} fits" for one in verdicts if one.fits))
+        output.line()
+        output.line("\n".join(f"{one.instance_id} fits" for one in verdicts if one.fits))
     for group in groups:
         _tell_group(group)
     misfits = sum(group.misfits for group in groups)
     instances = f"{len(verdicts):,} open instance{'s' if len(verdicts) > 1 else ''}"
-    click.echo(f"\nthe code fits {instances}" if not misfits else f"\nthe code does not fit {misfits:,} of {instances}")
+    output.line(
+        f"\nthe code fits {instances}" if not misfits else f"\nthe code does not fit {misfits:,} of {instances}"
+    )
 
 
 def _tell_group(group: _Group) -> None:
@@ -164,13 +166,13 @@ def _tell_group(group: _Group) -> None:
     for what, those in group.differing.items():
         ids = ", ".join(one.instance_id for one in those[:_IDS_SHOWN])
         more = f", and {len(those) - _IDS_SHOWN:,} more" if len(those) > _IDS_SHOWN else ""
-        click.echo(f"\n{title}: {len(those):,} of {group.open:,}")
+        output.line(f"\n{title}: {len(those):,} of {group.open:,}")
         for line in what:
-            click.echo(f"  {line}")
-        click.echo(f"  instances: {ids}{more}")
+            output.line(f"  {line}")
+        output.line(f"  instances: {ids}{more}")
         advice = _advice(those[0])
         if advice:
-            click.echo(f"  what next: {advice}")
+            output.line(f"  what next: {advice}")
     if group.warned:
         output.note(
             f"{title}: {group.warned:,} fit, but ask for something with another input or target than then; --json says what"

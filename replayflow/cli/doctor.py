@@ -90,15 +90,15 @@ def _tell(found: Examination, integrity: bool) -> None:
     ]
     output.pairs(output.console(), rows)
     for finding in found.findings:
-        click.echo()
+        output.line()
         label = (
             click.style("problem", fg="red", bold=True) if finding.is_problem else click.style("notice", fg="yellow")
         )
-        click.echo(f"{label}: {finding.text}{_examples(finding)}")
-        click.echo(f"  {finding.advice}")
-    click.echo()
+        click.echo(f"{label}: {output.printable(f'{finding.text}{_examples(finding)}')}")
+        output.line(f"  {finding.advice}")
+    output.line()
     problems = len(found.problems)
-    click.echo(f"{problems} {'problem' if problems == 1 else 'problems'}" if problems else "no problems")
+    output.line(f"{problems} {'problem' if problems == 1 else 'problems'}" if problems else "no problems")
 
 
 def _examples(finding: Finding) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 from replayflow.cli import output, values
 from replayflow.cli.access import open_client
-from replayflow.cli.options import given_input, input_options, start_at, store_options
+from replayflow.cli.options import Count, given_input, input_options, start_at, store_options
 from replayflow.cli.target import load_app
 from replayflow.core.entity_ids import EntityInstanceId, check_operation
 from replayflow.entities import EntityState
@@ -38,7 +38,7 @@ def entity() -> None:
 @click.option("--name", help="The entity's name.")
 @click.option("--prefix", metavar="KEY", help="What the key begins with; with --name.")
 @click.option("--all", "include_empty", is_flag=True, help="Those without a state, too.")
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="How many at most.")
+@click.option("--limit", type=Count(min=1), default=50, show_default=True, help="How many at most.")
 @store_options
 def list_(
     name: str | None, prefix: str | None, include_empty: bool, limit: int, store: str | None, as_json: bool

@@ -1,12 +1,14 @@
 """Errors as people and scripts meet them on the command line: the exit code, the sentence, and what to do next.
 
 1. Each error has one exit code, whatever the command (`exit_code`).
-2. A `ReplayflowError` is shown with its code and `replayflow explain CODE`.
+2. A `ReplayflowError` is shown with its code and `replayflow explain CODE`; nothing of what it tells steers a terminal.
 3. With `--json` the same is one JSON document on stderr: `{"error": {"code", "type", "message"}}`.
 """
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import re
 import traceback
@@ -17,6 +19,7 @@ import click
 
 from replayflow import errors
 from replayflow.cli import values
+from replayflow.cli.output import note, printable
 from replayflow.errors import FailureDetails, OrchestrationFailed
 
 EXIT_CODES = {
@@ -31,6 +34,7 @@ EXIT_CODES = {
     130: "interrupted",
 }
 DEFECT = 70
+_NO_FILE_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
 _ENGINE_FRAME = re.compile(r'  File ".*[/\\]replayflow[/\\](?:codec|core|engine|store)[/\\][^"]*"')
 _HINTS: dict[type[BaseException], str] = {
     errors.HubOwnedError: (
@@ -76,6 +80,8 @@ def exit_code(error: BaseException) -> int:
             return 2
         case TimeoutError():
             return 124
+        case OSError() if error.errno in _NO_FILE_NAME:
+            return 2
         case Interrupted() | KeyboardInterrupt() | click.Abort():
             return 130
         case _:
@@ -88,7 +94,9 @@ def report(error: BaseException, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps({"error": _document(error)}, default=str), err=True)
     elif isinstance(error, click.UsageError):
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        note(shown.getvalue().rstrip("\n"))
     else:
         _tell(error)
     return exit_code(error)
@@ -97,17 +105,18 @@ def report(error: BaseException, as_json: bool) -> int:
 def _tell(error: BaseException) -> None:
     code = _code(error)
     if isinstance(error, Interrupted):
-        click.echo(str(error), err=True)
+        note(str(error))
         return
-    click.echo(f"{click.style('error', fg='red', bold=True)}{f' {code}' if code else ''}: {_message(error)}", err=True)
-    for note in getattr(error, "__notes__", ()):
-        click.echo(f"  {note}", err=True)
+    label = f"{click.style('error', fg='red', bold=True)}{f' {code}' if code else ''}"
+    click.echo(f"{label}: {printable(_message(error))}", err=True)
+    for each in getattr(error, "__notes__", ()):
+        note(f"  {each}")
     if isinstance(error, OrchestrationFailed):
         click.echo("\n".join(f"  {line}" for line in failure_lines(error.details)), err=True)
     if isinstance(error, ImportFailedError):
-        click.echo(error.trace.rstrip(), err=True)
+        note(error.trace.rstrip())
     if exit_code(error) == DEFECT:
-        click.echo("".join(traceback.format_exception(error)).rstrip(), err=True)
+        note("".join(traceback.format_exception(error)).rstrip())
     hint = _HINTS.get(type(error))
     if hint is not None:
         click.secho(f"  {hint}", err=True, dim=True)
@@ -128,9 +137,9 @@ def failure_lines(details: FailureDetails) -> Iterator[str]:
     """A failure for people: type and message of each error in the chain, each with its frames in user code."""
     for depth, each in enumerate(details.chain()):
         message = each.message if each.inner is None else each.message.removesuffix(f": {each.inner}")
-        head = click.style(each.type, fg="red") + (f": {message}" if message else "")
+        head = click.style(printable(each.type), fg="red") + (f": {printable(message)}" if message else "")
         yield head if depth == 0 else f"caused by {head}"
-        yield from user_stack(each.stack)
+        yield from map(printable, user_stack(each.stack))
 
 
 def user_stack(stack: str) -> Iterator[str]:
@@ -162,4 +171,6 @@ def _message(error: BaseException) -> str:
         return str(error).removesuffix(f": {error.details}")
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return "interrupted"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {str(error.filename)!r:.200}"
     return str(error) or type(error).__name__

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 from typing import Any
 
 import click
 
-from replayflow.cli import failures
+from replayflow.cli import failures, output
 
 HELP = """Durable orchestrations in one SQLite file: run them, watch them, steer them.
 
@@ -45,6 +46,8 @@ class Commands(click.Group):
         as_json = "--json" in (sys.argv[1:] if arguments is None else list(arguments))
         kwargs["standalone_mode"] = False
         _escape_what_cannot_be_printed()
+        if logging.lastResort is not None:  # what writes warnings where nobody has set up logging
+            logging.lastResort.setFormatter(output.LogLines())
         try:
             code = super().main(*args, **kwargs)
         except (Exception, KeyboardInterrupt) as error:

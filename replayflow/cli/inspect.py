@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 from replayflow.cli import failures, output, values, waiting
 from replayflow.cli.access import open_client
-from replayflow.cli.options import filter_options, store_options
+from replayflow.cli.options import Count, Seconds, filter_options, store_options
 from replayflow.cli.target import load_app
 from replayflow.cli.timeline import about, task_of
 from replayflow.client import Instance, InstancePage, InstanceState, LargeValue, Wait
@@ -39,7 +39,7 @@ _SHOWN_CHARS_MAX = 2_000
 @click.command("list")
 @filter_options
 @click.option("--newest", is_flag=True, help="The newest first.")
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="How many at most.")
+@click.option("--limit", type=Count(min=1), default=50, show_default=True, help="How many at most.")
 @click.option("--cursor", help="Where to read on: what the page before ended with.")
 @store_options
 def list_(wanted: Wanted, newest: bool, limit: int, cursor: str | None, store: str | None, as_json: bool) -> None:
@@ -110,7 +110,7 @@ def count(wanted: Wanted, by: Grouping | None, store: str | None, as_json: bool)
     if as_json:
         output.document({"total": total, **({} if by is None else {"by": by, "counts": counted})})
     elif by is None:
-        click.echo(str(total))
+        output.line(str(total))
     else:
         rows = [(f"{number:,}", what) for what, number in counted.items()]
         output.table(output.console(), ["count", by], [*rows, (f"{total:,}", "in all")], whole=1)
@@ -140,7 +140,7 @@ def show(id: str, target: str | None, store: str | None, as_json: bool) -> None:
     rows = [*_lines(state), *_map_lines(maps), *waiting.lines(waits, id, store, app is not None)]
     output.pairs(output.console(), [(label, text) for label, text in rows if text])
     if state.failure is not None:
-        click.echo("failure")
+        output.line("failure")
         click.echo("\n".join(f"  {line}" for line in failures.failure_lines(state.failure)))
 
 
@@ -191,8 +191,8 @@ def _block(value: object) -> str:
 @click.command()
 @click.argument("id")
 @click.option("--execution", metavar="ID", help="A past execution of the instance.  [default: the present one]")
-@click.option("--limit", type=click.IntRange(min=1), help="How many events at most.  [default: all]")
-@click.option("--cursor", type=click.IntRange(min=0), default=0, help="The number of the event to read on after.")
+@click.option("--limit", type=Count(min=1), help="How many events at most.  [default: all]")
+@click.option("--cursor", type=Count(min=0), default=0, help="The number of the event to read on after.")
 @store_options
 def history(id: str, execution: str | None, limit: int | None, cursor: int, store: str | None, as_json: bool) -> None:
     """Show what has happened in an instance, event by event."""
@@ -228,7 +228,7 @@ def history(id: str, execution: str | None, limit: int | None, cursor: int, stor
 
 @click.command()
 @click.argument("id")
-@click.option("--wait", metavar="SECONDS", type=click.FloatRange(min=0), help="How long to wait for its end.")
+@click.option("--wait", metavar="SECONDS", type=Seconds(), help="How long to wait for its end.")
 @store_options
 def result(id: str, wait: float | None, store: str | None, as_json: bool) -> None:  # noqa: ARG001 - JSON in any case
     """Print the result of an instance as JSON.

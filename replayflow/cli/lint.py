@@ -34,7 +34,7 @@ def lint(paths: tuple[str, ...], lists_rules: bool, as_json: bool) -> None:
         output.document({"files": files, "findings": documents})
     else:
         for each in found:
-            click.echo(str(each))
+            output.line(str(each))
         what = "no findings" if not found else f"{len(found):,} finding{'s' if len(found) > 1 else ''}"
         output.note(f"{what} in {files:,} file{'s' if files != 1 else ''}")
     if found:

@@ -92,7 +92,7 @@ class Many:
             raise click.UsageError(
                 f"{_fit(count)}. Pass --yes to {verb} {'it' if count == 1 else 'them'}, or --dry-run to count only."
             )
-        return click.confirm(f"{verb} {instances(count)}?", err=True)
+        return click.confirm(output.printable(f"{verb} {instances(count)}?"), err=True)
 
 
 def instances(count: int) -> str:

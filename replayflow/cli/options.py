@@ -21,6 +21,8 @@ from replayflow.errors import InvalidArgumentError
 
 F = TypeVar("F", bound=Callable[..., Any])
 STDIN = "-"
+_COUNT_MAX = 2**53
+_GRACE_SECONDS_MAX = 366 * 24 * 3600.0
 
 
 def store_options(command: F) -> F:
@@ -54,12 +56,32 @@ def input_options(command: F) -> F:
     )
 
 
+class Seconds(click.FloatRange):
+    """A length of time in seconds: none that is less than nothing, and not the number that is none."""
+
+    def __init__(self, max: float | None = None) -> None:
+        super().__init__(min=0, max=max)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        seconds = super().convert(value, param, ctx)
+        if seconds != seconds:
+            self.fail(f"{value!r} is no length of time.", param, ctx)
+        return seconds
+
+
+class Count(click.IntRange):
+    """A whole number that a store, and whoever counts so far, can take."""
+
+    def __init__(self, min: int) -> None:
+        super().__init__(min=min, max=_COUNT_MAX)
+
+
 def grace_option(command: F) -> F:
     """`--grace`, as `grace`: a timedelta."""
     return click.option(
         "--grace",
         metavar="SECONDS",
-        type=click.FloatRange(min=0),
+        type=Seconds(max=_GRACE_SECONDS_MAX),
         default=10.0,
         show_default=True,
         callback=lambda _context, _option, value: timedelta(seconds=value),

@@ -1,12 +1,15 @@
 """What goes to stdout: JSON documents for scripts, tables for people; and notes for people on stderr.
 
-rich is imported where a table is drawn, and nowhere else: `--json` and completion do not wait for it.
+1. Nothing that was stored, or given, steers a terminal: what is written here, and all that the other modules of this room write, is `printable`.
+2. rich is imported where a table is drawn, and nowhere else: `--json` and completion do not wait for it.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
@@ -21,6 +24,8 @@ from replayflow.client import InstanceState
 from replayflow.core.instance import Status
 
 _PIPE_COLUMNS = 200
+# Control characters but the tab and the line feed, of the C1 set as well, and those that turn the direction in which a text is read.
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _COLORS = {
     Status.PENDING: "cyan",
     Status.RUNNING: "blue",
@@ -37,12 +42,35 @@ def document(value: Any, to: TextIO | None = None) -> None:
     """One JSON document is on stdout, or where `to` says; indented where a person looks at it."""
     stream = to or sys.stdout
     is_utf = "utf" in (getattr(stream, "encoding", None) or "").lower()
-    click.echo(json.dumps(value, ensure_ascii=not is_utf, indent=2 if stream.isatty() else None), file=stream)
+    text = json.dumps(value, ensure_ascii=not is_utf, indent=2 if stream.isatty() else None)
+    click.echo(printable_json(text), file=stream)
+
+
+def printable(text: str) -> str:
+    """The text as a terminal may have it: a character that would steer it stands there as its escape, such as `\\x1b`."""
+    return _STEERING.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def printable_json(text: str) -> str:
+    """The same JSON, with JSON's own escapes."""
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def line(text: str = "", to: TextIO | None = None) -> None:
+    """A line for people is on stdout, or where `to` says."""
+    click.echo(printable(text), file=to)
 
 
 def note(text: str) -> None:
     """A line for people is on stderr."""
-    click.echo(text, err=True)
+    click.echo(printable(text), err=True)
+
+
+class LogLines(logging.Formatter):
+    """Lines of a log, printable."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def done(as_json: bool, text: str, **fields: Any) -> None:
@@ -50,7 +78,7 @@ def done(as_json: bool, text: str, **fields: Any) -> None:
     if as_json:
         document(fields)
     else:
-        click.echo(text)
+        line(text)
 
 
 def console() -> Console:
@@ -97,10 +125,10 @@ def pairs(to: Console, rows: Iterable[tuple[str, str | Text]]) -> None:
 
 
 def cell(value: str | Text) -> Text:
-    """The text as it is: nothing in it is markup."""
+    """The text as it is: nothing in it is markup, and nothing steers the terminal."""
     from rich.text import Text
 
-    return Text(value) if isinstance(value, str) else value
+    return Text(printable(value)) if isinstance(value, str) else value
 
 
 def status(state: InstanceState) -> Text:

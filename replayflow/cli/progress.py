@@ -96,4 +96,9 @@ class ProgressLine:
         counts = [Text(activities)] if self._count.scheduled or not self._count.items else []
         if self._count.items:
             counts.append(Text(f"items {self._count.items_done:,}/{self._count.items:,}"))
-        return [Text(self._state.name, style="bold"), *counts, Text(elapsed), output.status(self._state)]
+        return [
+            Text(output.printable(self._state.name), style="bold"),
+            *counts,
+            Text(elapsed),
+            output.status(self._state),
+        ]

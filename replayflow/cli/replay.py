@@ -24,7 +24,7 @@ from replayflow.archive.verbs import read_export
 from replayflow.cli import output, values
 from replayflow.cli.access import open_client, shared_store
 from replayflow.cli.check import what_next
-from replayflow.cli.options import store_options
+from replayflow.cli.options import Count, store_options
 from replayflow.cli.target import load_app
 from replayflow.clock import to_datetime
 from replayflow.codec import Codec
@@ -47,7 +47,7 @@ _VALUE_CHARS_MAX = 200
 @click.option(
     "--until",
     metavar="EVENT",
-    type=click.IntRange(min=1),
+    type=Count(min=1),
     help="Stop after the event with this number, and show the variables.",
 )
 @click.option("--pdb", "debugs", is_flag=True, help="Stop in the debugger, in the code, at --until or where it begins.")
@@ -96,7 +96,7 @@ def replay(
             if as_json:
                 shown.append(_document(episode))
             else:
-                _print(episode, lambda line: click.echo(line, file=stdout))
+                _print(episode, lambda line: output.line(line, stdout))
             if until is not None and episode.last >= until and debugger is None:
                 variables = {name: _short(value) for name, value in episode.variables().items()}
                 break
@@ -245,7 +245,7 @@ def _conclude(
         )
     else:
         for name, value in variables.items():
-            click.echo(f"  {name} = {value}")
+            output.line(f"  {name} = {value}")
         if problem is not None:
             output.note(f"from event {last.first if last else 1} on the code does not fit: {problem}")
             advice = what_next(problem)

@@ -14,7 +14,7 @@ import click
 
 from replayflow.cli import output, values
 from replayflow.cli.failures import Interrupted
-from replayflow.cli.options import given_input, grace_option, input_options, store_options
+from replayflow.cli.options import Seconds, given_input, grace_option, input_options, store_options
 from replayflow.cli.progress import ProgressLine, count
 from replayflow.cli.signals import run_until_signal
 from replayflow.cli.target import load_orchestrator
@@ -36,7 +36,7 @@ _PARKED_LOOKS = 8
 @click.argument("target", metavar="MODULE:ORCHESTRATOR")
 @input_options
 @click.option("--id", "instance_id", metavar="ID", help="The instance's id.  [default: made of name and input]")
-@click.option("--timeout", metavar="SECONDS", type=click.FloatRange(min=0), help="Give up waiting after so long.")
+@click.option("--timeout", metavar="SECONDS", type=Seconds(), help="Give up waiting after so long.")
 @grace_option
 @store_options
 def run(

@@ -14,16 +14,25 @@ if TYPE_CHECKING:
 
 from replayflow.cli import output, values
 from replayflow.cli.access import open_client
-from replayflow.cli.options import store_options
+from replayflow.cli.options import Count, store_options
 from replayflow.client import InstanceState, InstanceTree, Lineage
+
+_DEPTH_MAX = 200
+"""Nobody looks at more, and readers of JSON do not take it nested much deeper. `Instance.tree` has no such bound."""
 
 
 @click.command()
 @click.argument("id")
-@click.option("--depth", type=click.IntRange(min=0), default=10, show_default=True, help="How many generations.")
+@click.option(
+    "--depth",
+    type=click.IntRange(min=0, max=_DEPTH_MAX),
+    default=10,
+    show_default=True,
+    help="How many generations.",
+)
 @click.option(
     "--children",
-    type=click.IntRange(min=0),
+    type=Count(min=0),
     default=20,
     show_default=True,
     help="How many children of each, those that need a look first; the others are counted.",
@@ -82,10 +91,9 @@ def _counts(folded: Mapping[str, int]) -> str:
 
 
 def _line(state: InstanceState, is_asked_for: bool = False) -> Text:
-    from rich.text import Text
-
-    line = Text(state.id, style="bold" if is_asked_for else "")
-    line.append(f"  {state.name}  ", style="dim")
+    line = output.cell(state.id)
+    line.stylize("bold" if is_asked_for else "")
+    line.append(f"  {values.one_line(state.name)}  ", style="dim")
     line.append(output.status(state))
     if state.problem is not None:
         line.append(f"  {values.one_line(state.problem)}", style="dim")

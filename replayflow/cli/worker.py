@@ -165,5 +165,7 @@ def _stopping(grace: timedelta) -> None:
 def _log_to_stderr() -> None:
     """Warnings of all, and what replayflow and its contexts' loggers say; where the user's module has set up logging, that holds."""
     if not logging.getLogger().handlers:
-        logging.basicConfig(format=_LOG_FORMAT, level=logging.WARNING)
+        handler = logging.StreamHandler()
+        handler.setFormatter(output.LogLines(_LOG_FORMAT))
+        logging.basicConfig(handlers=[handler], level=logging.WARNING)
         logging.getLogger("replayflow").setLevel(logging.INFO)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from typing import Protocol
 
@@ -109,14 +108,15 @@ class Access:
             return await self._end_here(self._door, instance_id, timeout)
         changed = asyncio.Event()
         unsubscribe = self.store.subscribe(changed.set)
-        deadline = None if timeout is None else time.monotonic() + timeout
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout is None else loop.time() + timeout
         try:
             while True:
                 changed.clear()
                 record = await self.record(instance_id)
                 if record.status.is_finished:
                     return record
-                left = None if deadline is None else deadline - time.monotonic()
+                left = None if deadline is None else deadline - loop.time()
                 if left is not None and left <= 0:
                     raise TimeoutError(_still(record, timeout))
                 try:

@@ -37,10 +37,10 @@ def statuses(wanted: Status | str | Iterable[Status | str] | None) -> frozenset[
     """
     if wanted is None:
         return None
-    several = [wanted] if isinstance(wanted, str) else list(wanted)
     try:
+        several = [wanted] if isinstance(wanted, str) else list(wanted)
         return frozenset(Status(str(status).upper()) for status in several)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise InvalidArgumentError(f"{error}; a status is one of {', '.join(Status)}") from None
 
 

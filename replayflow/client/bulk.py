@@ -23,7 +23,7 @@ from replayflow.clock import Clock
 from replayflow.codec import Codec
 from replayflow.core.instance import Status
 from replayflow.core.signatures import OWN_PREFIX
-from replayflow.errors import InvalidArgumentError, InvalidStateError, StateError, UserError
+from replayflow.errors import InvalidStateError, StateError, UserError
 from replayflow.store.base import InstanceFilter
 
 ASKED_TOGETHER = 500
@@ -77,7 +77,7 @@ async def ask_every(
     Raises:
         StoreError: the store failed; those who had been asked until then have been.
     """
-    wanted = _filter(where)
+    wanted = filter_of(where)
     if wanted.statuses is None:
         wanted = replace(wanted, statuses=statuses)
     outcome = BulkOutcome()
@@ -86,20 +86,6 @@ async def ask_every(
         if not dry_run:
             await asyncio.gather(*(_ask(client.get(id), verb, outcome) for id in ids))
     return outcome
-
-
-def _filter(where: Wanted) -> InstanceFilter:
-    """The filter; a keyword that is misspelt must not mean everybody.
-
-    Raises:
-        InvalidArgumentError: a status, a time, a tag or a keyword that is none.
-    """
-    unknown = where.keys() - Wanted.__annotations__.keys()
-    if unknown:
-        raise InvalidArgumentError(
-            f"there is no filter {', '.join(sorted(map(repr, unknown)))}; there are {', '.join(Wanted.__annotations__)}"
-        )
-    return filter_of(where)
 
 
 async def _pages(client: _Asker, wanted: InstanceFilter) -> AsyncIterator[Sequence[str]]:
@@ -227,7 +213,7 @@ class BulkVerbs:
         Raises:
             InvalidArgumentError: a status or a time that is none.
         """
-        wanted, now = _filter(where), self._clock.now()
+        wanted, now = filter_of(where), self._clock.now()
         if dry_run:
             return sum([len(batch) async for batch in finished_batches(self._access, wanted, now)])
         return await purge_every(self._access, wanted, now, recursive=recursive)

@@ -161,7 +161,13 @@ class Client(FindingVerbs, DoctorVerbs, ScheduleVerbs, EntityVerbs, SignalVerbs,
         return self._handle(create.start.instance_id, self._views.result_type(name, create.start.version))
 
     def get(self, instance_id: str) -> Instance[Any]:
-        """The handle of an instance. Whether there is one shows when the handle is used."""
+        """The handle of an instance. Whether there is one shows when the handle is used.
+
+        Raises:
+            InvalidArgumentError: the id is no text.
+        """
+        if not isinstance(instance_id, str):
+            raise InvalidArgumentError(f"instance_id is {instance_id!r:.80}; an instance id is text")
         return self._handle(instance_id, Any)
 
     # ---- what this and the verbs of schedules and entities rest on

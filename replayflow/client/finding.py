@@ -15,6 +15,7 @@ from replayflow.store import Store
 from replayflow.store.base import Grouping, InstanceFilter, Owner
 
 PAGE_SIZE = 200
+_PLACES_MAX = 2**53
 
 
 class Wanted(TypedDict, total=False):
@@ -40,11 +41,16 @@ class Wanted(TypedDict, total=False):
 
 
 def filter_of(wanted: Wanted) -> InstanceFilter:
-    """The filter as stores take it.
+    """The filter as stores take it; a keyword that is misspelt must not mean everybody.
 
     Raises:
-        InvalidArgumentError: a status, a time, a tag or a text that is none.
+        InvalidArgumentError: a status, a time, a tag, a text or a keyword that is none.
     """
+    unknown = wanted.keys() - Wanted.__annotations__.keys()
+    if unknown:
+        raise InvalidArgumentError(
+            f"there is no filter {', '.join(sorted(map(repr, unknown)))}; there are {', '.join(Wanted.__annotations__)}"
+        )
     given = dict(wanted)
     for name in ("name", "id_prefix", "parent"):
         if given.get(name) is not None and not isinstance(given[name], str):
@@ -117,8 +123,10 @@ class FindingVerbs:
         Raises:
             InvalidArgumentError: a status, a time, a tag, a text, a limit or a cursor that is none.
         """
-        if limit < 1:
-            raise InvalidArgumentError(f"limit is {limit}; a page has at least one place")
+        if not 1 <= limit <= _PLACES_MAX:
+            raise InvalidArgumentError(
+                f"limit is {limit!r:.80}; a page has at least one place, and not more than {_PLACES_MAX:,}"
+            )
         page = await self._store.page(filter_of(wanted), limit, cursor, newest_first)
         return InstancePage([self._views.state(record) for record in page.records], page.cursor)
 

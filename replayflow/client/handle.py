@@ -139,6 +139,8 @@ class Instance(Generic[T]):
             InvalidArgumentError: it is an entity, which has no end. So it is for `cancel`, `wait`, `result` and `raise_event`.
         """
         _refuse_for_entities(self.id, "terminate")
+        if not isinstance(recursive, bool):  # it would be stored as it is, where nobody could read it back
+            raise InvalidArgumentError(f"recursive is {recursive!r:.80}; it is True or False")
         await self._open("terminate")
         await self._ask("terminate", ExecutionTerminated(self._reasoned(reason), recursive))
 

@@ -25,7 +25,7 @@ _BY_NEED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class InstanceTree:
     """An instance with its sub-orchestrations, as they were when they were read."""
 
@@ -34,6 +34,9 @@ class InstanceTree:
     """Those that are shown, in the order of their creation."""
     folded: Mapping[str, int] = field(default_factory=dict)
     """How many more children there are, by status."""
+
+    def __repr__(self) -> str:
+        return f"<InstanceTree '{self.state.id}' {self.state.status}, {len(self.children)} children shown>"  # it may be a thousand deep
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,21 @@ class _Growing:
         self._seen: set[str] = set()
 
     async def tree(self, record: InstanceRecord, depth: int) -> InstanceTree:
+        root, children = await self._node(record, depth)
+        waiting = [(root, iter(children))]  # a list and no recursion: generations have no end
+        while waiting:
+            node, left = waiting[-1]
+            child = next(left, None)
+            if child is None:
+                waiting.pop()
+            elif child.instance_id not in self._seen:
+                below, children = await self._node(child, depth - len(waiting))
+                node.children.append(below)
+                waiting.append((below, iter(children)))
+        return root
+
+    async def _node(self, record: InstanceRecord, depth: int) -> tuple[InstanceTree, list[InstanceRecord]]:
+        """The instance without its children yet, and those of them that are to be shown."""
         self._seen.add(record.instance_id)
         counts = await self._store.count(InstanceFilter(parent_id=record.instance_id), "status")
         shown: list[InstanceRecord] = []
@@ -77,10 +95,8 @@ class _Growing:
             shown = await self._most_telling(record.instance_id, counts, places)
         for child in shown:
             counts[child.status] -= 1
-        children = [await self.tree(child, depth - 1) for child in shown if child.instance_id not in self._seen]
-        return InstanceTree(
-            self._views.state(record), children, {status: count for status, count in counts.items() if count > 0}
-        )
+        folded = {status: count for status, count in counts.items() if count > 0}
+        return InstanceTree(self._views.state(record), [], folded), shown
 
     async def _most_telling(self, parent_id: str, counts: Mapping[str, int], places: int) -> list[InstanceRecord]:
         found: list[InstanceRecord] = []

@@ -17,7 +17,6 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from time import monotonic, monotonic_ns
 from typing import Any, TypeAlias
 
 from msgspec import Struct
@@ -147,7 +146,6 @@ class Activities:
         self._finished = finished
         self._told = told
         self._is_held = is_held
-        self._began_at = None if is_first else monotonic_ns() // 1000
         self._gates: list[Gate[Run]] = []
         self._quotas: dict[Quota, tuple[Allowance, deque[Gate[Run]]]] = {}
         self._lines: dict[Executor, Line[Run]] = {executor: Line(limit) for executor, limit in limits.items()}
@@ -161,6 +159,7 @@ class Activities:
         """Runs a transactional activity; where it succeeds its result travels by itself, and there is no event."""
         self._transactions: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
+        self._began_at = None if is_first else int(self._loop.time() * 1e6)
         self._is_stopping = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -296,7 +295,7 @@ class Activities:
             self._idle.clear()
             await self._idle_within(grace_seconds)
         if self.running and self._runs:
-            for run in self._runs:
+            for run in sorted(self._runs, key=lambda run: (run.idempotency_key, run.attempt)):
                 if run.watch is not None and run.watch.pulse is not None:
                     run.watch.pulse.flush()
                 run.is_abandoned = True
@@ -381,7 +380,7 @@ class Activities:
 
     def _listen(self, run: Run, pulse: Pulse[Run], seconds: float, stopped: Callable[[], None]) -> None:
         """Calls `stopped` when the heart has not beaten for so long."""
-        left = pulse.beaten_at + seconds - monotonic()
+        left = pulse.beaten_at + seconds - self._loop.time()
         if left <= 0:
             stopped()
         elif run.watch is not None:

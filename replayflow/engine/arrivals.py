@@ -59,8 +59,14 @@ class Arrivals:
             if delivery.is_sealed:
                 self._memory.reload(live)
                 return
+            try:
+                live.receive(delivery)
+            except (
+                StoreCorruptError
+            ):  # one damaged message does not end the worker: whoever loads its receiver says what is wrong
+                self._memory.reload(live)
+                return
             self._memory.intake.held.add(delivery.number)
-            live.receive(delivery)
             self._episodes.enqueue(live)
             return
         meanwhile = self._memory.intake.loading.get(delivery.instance_id)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from time import monotonic
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from replayflow.codec import Codec, Payload
@@ -58,7 +57,7 @@ class Pulse(Generic[R]):
         self._codec = codec
         self._loop = loop
         self._told = told
-        self._began = self.beaten_at = monotonic()
+        self._began = self.beaten_at = loop.time()
         self._may_write_at = 0.0
         self._is_asked = False
         self._is_over = False
@@ -83,7 +82,7 @@ class Pulse(Generic[R]):
 
     def take(self, payload: Payload) -> None:
         """`beat`, for a detail that is encoded."""
-        self.beaten_at = monotonic()
+        self.beaten_at = self._loop.time()
         if payload is None:
             return
         self.detail = payload
@@ -115,7 +114,7 @@ class Pulse(Generic[R]):
     def _write(self) -> None:
         if self._is_over or self._run.is_abandoned:
             return
-        now = monotonic()
+        now = self._loop.time()
         pause = self._may_write_at - now
         if pause > 0:
             self._timer = self._loop.call_later(pause, self._write)

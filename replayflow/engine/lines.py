@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Hashable
-from time import monotonic_ns
 from typing import Generic, Protocol, TypeVar
 
 from replayflow.core.limiter import Limiter
@@ -143,7 +142,7 @@ class Gate(Line[R]):
     def _let_one_in(self) -> bool:
         """Whether somebody could begin, and has."""
         line = self._line
-        run = self._limiter.take(_now(), self._is_wanted) if line.active < line.limit else None
+        run = self._limiter.take(self._now(), self._is_wanted) if line.active < line.limit else None
         if run is None:
             return False
         self._begin(line, run)
@@ -151,7 +150,7 @@ class Gate(Line[R]):
 
     def _stand_in_line(self) -> None:
         limiter = self._limiter
-        now = _now()
+        now = self._now()
         limiter.ring(now)
         if limiter.is_ready and not self._is_in_line:
             self._is_in_line = True
@@ -170,6 +169,5 @@ class Gate(Line[R]):
             return False
         return True
 
-
-def _now() -> int:
-    return monotonic_ns() // 1000
+    def _now(self) -> int:
+        return int(self._loop.time() * 1e6)

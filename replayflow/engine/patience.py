@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -29,7 +28,7 @@ class Backoff:
         self._reported: set[type[ReplayflowError]] = set()
 
     def failed(self, error: ReplayflowError) -> None:
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         if now >= self._until:
             self.seconds = min(max(self.seconds * 2, _FIRST_SECONDS), _LAST_SECONDS)
             self._until = now + self.seconds

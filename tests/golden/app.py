@@ -116,6 +116,7 @@ def order(ctx: OrchestrationContext, given: Order) -> Orchestration[dict[str, An
     ctx.set_custom_status({"stage": "reserving", "for": given.id})
     holds = yield from when_all([ctx.call_activity(work, sku) for sku in given.skus])
     patience = yield from ctx.call_activity(patient, "charge?")
+    refused = ""
     try:
         yield ctx.call_activity(refuse, given.id, retry=RetryPolicy(max_attempts=3, first_interval=HOUR))
     except ActivityError as error:

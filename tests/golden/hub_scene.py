@@ -8,14 +8,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from replayflow import App, Client, Instance
 from replayflow.core.suspicion import POISON_PREFIX
 from replayflow.encryption import AesGcmCipher
 from replayflow.store import SqliteStore, Store
 from replayflow.store.base import Owner, Park
-from replayflow.store.memory import MemoryStore
 from replayflow.testing import VirtualHub
 from replayflow.testing.clock import VirtualClock
 from tests.golden.app import HOUR, Order, app, world, wrong
@@ -82,7 +81,7 @@ def store_at(path: Path, *, is_sealed: bool = True) -> SqliteStore:
 
 def hub_on(store: Store, served: App, clock: VirtualClock) -> VirtualHub:
     """A worker on the store, whose time is virtual."""
-    return VirtualHub(served, store=cast("MemoryStore", store), clock=clock)
+    return VirtualHub(served, store=store, clock=clock)
 
 
 # ---- recording

@@ -79,7 +79,7 @@ async def contents(path: Path) -> dict[str, Any]:
     """What a client reads in the hub: every instance, its executions and the events of its history."""
     async with Client(hub_scene.store_at(path), app) as client:
         found = {}
-        async for listed in client.list(include_entities=True, include_schedules=True):
+        async for listed in client.list(include_entities=True):
             instance = client.get(listed.id)
             state = await instance.status()
             history = [f"{type(event).__name__} {event.event_id}" async for event in instance.history()]

@@ -98,7 +98,7 @@ async def verbs(hub: VirtualHub) -> list[str]:
     await suspended.result()
     terminated = await hub.client.start("sleeps", 5, instance_id="terminated")
     await hub.settle()
-    await terminated.terminate({"why": "enough"})
+    await terminated.terminate("enough")
     await terminated.wait()
     cancelled = await hub.client.start("cleans_up", instance_id="cancelled")
     await hub.settle()
@@ -181,7 +181,7 @@ async def schedules(hub: VirtualHub) -> list[str]:
     await hub.advance(timedelta(hours=3))
     await schedule.resume()
     await hub.advance(timedelta(hours=1))
-    return [state.id async for state in hub.client.list(include_schedules=True)]
+    return [state.id async for state in hub.client.list()]
 
 
 @scene

@@ -58,12 +58,8 @@ def test_the_code_fits_what_it_recorded(path: Path) -> None:
     assert check_history(app, path) >= 1
 
 
-def test_every_scene_was_kept_by_every_version() -> None:
-    assert VERSIONS
-    for version in VERSIONS:
-        assert {path.stem for path in version.glob("*.jsonl")} >= {"pieces"}
-    newest = {path.stem for path in max(VERSIONS, key=lambda path: path.stat().st_mtime).glob("*.jsonl")}
-    assert set(SCENES) <= newest
+def test_every_scene_has_been_kept() -> None:
+    assert set(SCENES) <= {path.stem for path in EXPORTS}
 
 
 @pytest.mark.parametrize("version", VERSIONS, ids=of)
@@ -151,7 +147,9 @@ def test_a_golden_history_folds_to_one_instance_at_once_and_piece_by_piece(versi
         at_once.apply_all(event for piece in whole for event in piece)
         by_pieces.apply_pieces(whole)
         assert folded(at_once) == folded(by_pieces)
-        assert at_once.is_finished == (one.instance != "schedule:hourly" or one is not list(kept(version))[-1])
+        assert (
+            at_once.started == events.decode(one.start)[0] or "rewound" in one.instance
+        )  # a child's parent may be another by now
 
 
 # ---- recording

@@ -22,6 +22,7 @@ from tests.golden.record import HERE, contents
 HUBS = sorted((HERE / "hubs").glob("*.db"))
 T = TypeVar("T")
 When = Literal["before", "after"]
+WHEN: tuple[When, When] = ("before", "after")
 KILLS_EACH = 5
 
 
@@ -76,7 +77,7 @@ class Killed(LeaseLostError):
 
 
 class Mortal:
-    """A store whose process is killed at one of its writes, before it is done or after. The file is left as a kill leaves it: owned by nobody alive."""
+    """A store whose process is killed at one of its writes, before or after it is done. The file is left as by a kill: owned by nobody alive."""
 
     def __init__(self, store: SqliteStore, dies_at: int | None = None, when: When = "before") -> None:
         self.writes = 0
@@ -129,9 +130,9 @@ async def test_a_golden_hub_comes_to_the_same_end_wherever_its_worker_is_killed(
     writes = await finished(straight)
     assert writes > 2 * KILLS_EACH
     for number in range(1, writes, -(-writes // KILLS_EACH)):
-        for when in ("before", "after"):
+        for when in WHEN:
             killed = tmp_path / f"killed-{when}-{number}.db"
             shutil.copy(golden, killed)
-            assert await finished(killed, number, cast("When", when)) == number
+            assert await finished(killed, number, when) == number
             await finished(killed)
             assert await ends(killed) == ENDS, f"killed {when} write {number} of {writes}"

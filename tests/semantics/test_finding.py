@@ -326,3 +326,12 @@ def test_a_store_that_is_well_shows_nothing() -> None:
 )
 def test_sizes_are_told_in_their_largest_unit(count: int, text: str) -> None:
     assert doctor.size_text(count) == text
+
+
+async def test_a_filter_that_is_misspelt_does_not_mean_everybody(place: Place) -> None:
+    misspelt: Any = {"statuss": "FAILED"}
+    async with place.hub(App()) as hub:
+        client = hub.client
+        for asked in (anext(client.list(**misspelt)), client.list_page(**misspelt), client.count(**misspelt)):
+            with pytest.raises(InvalidArgumentError, match="there is no filter 'statuss'; there are status, name"):
+                await asked

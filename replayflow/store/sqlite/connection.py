@@ -19,6 +19,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from replayflow.errors import (
+    InvalidArgumentError,
     NotAHubError,
     ReplayflowError,
     StoreBusyError,
@@ -36,6 +37,21 @@ T = TypeVar("T")
 SQLITE_VERSION_MIN = (3, 35, 0)  # UPDATE ... FROM and RETURNING
 CACHED_STATEMENTS = 256
 _BUSY_LOOK_SECONDS = 0.005
+
+
+def checked_path(path: str | Path) -> Path:
+    """The path, which may or may not lead to something.
+
+    Raises:
+        InvalidArgumentError: no file can have it.
+    """
+    try:
+        is_one = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        is_one = False
+    if not is_one:
+        raise InvalidArgumentError(f"{str(path)!r:.80} is no path: it has a character that no name of a file has")
+    return Path(path)
 
 
 def check_file(path: Path) -> None:
@@ -191,7 +207,9 @@ class DatabaseThread:
     def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
         self._subscribers.append(changed)
         if len(self._subscribers) == 1:
-            self._work.put((lambda _: None, self._loop.create_future()))  # wakes the thread, so that it begins to look
+            nobody = self._loop.create_future()
+            nobody.cancel()
+            self._work.put((lambda _: None, nobody))  # wakes the thread, so that it begins to look
 
         def unsubscribe() -> None:
             if changed in self._subscribers:

@@ -52,6 +52,7 @@ from replayflow.store.sqlite.connection import (
     DatabaseThread,
     check_file,
     check_length,
+    checked_path,
     connect,
     connect_reader,
     in_transaction,
@@ -86,7 +87,7 @@ class SqliteStore:
         large_over_bytes: int = LARGE_OVER_BYTES,
         cipher: Cipher | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.path = checked_path(path)
         self.url = f"sqlite:///{self.path}"
         self._busy_seconds = busy_seconds
         self._synchronous = synchronous
