@@ -27,7 +27,7 @@ from replayflow.engine.retention import Keeper, Retention
 from replayflow.engine.suspects import Suspects
 from replayflow.engine.transactions import Transactions
 from replayflow.engine.waiters import Waiters
-from replayflow.errors import ReplayflowError, StoreUnavailableError
+from replayflow.errors import ReplayflowError, StoreUnavailableError, starved
 from replayflow.registry import App
 from replayflow.store.base import Branch, Create, Outcome, Post, Purge, Store
 
@@ -188,6 +188,7 @@ class Engine:
 
     def _fail(self, error: BaseException) -> None:
         if self.failure is None:
+            error = starved(error) or error
             if not isinstance(error, ReplayflowError):
                 if isinstance(error, Exception):
                     _logger.error("the engine has come upon an error of its own, and stops", exc_info=error)
