@@ -314,11 +314,11 @@ arrivals = st.lists(st.tuples(st.integers(0, 5), st.sampled_from(NAMES), st.bool
 programs = st.builds(Program, weighted((3, bodies.map(lambda body: (body,))), (1, st.tuples(bodies, bodies))), arrivals)
 
 
-def programs_about(leaves: st.SearchStrategy[Task], arrivals_min: int = 0) -> st.SearchStrategy[Program]:
-    """Programs that do little but one thing, and do it in many ways."""
-    body = st.lists(nested(tasks_of(leaves)), min_size=2, max_size=7).map(tuple)
+def programs_about(statements: st.SearchStrategy[Statement], arrivals_min: int = 0) -> st.SearchStrategy[Program]:
+    """Programs that do little but one thing, and do it often."""
+    body = st.lists(statements, min_size=4, max_size=8).map(tuple)
     times = st.lists(
-        st.tuples(st.integers(0, 5), st.sampled_from(NAMES), st.booleans()), min_size=arrivals_min, max_size=6
+        st.tuples(st.integers(0, 3), st.sampled_from(NAMES), st.booleans()), min_size=arrivals_min, max_size=8
     )
     return st.builds(
         Program, weighted((2, body.map(lambda one: (one,))), (1, st.tuples(body, body))), times.map(_scheduled)
@@ -326,11 +326,31 @@ def programs_about(leaves: st.SearchStrategy[Task], arrivals_min: int = 0) -> st
 
 
 _retried = st.builds(Act, fails=st.integers(1, 2), attempts=st.just(3), pause=st.integers(0, 2), how=places)
+_short_waits = st.builds(Wait, st.sampled_from(NAMES), st.integers(1, 2))
+_heard: st.SearchStrategy[Statement] = weighted(
+    (4, st.builds(Try, st.builds(Do, _short_waits).map(lambda one: (one,)), st.just(()), st.just(()))),
+    (2, st.builds(Do, composites(_short_waits | timers))),
+    (2, st.builds(Start, _short_waits)),
+    (1, st.just(Later())),
+    (1, st.just(Cancel())),
+    (2, st.builds(Do, st.builds(Timer, st.integers(1, 2)))),
+)
+_asked: st.SearchStrategy[Statement] = weighted(
+    (
+        3,
+        st.builds(Do, st.builds(Several, st.just("all"), st.lists(st.builds(Call), min_size=2, max_size=3).map(tuple))),
+    ),
+    (2, st.builds(Signal, st.integers(1, 2))),
+    (2, st.builds(Do, st.builds(Call))),
+    (1, st.builds(Locked, st.integers(0, 2))),
+    (1, st.builds(Start, _children | calls)),
+    (1, st.just(Later())),
+)
 TOPICS: dict[str, st.SearchStrategy[Program]] = {
     "anything": programs,
-    "events": programs_about(weighted((4, waits), (1, timers), (1, acts)), 2),
-    "entities": programs_about(weighted((4, calls), (1, timers), (1, _children))),
-    "retries": programs_about(weighted((4, _retried), (1, timers), (1, maps))),
+    "events": programs_about(_heard, 3),
+    "entities": programs_about(_asked),
+    "retries": programs_about(nested(tasks_of(weighted((4, _retried), (1, timers), (1, maps))))),
 }
 mixed = weighted((3, programs), *((1, topic) for topic in list(TOPICS.values())[1:]))
 

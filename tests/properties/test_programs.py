@@ -13,7 +13,25 @@ from hypothesis import strategies as st
 
 from tests.properties import laws
 from tests.properties.driver import Run, Way, When, run
-from tests.properties.grammar import TOPICS, Program, mixed
+from tests.properties.grammar import (
+    TOPICS,
+    Act,
+    Arrival,
+    Call,
+    Child,
+    Do,
+    Fail,
+    Locked,
+    Look,
+    Map,
+    Program,
+    Saga,
+    Several,
+    Signal,
+    Timer,
+    Wait,
+    mixed,
+)
 from tests.properties.model import with_what_is_missing
 from tests.properties.profile import programs_tried
 
@@ -33,6 +51,25 @@ FILES = {
 EVERY_WRITE = {
     "killed after every write": Way(dies_at=0),
     "killed after every write, replayed before every step": Way(dies_at=0, always_replay=True),
+}
+
+
+# Each is the least that shows one thing going wrong, so that nothing of it is left to the choice of programs.
+LEAST = {
+    "chance and time": Program(((Look(), Do(Timer(2)), Look(), Do(Act())),)),
+    "an event is had once": Program(
+        ((Do(Wait()), Do(Timer(3)), Do(Wait(timeout=1)), Do(Wait(timeout=1))),),
+        (Arrival(1001, "beta"), Arrival(2002, "beta")),
+    ),
+    "an event outlives its execution": Program(((Do(Timer(3)),), (Do(Wait()),)), (Arrival(1001, "beta", True),)),
+    "who loses a race waits no longer": Program(
+        ((Do(Several("race", (Wait(), Timer(1)))), Do(Wait())),), (Arrival(2001, "beta"),)
+    ),
+    "messages come in order": Program(((Signal(2), Do(Several("all", (Call(), Call()))), Locked(2)),)),
+    "attempts are counted": Program(((Do(Act(fails=2, attempts=3, pause=1)), Look()),)),
+    "a transaction runs once": Program(((Do(Act(how="transaction")), Do(Act(1, 2, 0, "transaction"))),)),
+    "the last is undone first": Program(((Saga((Act(), Act()), "activity", (Fail(),)),),)),
+    "each has its own result": Program(((Do(Act()), Do(Act()), Do(Child((Do(Act()),))), Do(Map("children", 3))),)),
 }
 
 
@@ -67,6 +104,12 @@ def test_a_program_comes_to_what_the_model_says(topic: st.SearchStrategy[Program
         laws.check(program, ran(program))
 
     check()
+
+
+@pytest.mark.parametrize("way", [*WAYS.values(), *EVERY_WRITE.values()], ids=[*WAYS, *EVERY_WRITE])
+@pytest.mark.parametrize("program", LEAST.values(), ids=list(LEAST))
+def test_the_least_programs_go_every_way(program: Program, way: Way) -> None:
+    goes(program, way)
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=list(WAYS))
