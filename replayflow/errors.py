@@ -669,5 +669,6 @@ def _text(error: BaseException) -> str:
         if len(text) > MESSAGE_CHARS_MAX:
             text = f"{text[:MESSAGE_CHARS_MAX]} ... ({len(text) - MESSAGE_CHARS_MAX:,} more characters)"
         return _unicode(text)
-    except Exception as broken:  # a user's __str__ may raise, and the failure must still be recorded
+    except BaseException as broken:
+        # A user's __str__ may raise, SystemExit too, and the failure must still be recorded.
         return f"<no text: {type(broken).__name__} in {type(error).__name__}.__str__>"

@@ -12,13 +12,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
+from replayflow.archive.checks import check_event, is_moment
 from replayflow.archive.plain import event_from, plain_of
 from replayflow.clock import to_datetime
 from replayflow.codec import Codec
 from replayflow.core.events import ExecutionStarted, HistoryEvent, OrchestratorStarted
-from replayflow.core.ids import check_instance_id
+from replayflow.core.ids import check_instance_id, is_unicode
 from replayflow.errors import InvalidArgumentError
 
 FORMAT = 1
@@ -170,7 +171,7 @@ class _Reader:
             self._begin_file(line)
         elif "event" in line:
             self._instance(line)
-            self._events.append(event_from(line, self._codec, self.where))
+            self._events.append(self._event(line))
         elif "instance" in line:
             self._begin(line)
         elif "execution" in line:
@@ -211,6 +212,10 @@ class _Reader:
         created_at = line.get("created_at_microseconds")
         if not isinstance(created_at, int):
             raise InvalidArgumentError(f"{self.where}: 'created_at_microseconds' is missing, or no whole number")
+        if not is_moment(created_at):
+            raise InvalidArgumentError(
+                f"{self.where}: 'created_at_microseconds' is {created_at}, which no calendar has"
+            )
         self.open = Archived(
             id,
             created_at,
@@ -260,14 +265,19 @@ class _Reader:
         execution.pieces = pieces
 
     def _message(self, line: dict[str, Any]) -> ArchivedMessage:
-        came = [event_from(one, self._codec, self.where) for one in _list(line["message"], self.where)]
+        came = [self._event(one) for one in _list(line["message"], self.where)]
         execution_id = _text(line, "execution_id", self.where) if "execution_id" in line else None
         return ArchivedMessage(came, execution_id, line.get("is_control") is True)
 
     def _orphan(self, pair: Any) -> tuple[str, HistoryEvent]:
         if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)):
             raise InvalidArgumentError(f"{self.where}: {_short(pair)} is no pair of an execution and its activity")
-        return pair[0], event_from(pair[1], self._codec, self.where)
+        return pair[0], self._event(pair[1])
+
+    def _event(self, plain: object) -> HistoryEvent:
+        event = event_from(plain, self._codec, self.where)
+        check_event(event, self.where, self._codec.payload_bytes_max)
+        return event
 
     def _end(self, line: dict[str, Any]) -> Archived:
         done = self._instance(line)
@@ -291,9 +301,13 @@ def _object(text: str, where: str) -> dict[str, Any]:
 
 def _text(line: dict[str, Any], name: str, where: str) -> str:
     value = line.get(name)
-    if not isinstance(value, str):
+    if not _is_storable(value):
         raise InvalidArgumentError(f"{where}: '{name}' is {_short(value)}, and has to be text")
-    return value
+    return cast("str", value)
+
+
+def _is_storable(value: object) -> bool:
+    return isinstance(value, str) and "\0" not in value and is_unicode(value)
 
 
 def _list(value: Any, where: str) -> list[Any]:
@@ -305,7 +319,7 @@ def _list(value: Any, where: str) -> list[Any]:
 def _tags(value: Any, where: str) -> dict[str, str] | None:
     if value is None:
         return None
-    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+    if not isinstance(value, dict) or not all(_is_storable(text) for pair in value.items() for text in pair):
         raise InvalidArgumentError(f"{where}: 'tags' is {_short(value)}, and has to be an object of texts")
     return value
 

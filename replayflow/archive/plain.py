@@ -22,7 +22,7 @@ from msgspec import Struct
 from replayflow.codec import Codec
 from replayflow.core import events
 from replayflow.core.events import KINDS, Block, HistoryEvent
-from replayflow.errors import InvalidArgumentError, StoreCorruptError
+from replayflow.errors import InvalidArgumentError, StoreCorruptError, UserError
 
 BYTES = "$bytes"
 _MARK = "$"
@@ -48,11 +48,15 @@ def event_from(plain: object, codec: Codec, where: str) -> HistoryEvent:
     if cls is None:
         raise InvalidArgumentError(f"{where}: this version of replayflow knows no event {plain['event']!r:.80}")
     where = f"{where}, {cls.__name__}"
-    event = _struct_from(plain.get("fields", {}), cls, codec, where)
     try:
+        event = _struct_from(plain.get("fields", {}), cls, codec, where)
         (checked,) = events.decode(events.encode([event]))
+    except RecursionError:
+        raise InvalidArgumentError(f"{where}: it is nested too deep") from None
     except (StoreCorruptError, InvalidArgumentError, TypeError) as error:
-        raise InvalidArgumentError(f"{where}: {error.__cause__ or error}") from None
+        raise InvalidArgumentError(
+            str(error) if isinstance(error, UserError) else f"{where}: {error.__cause__ or error}"
+        ) from None
     return checked
 
 

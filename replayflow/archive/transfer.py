@@ -19,8 +19,9 @@ from replayflow.clock import Clock, to_datetime
 from replayflow.core import events, rows
 from replayflow.core.commit import Commit, Message, RowState, Start
 from replayflow.core.events import CustomStatusSet, HistoryEvent, OrchestratorStarted, TaskScheduled
-from replayflow.core.instance import Instance, Status
-from replayflow.errors import InstanceNotFoundError, InvalidArgumentError
+from replayflow.core.folding import folded
+from replayflow.core.instance import Status
+from replayflow.errors import InstanceNotFoundError, InvalidArgumentError, StoreCorruptError
 from replayflow.store import Store
 from replayflow.store.base import Create, InstanceFilter, Loaded, Operation, Owner, Park, Post
 
@@ -192,8 +193,10 @@ def _commits(
     row = RowState(Status.PENDING, execution.started.scheduled_start_microseconds or 0)
     orphans = [(owner, task) for owner, task in archived.orphans if is_present and isinstance(task, TaskScheduled)]
     if commits:
-        instance = Instance()
-        instance.apply_pieces(whole_pieces(execution))
+        try:
+            instance = folded(whole_pieces(execution))
+        except StoreCorruptError as error:
+            raise InvalidArgumentError(f"instance '{archived.id}', execution '{execution.id}': {error}") from None
         changed = rows.changed(instance, row, commits[-1].at, orphans)
         row = changed or row
         commits[-1].state = row

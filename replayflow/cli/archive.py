@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import mkstemp
 from typing import TextIO
 
 import click
@@ -76,16 +77,20 @@ def export(
 @contextmanager
 def _whole(path: Path) -> Iterator[TextIO]:
     """A text file that is there when all has been written, and as it was before otherwise."""
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    partial: Path | None = None
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            partial.chmod(0o600)
+        # A new file of a name that nobody could foresee, which only its owner can ever read.
+        opened, name = mkstemp(prefix=f"{path.name[:100]}.partial-", dir=path.parent)
+        partial = Path(name)
+        with os.fdopen(opened, "w", encoding="utf-8") as file:
             yield file
         partial.replace(path)
+        partial = None
     except OSError as error:
         raise InvalidArgumentError(f"--output {path} cannot be written: {error.strerror}") from None
     finally:
-        partial.unlink(missing_ok=True)
+        if partial is not None:
+            partial.unlink(missing_ok=True)
 
 
 @click.command("import")

@@ -118,7 +118,7 @@ def _read_msgpack(encoded: bytes, where: str) -> Any:
         except TypeError:  # a key that cannot be hashed
             return _CAREFUL.unpack(encoded)
     except Exception as error:  # msgpack, and the constructors of the standard library, raise of every kind
-        raise DecodeError(f"{where}: the payload is damaged: {type(error).__name__}: {error}") from error
+        raise DecodeError(f"{where}: the payload is damaged: {type(error).__name__}: {error!s:.200}") from error
 
 
 def _read_json(payload: bytes, payload_bytes_max: int, where: str) -> Any:

@@ -33,6 +33,7 @@ _COMPLEX = 11
 _INT_MIN = -(2**63)
 _INT_MAX = 2**64 - 1
 _FOLD = "f"
+_ZONE_KEY_CHARS_MAX = 255
 _ZONE_KEY = r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*"
 _THREE_INTS = struct.Struct(">iii")
 _TWO_FLOATS = struct.Struct(">dd")
@@ -102,8 +103,10 @@ def _zone_key(zone: tzinfo | None) -> str | None:
 def _zone(key: str) -> tzinfo:
     from zoneinfo import ZoneInfo  # few payloads have a zone, and the import reads the interpreter's configuration
 
-    if not re.fullmatch(_ZONE_KEY, key):
-        raise ValueError(f"no time zone is called {key!r}")
+    if len(key) > _ZONE_KEY_CHARS_MAX or not re.fullmatch(
+        _ZONE_KEY, key
+    ):  # looking for a long one costs hundreds of times its length
+        raise ValueError(f"no time zone is called {key!r:.80}")
     return ZoneInfo(key)
 
 

@@ -52,9 +52,9 @@ class MapStates:
                 # Blocks without their items: only how many there are is counted.
                 counted = replace(event, items=_extent(event.count, event.batch_size))
                 self._maps[event.event_id] = (event.name, Tally(counted))
-            case MapProgress():
+            case MapProgress() if event.task_scheduled_id in self._maps:
                 self._maps[event.task_scheduled_id][1].progress(event)
-            case MapPage():
+            case MapPage() if event.task_scheduled_id in self._maps:
                 tally = self._maps[event.task_scheduled_id][1]
                 tally.page(replace(event, items=_extent(event.count, tally.calls.batch_size)))
             case TaskCanceled() | MapDrained():
@@ -103,7 +103,7 @@ def decode_progress(stored: bytes) -> list[MapState]:
     """
     try:
         return [MapState(*fields, is_over=False) for fields in _stored.decode(stored)]
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise StoreCorruptError(f"the stored progress of an instance is damaged: {error}") from error
 
 

@@ -11,6 +11,7 @@ A `Replay` is the local executor of an execution. A remote one, over the Durable
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
+from types import GeneratorType
 from typing import Any
 
 from replayflow.codec import Codec
@@ -72,6 +73,7 @@ class Replay:
         "_codec",
         "_context",
         "_generator",
+        "_is_terminated",
         "_late",
         "decisions",
         "definition",
@@ -90,6 +92,7 @@ class Replay:
         self._codec: Codec = environment.codec
         self._generator: Generator[Any, Any, Any] | None = None
         self._blocked_on: Task[Any] | None = None
+        self._is_terminated = False
         self._late: tuple[ExecutionCancelRequested, ...] = ()
 
     # ---- the four calls of an executor
@@ -123,7 +126,7 @@ class Replay:
         """One past episode, as it was recorded, happens again. One in which the execution was terminated decided nothing, and is passed over."""
         begins = piece[0]
         assert type(begins) is OrchestratorStarted  # noqa: S101 - every piece begins with its time
-        if self.outcome is not None:
+        if self.outcome is not None or self._is_terminated:
             return  # what came after the end was only written down
         ended: ExecutionCompleted | None = None
         custom_status: CustomStatusSet | None = None
@@ -143,6 +146,7 @@ class Replay:
             else:
                 recorded.append(event)
         if ended is not None and ended.orchestration_status == "TERMINATED":
+            self._is_terminated = True
             return
         decisions = self.decisions
         decisions.replay_against(begins.now_microseconds, recorded)
@@ -204,6 +208,11 @@ class Replay:
                 if task is self._blocked_on or (self._blocked_on is not None and self._blocked_on.is_complete):
                     self._go_on()
             return
+        if (
+            type(event) is ExecutionStarted
+        ):  # once for every execution; the rest is asked in turn, each at ten times the price of this
+            self._start()
+            return
         match event:
             case EventRaised():
                 self.decisions.raise_event(event)
@@ -232,9 +241,6 @@ class Replay:
                 if task is None:
                     return
                 complete(task, None, TaskCanceledError(f"{task.title} was stopped before every item had its turn"))
-            case ExecutionStarted():
-                self._start()
-                return
             case ExecutionCancelRequested():
                 self._cancel(event)
                 return
@@ -331,7 +337,7 @@ class Replay:
         except BaseException as error:  # a SystemExit, say: user code must not end the worker
             self._end("FAILED", failure=error)
         else:
-            if isinstance(made, Generator):
+            if type(made) is GeneratorType or isinstance(made, Generator):
                 self._generator = made
                 self._run(None, None)
             else:

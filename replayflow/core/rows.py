@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from itertools import zip_longest
 
 from replayflow.core import events
 from replayflow.core.commit import RowState
@@ -14,7 +14,7 @@ from replayflow.core.events import (
 )
 from replayflow.core.instance import RUNNING, Instance
 from replayflow.core.map_progress import encode_progress
-from replayflow.errors import FailureDetails
+from replayflow.errors import FailureDetails, StoreCorruptError
 
 # What nearly all rows show, once for all instances. Whose row is `AT_WORK` has an activity under way, and no map, custom status or debt.
 AT_WORK = RowState(RUNNING, 0)
@@ -69,10 +69,16 @@ def encode_failure(details: FailureDetails) -> bytes:
 
 
 def decode_failure(stored: bytes) -> FailureDetails:
-    """What `encode_failure` made of it."""
-    (event,) = events.decode(stored)
-    assert isinstance(event, TaskFailed)  # noqa: S101 - the only thing that is stored there
-    return event.failure_details
+    """What `encode_failure` made of it.
+
+    Raises:
+        StoreCorruptError: the bytes are no such thing.
+    """
+    match events.decode(stored):
+        case [TaskFailed(failure_details=details)]:
+            return details
+        case _:
+            raise StoreCorruptError("the stored failure of an instance is damaged")
 
 
 def encode_orphans(orphans: Iterable[tuple[str, TaskScheduled]]) -> bytes | None:
@@ -84,6 +90,15 @@ def encode_orphans(orphans: Iterable[tuple[str, TaskScheduled]]) -> bytes | None
 
 
 def decode_orphans(stored: bytes) -> list[tuple[str, TaskScheduled]]:
-    """What `encode_orphans` made of them."""
-    flat: list[Any] = list(events.decode(stored))
-    return [(owner.data, task) for owner, task in zip(flat[::2], flat[1::2], strict=True)]
+    """What `encode_orphans` made of them.
+
+    Raises:
+        StoreCorruptError: the bytes are no such thing.
+    """
+    flat = events.decode(stored)
+    found: list[tuple[str, TaskScheduled]] = []
+    for owner, task in zip_longest(flat[::2], flat[1::2]):
+        if not isinstance(owner, events.GenericEvent) or owner.data is None or not isinstance(task, TaskScheduled):
+            raise StoreCorruptError("what an instance still owes the run of an activity is damaged")
+        found.append((owner.data, task))
+    return found

@@ -61,9 +61,8 @@ class Arrivals:
                 return
             try:
                 live.receive(delivery)
-            except (
-                StoreCorruptError
-            ):  # one damaged message does not end the worker: whoever loads its receiver says what is wrong
+            except StoreCorruptError:
+                # One damaged message does not end the worker: whoever loads its receiver says what is wrong.
                 self._memory.reload(live)
                 return
             self._memory.intake.held.add(delivery.number)

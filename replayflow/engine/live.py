@@ -14,6 +14,7 @@ from replayflow.core.actions import Action
 from replayflow.core.commit import Ending, RowState, Start
 from replayflow.core.entity import Entity
 from replayflow.core.events import ExecutionStarted, HistoryEvent, TaskCompleted, TaskScheduled
+from replayflow.core.folding import folded
 from replayflow.core.instance import SUSPENDED, Instance, Status
 from replayflow.core.nothing import NOTHING
 from replayflow.core.replay import Replay
@@ -160,8 +161,7 @@ class Live:
             self.start = ()
         else:
             self.start = start
-        self.instance = Instance()
-        self.instance.apply_pieces(pieces)
+        self.instance = folded(pieces)
         return pieces
 
     def owe(self, key: tuple[str, int]) -> None:
@@ -267,7 +267,7 @@ class Live:
             or self.running
             or self.orphans
             or self.has_news
-            or any(window.under_way() for window in self.windows.values())
+            or (self.windows and any(window.under_way() for window in self.windows.values()))
         )
 
 

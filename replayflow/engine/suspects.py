@@ -128,10 +128,10 @@ class Suspects:
             live = Live(id, loaded.record.execution_id)
             try:
                 live.restore(loaded)
+                for delivery in loaded.inbox:
+                    live.receive(delivery)
             except StoreCorruptError:
                 break  # whoever loads it next says so
-            for delivery in loaded.inbox:
-                live.receive(delivery)
             problem = _verdict(live, loaded.record.name, suspect.suspicion.strikes)
             # A request to resume it has been heard: it died of that. One that stayed would have it die again.
             heard = live.numbers_of([event for event in live.mailbox if isinstance(event, ExecutionResumed)])

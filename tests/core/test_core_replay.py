@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from replayflow import App, OrchestrationContext, race, when_all, when_any
-from replayflow.core.events import ExecutionCancelRequested, ExecutionTerminated
+from replayflow.core.events import ExecutionCancelRequested, ExecutionTerminated, OrchestratorStarted
 from replayflow.core.instance import Status
 from replayflow.core.sites import site_of
 from replayflow.errors import (
@@ -677,7 +677,11 @@ def test_a_terminated_piece_decided_nothing() -> None:
     stage.run()
     stage.run(done(1), ExecutionTerminated())
     assert stage.instance.status is Status.TERMINATED
-    assert open_ids(stage.replayed()) == [1]
+    replay = stage.replayed()
+    assert open_ids(replay) == [1]
+    # What was on its way then stands behind the end, and the code did not hear of it.
+    replay.replay([OrchestratorStarted(stage.instance.now), done(1)])
+    assert open_ids(replay) == [1]
 
 
 # ---- changed code --------------------------------------------------------------------------------------------

@@ -6,12 +6,12 @@ the same moment, so that time is the same in every run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from replayflow import HistoryEvent, Instance, InstanceNotFoundError, Limits, MemoryStore, SqliteStore, Status
 from replayflow.clock import to_microseconds
@@ -29,6 +29,7 @@ from tests.properties.interpreter import ROOT, World, app_of, own_entity
 LIVES_MAX = 500
 _BEGIN = to_microseconds(BEGIN)
 When = Literal["before", "after"]
+Then: TypeAlias = Callable[[VirtualHub, World], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ class Run:
     lives: int = 1
 
 
-async def run(program: Program, way: Way, path: Path) -> Run:
-    """The program has run to its end."""
+async def run(program: Program, way: Way, path: Path, then: Then | None = None) -> Run:
+    """The program has run to its end; `then` is what else is asked of the hub, after that."""
     world = World()
     app = app_of(program, world)
     store = Mortal(way.store(path), way.dies_at, way.dies)
@@ -81,27 +82,21 @@ async def run(program: Program, way: Way, path: Path) -> Run:
         hub = VirtualHub(app, store=cast("Store", store), clock=clock, always_replay=way.always_replay, limits=limits)
         try:
             async with hub:
-                return await _live(hub, program, store, world, life)
+                return await _live(hub, program, store, world, life, then)
         except Killed:
             store.revive()
     raise AssertionError(f"it did not end within {LIVES_MAX} lives")
 
 
-async def _live(hub: VirtualHub, program: Program, store: Mortal, world: World, life: int) -> Run:
-    instance = hub.client.get(ROOT)
-    try:
-        await instance.status()
-    except InstanceNotFoundError:
-        instance = await hub.client.start("main", (0, []), instance_id=ROOT)
-    for arrival in program.arrivals:
-        await hub.advance(timedelta(microseconds=max(0, _BEGIN + arrival.at * 1000 - hub.clock.now())))
-        if (await instance.status()).status.is_finished:
-            break
-        await _raise(hub, instance, arrival, store)
+async def _live(hub: VirtualHub, program: Program, store: Mortal, world: World, life: int, then: Then | None) -> Run:
+    instance = await begin(hub, program, store)
     state = await instance.wait()
     await hub.settle()
     own = await hub.client.read_entity(own_entity(ROOT))
     store.spare()
+    if then is not None:
+        await then(hub, world)
+        state = await instance.status()
     ids = sorted([state.id async for state in hub.client.list()], key=lambda one: (one != ROOT, one))
     executions = [(id, execution) for id in ids for execution in await hub.store.executions(id)]
     return Run(
@@ -117,6 +112,21 @@ async def _live(hub: VirtualHub, program: Program, store: Mortal, world: World, 
         [line async for line in hub.client.export()],
         life,
     )
+
+
+async def begin(hub: VirtualHub, program: Program, store: Mortal) -> Instance[Any]:
+    """The program is under way, and all has come that comes while it runs."""
+    instance = hub.client.get(ROOT)
+    try:
+        await instance.status()
+    except InstanceNotFoundError:
+        instance = await hub.client.start("main", (0, []), instance_id=ROOT)
+    for arrival in program.arrivals:
+        await hub.advance(timedelta(microseconds=max(0, _BEGIN + arrival.at * 1000 - hub.clock.now())))
+        if (await instance.status()).status.is_finished:
+            break
+        await _raise(hub, instance, arrival, store)
+    return instance
 
 
 async def _raise(hub: VirtualHub, instance: Instance[Any], arrival: Arrival, store: Mortal) -> None:

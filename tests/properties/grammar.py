@@ -314,6 +314,63 @@ arrivals = st.lists(st.tuples(st.integers(0, 5), st.sampled_from(NAMES), st.bool
 programs = st.builds(Program, weighted((3, bodies.map(lambda body: (body,))), (1, st.tuples(bodies, bodies))), arrivals)
 
 
+def programs_about(leaves: st.SearchStrategy[Task], arrivals_min: int = 0) -> st.SearchStrategy[Program]:
+    """Programs that do little but one thing, and do it in many ways."""
+    body = st.lists(nested(tasks_of(leaves)), min_size=2, max_size=7).map(tuple)
+    times = st.lists(
+        st.tuples(st.integers(0, 5), st.sampled_from(NAMES), st.booleans()), min_size=arrivals_min, max_size=6
+    )
+    return st.builds(
+        Program, weighted((2, body.map(lambda one: (one,))), (1, st.tuples(body, body))), times.map(_scheduled)
+    )
+
+
+_retried = st.builds(Act, fails=st.integers(1, 2), attempts=st.just(3), pause=st.integers(0, 2), how=places)
+TOPICS: dict[str, st.SearchStrategy[Program]] = {
+    "anything": programs,
+    "events": programs_about(weighted((4, waits), (1, timers), (1, acts)), 2),
+    "entities": programs_about(weighted((4, calls), (1, timers), (1, _children))),
+    "retries": programs_about(weighted((4, _retried), (1, timers), (1, maps))),
+}
+mixed = weighted((3, programs), *((1, topic) for topic in list(TOPICS.values())[1:]))
+
+
+# Plain programs: nothing in them depends on the time, on an event, on who is first, or on how often it is done.
+_plain_acts = st.builds(
+    Act, fails=st.sampled_from((0, 0, 1, 3)), attempts=st.integers(1, 2), how=st.sampled_from(("async", "thread"))
+)
+_plain_maps = st.builds(
+    Map,
+    st.sampled_from(("activities", "children", "pages")),
+    st.integers(0, 3),
+    st.frozensets(st.integers(0, 3), max_size=1),
+)
+_plain_tasks = st.one_of(
+    _plain_acts,
+    st.builds(Several, st.just("all"), st.lists(_plain_acts, max_size=3).map(tuple)),
+    st.builds(Timer),
+    _plain_maps,
+)
+
+
+def plain_blocks_of(statements: st.SearchStrategy[Statement]) -> st.SearchStrategy[Statement]:
+    several = bodies_of(statements)
+    return st.one_of(
+        statements,
+        st.builds(Loop, st.integers(0, 2), several),
+        st.builds(Do, st.builds(Child, several)),
+        st.builds(Saga, st.lists(_plain_acts, max_size=2).map(tuple), st.just("activity"), several),
+    )
+
+
+_plain: st.SearchStrategy[Statement] = (
+    st.builds(Do, _plain_tasks) | st.just(Record()) | st.builds(Status, st.integers(0, 2))
+)
+plain_programs = st.lists(plain_blocks_of(plain_blocks_of(_plain)), min_size=1, max_size=5).map(
+    lambda body: Program((tuple(body),))
+)
+
+
 # ---- walking ---------------------------------------------------------------------------------------------------
 
 
@@ -333,14 +390,14 @@ def size_of(node: Any) -> int:
 
 
 def changed_at(node: Any, place: int, new: Any) -> Any:
-    """The tree with the statement or task number `place`, counted as `nodes` does, in another form."""
+    """The tree with another node in the place of the one that `nodes` gives as number `place`, from 0."""
     left = place
 
     def walk(one: Any) -> Any:
         nonlocal left
         if is_dataclass(one) and not isinstance(one, type):
-            here, left = left, left - 1
-            if here == 0:
+            left -= 1
+            if left == -1:
                 return new
             found = {field.name: walk(getattr(one, field.name)) for field in fields(one)}
             return replace(one, **found)

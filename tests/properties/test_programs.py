@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.properties import laws
 from tests.properties.driver import Run, Way, When, run
-from tests.properties.grammar import Program, programs
+from tests.properties.grammar import TOPICS, Program, mixed
 from tests.properties.model import with_what_is_missing
 from tests.properties.profile import programs_tried
 
@@ -58,9 +59,10 @@ def goes(program: Program, way: Way) -> None:
         laws.are_alike(program, straight, other)
 
 
-def test_a_program_comes_to_what_the_model_says() -> None:
-    @programs_tried(80)
-    @given(programs.map(with_what_is_missing))
+@pytest.mark.parametrize("topic", TOPICS.values(), ids=list(TOPICS))
+def test_a_program_comes_to_what_the_model_says(topic: st.SearchStrategy[Program]) -> None:
+    @programs_tried(30)
+    @given(topic.map(with_what_is_missing))
     def check(program: Program) -> None:
         laws.check(program, ran(program))
 
@@ -70,7 +72,7 @@ def test_a_program_comes_to_what_the_model_says() -> None:
 @pytest.mark.parametrize("way", WAYS.values(), ids=list(WAYS))
 def test_so_it_does_however_it_is_run(way: Way) -> None:
     @programs_tried(20)
-    @given(programs.map(with_what_is_missing))
+    @given(mixed.map(with_what_is_missing))
     def check(program: Program) -> None:
         goes(program, way)
 
@@ -80,7 +82,7 @@ def test_so_it_does_however_it_is_run(way: Way) -> None:
 @pytest.mark.parametrize("way", FILES.values(), ids=list(FILES))
 def test_so_it_does_in_a_file(way: Way) -> None:
     @programs_tried(6, share=0.2)
-    @given(programs.map(with_what_is_missing))
+    @given(mixed.map(with_what_is_missing))
     def check(program: Program) -> None:
         goes(program, way)
 
@@ -90,7 +92,7 @@ def test_so_it_does_in_a_file(way: Way) -> None:
 @pytest.mark.parametrize("way", EVERY_WRITE.values(), ids=list(EVERY_WRITE))
 def test_so_it_does_where_a_worker_is_killed_after_every_write(way: Way) -> None:
     @programs_tried(10, share=0.3)
-    @given(programs.map(with_what_is_missing))
+    @given(mixed.map(with_what_is_missing))
     def check(program: Program) -> None:
         goes(program, way)
 
@@ -102,13 +104,13 @@ def test_so_it_does_wherever_it_is_killed(is_file: bool) -> None:
     """One run for each write, and for each side of it."""
 
     @programs_tried(2 if is_file else 8, share=0.02 if is_file else 0.1)
-    @given(programs.map(with_what_is_missing))
+    @given(mixed.map(with_what_is_missing))
     def check(program: Program) -> None:
         straight = ran(program)
         laws.check(program, straight)
         for write, side in product(range(1, straight.writes + 1), SIDES):
             killed = ran(program, Way(is_file=is_file, dies_at=write, dies=side))
-            assert killed.lives == 2
+            assert killed.lives <= 2
             laws.check(program, killed, is_killed=True)
 
     check()

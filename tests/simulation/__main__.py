@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
 from multiprocessing import get_context
 
-from tests.simulation.run import STEPS, Report, run_seed
+from tests.simulation.run import STEPS, Report, described, run_one, run_seed
 
 _EVERY = 500
 
@@ -39,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     failed: list[int] = []
     with get_context("spawn").Pool(given.workers) if given.workers > 1 else _here() as pool:
         for report in pool.imap_unordered(
-            _one, [(seed, given.steps, given.only) for seed in seeds], 1 if given.workers == 1 else 20
+            run_one, [(seed, given.steps, given.only) for seed in seeds], 1 if given.workers == 1 else 20
         ):
             reports.append(report)
             if report.problem is not None:
@@ -55,22 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
         f"{sum(one.workloads for one in reports):,} workloads in {seconds:.1f} s ({1000 * seconds / max(1, len(reports)):.0f} ms a seed); "
         f"failed: {sorted(failed) or 'none'}"
     )
+    faults = sum((report.faults for report in reports), Counter[str]())
+    print(", ".join(f"{count:,} {kind}" for kind, count in sorted(faults.items())))
     return 1 if failed else 0
-
-
-def described(report: Report, steps: int = STEPS) -> str:
-    """What broke, what happened last, and how to see it again."""
-    if report.problem is None:
-        return f"seed {report.seed}: {report.all_steps} steps, {report.events} events, {report.workloads} workloads, digest {report.digest}"
-    command = f"python -m tests.simulation --seed {report.seed} --steps {steps} --trace"
-    return "\n".join(
-        [f"seed {report.seed} FAILED: {report.problem}", *report.trace[-40:], f"to see it again: {command}"]
-    )
-
-
-def _one(work: tuple[int, int, str | None]) -> Report:
-    seed, steps, only = work
-    return run_seed(seed, steps, only=only)
 
 
 class _here:  # noqa: N801 - stands where a pool would

@@ -18,6 +18,7 @@ from replayflow import (
     Orchestration,
     OrchestrationCancelled,
     OrchestrationContext,
+    Rate,
     RetryPolicy,
     Saga,
     SubOrchestrationError,
@@ -30,6 +31,7 @@ from tests.simulation.world import CHANGED, RIGHT, WRONG, World
 
 SOON = timedelta(milliseconds=200)
 PAGE_ITEMS = 5
+RATED_PER_SECOND = 3
 
 
 def app_of(world: World, edition: int) -> App:
@@ -74,6 +76,12 @@ def _add_activities(app: App, world: World) -> None:
     async def narrow(ctx: ActivityContext, x: int) -> int:
         await world.work("narrow", ctx)
         return x + 1
+
+    @app.activity(rate=Rate(RATED_PER_SECOND))
+    async def rated(ctx: ActivityContext, x: int) -> int:
+        world.rated_at.append(world.loop.time())
+        await world.work("rated", ctx)
+        return x
 
     @app.activity
     async def slow(ctx: ActivityContext, x: int) -> int:
@@ -128,6 +136,7 @@ def _add_activities(app: App, world: World) -> None:
     @app.activity(transactional=True)
     def deposit(tx: Transaction, given: tuple[str, int]) -> int:
         account, amount = given
+        world.watch.begins("deposit", tx.instance_id, tx.task_id, tx.idempotency_key)
         tx.execute(
             "CREATE TABLE IF NOT EXISTS account (name TEXT PRIMARY KEY, balance INTEGER NOT NULL, deposits INTEGER NOT NULL)"
         )
@@ -140,6 +149,7 @@ def _add_activities(app: App, world: World) -> None:
 
     @app.activity(transactional=True)
     def balance(tx: Transaction, account: str) -> list[int]:
+        world.watch.begins("balance", tx.instance_id, tx.task_id, tx.idempotency_key)
         [(balance, deposits)] = tx.execute("SELECT balance, deposits FROM account WHERE name = ?", (account,))
         return [int(balance), int(deposits)]
 
@@ -176,6 +186,11 @@ def _add_orchestrators(app: App) -> None:
     @app.orchestrator
     def fan(ctx: OrchestrationContext, width: int) -> Orchestration[int]:
         results = yield when_all([ctx.call_activity("double", i) for i in range(width)])
+        return sum(results)
+
+    @app.orchestrator
+    def paced(ctx: OrchestrationContext, width: int) -> Orchestration[int]:
+        results = yield when_all([ctx.call_activity("rated", i) for i in range(width)])
         return sum(results)
 
     @app.orchestrator
@@ -285,6 +300,12 @@ def _add_orchestrators(app: App) -> None:
     def saves(ctx: OrchestrationContext, given: tuple[str, list[int]]) -> Orchestration[Any]:
         account, amounts = given
         yield when_all([ctx.call_activity("deposit", (account, amount)) for amount in amounts])
+        found = yield ctx.call_activity("balance", account)
+        ctx.call_activity("deposit", (account, 1_000))
+        return found
+
+    @app.orchestrator
+    def audits(ctx: OrchestrationContext, account: str) -> Orchestration[Any]:
         return (yield ctx.call_activity("balance", account))
 
     @app.orchestrator
@@ -376,6 +397,13 @@ def _add_families(app: App) -> None:
         yield when_all([ctx.call_sub_orchestrator("waits_for_ever") for _ in range(size)])
 
     @app.orchestrator
+    def hurried(ctx: OrchestrationContext, size: int) -> Orchestration[str]:
+        """Has no patience with its children, who are asked to end."""
+        slow = [ctx.call_sub_orchestrator("waits_for_ever") for _ in range(size)]
+        yield race([when_all(slow), ctx.create_timer(SOON)])
+        return "gone on"
+
+    @app.orchestrator
     def brittle(ctx: OrchestrationContext, given: tuple[int, str]) -> Orchestration[list[int]]:
         number, what = given
         first = yield ctx.call_activity("double", number)
@@ -429,6 +457,8 @@ def _add_entities(app: App) -> None:
     def count(ctx: EntityContext[int | None], amount: int = 0) -> int:
         if ctx.operation == "add":
             ctx.state = (ctx.state or 0) + amount
+        elif ctx.operation == "clear":
+            ctx.state = None
         return ctx.state or 0
 
     @app.orchestrator
@@ -442,6 +472,19 @@ def _add_entities(app: App) -> None:
             except EntityError:
                 yield ctx.call_entity(entity, "append", [ctx.instance_id, 2 * number + 1])
         return times
+
+    @app.orchestrator
+    def counts_anew(ctx: OrchestrationContext, given: tuple[str, int]) -> Orchestration[list[int]]:
+        """Counts up, clears, and counts up again, while somebody cleans up."""
+        entity, times = given
+        seen = []
+        for _ in range(times):
+            yield ctx.call_entity(entity, "add", 2)
+            ctx.signal_entity(entity, "add", 1)
+            seen.append((yield ctx.call_entity(entity, "get")))
+            yield ctx.call_entity(entity, "clear")
+            yield ctx.create_timer(SOON)
+        return seen
 
     @app.orchestrator
     def transfer(ctx: OrchestrationContext, given: tuple[list[str], int]) -> Orchestration[int]:
@@ -488,7 +531,7 @@ def _add_changing(app: App, edition: int) -> None:
             yield ctx.create_timer(SOON)
             return [2, (yield ctx.call_activity("double", x))]
 
-    @app.orchestrator(name="versioned")
+    @app.orchestrator(name="versioned", version="1")
     def first(ctx: OrchestrationContext, x: int) -> Orchestration[list[int]]:
         doubled = yield ctx.call_activity("double", x)
         yield ctx.create_timer(SOON)
@@ -503,7 +546,7 @@ def _add_changing(app: App, edition: int) -> None:
     @app.orchestrator
     def withdrawn(ctx: OrchestrationContext, x: int) -> Orchestration[int]:
         for _ in range(3):
-            yield ctx.create_timer(SOON)
+            yield ctx.wait_for_external_event("go")
             x = yield ctx.call_activity("double", x)
         return x
 

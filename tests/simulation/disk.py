@@ -40,7 +40,7 @@ _READS = frozenset(
             "executions",
         ),
         *("wakes", "arrived", "children", "ended", "long_pasts", "footprint", "served", "open_versions", "count_open"),
-        "suspects",
+        *("suspects", "confirm"),
     }
 )
 _PASSING = (StoreFullError, StoreBusyError, StoreUnavailableError)
@@ -52,6 +52,7 @@ class Watcher(Protocol):
     def written(self, touched: Mapping[str, Any], removed: set[str], operations: Sequence[Operation]) -> None: ...
     def refused(self, before: bytes, after: bytes, who: str, error: ReplayflowError) -> None: ...
     def note(self, text: str) -> None: ...
+    def strike(self, kind: str, text: str) -> None: ...
 
 
 class Disk(MemoryStore):
@@ -74,7 +75,7 @@ class Disk(MemoryStore):
         return self._epoch
 
     def set_free(self) -> None:
-        """Nobody owns the hub: its owner has died, or it is taken from it by force."""
+        """Nobody owns the hub: its owner has died, or let it go."""
         self._owner = None
         self.holder = None
 
@@ -187,6 +188,7 @@ class Face:
 
             def do() -> Any:
                 if fails:
+                    self._disk.watcher.strike("failed reads", f"{self.process} cannot read")
                     raise StoreBusyError("the simulated store is busy")
                 return at_once(read(*arguments, **options))
 
@@ -204,11 +206,11 @@ class Face:
             await self.release()
             self._is_open = False
 
-    async def acquire(self, owner: Owner) -> int:
+    async def acquire(self, owner: Owner, *, by_force: bool = False) -> int:
         self._check_open()
 
         def do() -> int:
-            self.epoch = at_once(self._disk.acquire(owner))
+            self.epoch = at_once(self._disk.acquire(owner, by_force=by_force))
             self._disk.holder = self
             self._disk.watcher.note(f"{self.process} owns the hub: epoch {self.epoch}")
             return self.epoch
@@ -240,10 +242,10 @@ class Face:
 
         def do() -> list[Outcome]:
             if fails or (self._disk.is_full and faults.full_every):
-                watcher.note(f"{self.process} cannot write")
+                watcher.strike("failed writes", f"{self.process} cannot write")
                 raise chance.choice(_PASSING)("the simulated store refuses")
             if dies_before:
-                watcher.note(f"{self.process} dies before a write")
+                watcher.strike("deaths before a write", f"{self.process} dies before a write")
                 self._die()
             is_lost = epoch is not None and epoch != self._disk.epoch
             before = self._disk.digest() if is_lost else b""
@@ -258,7 +260,7 @@ class Face:
                 )
             self._tell_others()
             if dies_after:
-                watcher.note(f"{self.process} dies after a write")
+                watcher.strike("deaths after a write", f"{self.process} dies after a write")
                 self._die()
             return outcomes
 
@@ -276,7 +278,7 @@ class Face:
             delivery = at_once(self._disk.transact(wanted, epoch))
             self._tell_others()
             if dies:
-                self._disk.watcher.note(f"{self.process} dies after a transaction")
+                self._disk.watcher.strike("deaths after a write", f"{self.process} dies after a transaction")
                 self._die()
             return delivery
 

@@ -43,8 +43,8 @@ class Faults:
 
 
 _SHARES = {
-    "crash_before_write": (0.001, 0.03),
-    "crash_after_write": (0.001, 0.03),
+    "crash_before_write": (0.002, 0.06),
+    "crash_after_write": (0.002, 0.06),
     "write_fails": (0.005, 0.2),
     "read_fails": (0.005, 0.1),
     "stall": (0.002, 0.05),
@@ -55,12 +55,12 @@ _SHARES = {
     "older_code": (0.1, 0.5),
 }
 _TIMES = {
-    "crash_every": (1.0, 30.0),
-    "stop_every": (2.0, 30.0),
-    "takeover_every": (2.0, 30.0),
-    "restart_every": (2.0, 30.0),
-    "full_every": (5.0, 60.0),
-    "clock_jumps_every": (2.0, 60.0),
+    "crash_every": (0.3, 10.0),
+    "stop_every": (0.3, 10.0),
+    "takeover_every": (0.3, 10.0),
+    "restart_every": (0.3, 10.0),
+    "full_every": (2.0, 20.0),
+    "clock_jumps_every": (0.5, 20.0),
     "cool_every": (0.2, 5.0),
 }
 _SHARE_ON = 0.45

@@ -16,16 +16,19 @@ from typing import Any
 from replayflow import App
 from replayflow.codec import Codec
 from replayflow.core import events
+from replayflow.core.commit import Commit
 from replayflow.core.definitions import Environment
 from replayflow.core.entity_ids import is_entity_id
 from replayflow.core.events import (
     ExecutionCompleted,
+    ExecutionForked,
     ExecutionRewound,
     ExecutionStarted,
     HistoryEvent,
     MapProgress,
     MapScheduled,
     OrchestratorStarted,
+    TaskCanceled,
     TaskCompleted,
     TaskFailed,
     TaskScheduled,
@@ -33,7 +36,7 @@ from replayflow.core.events import (
 from replayflow.core.instance import Instance, Status
 from replayflow.core.stepping import replayed
 from replayflow.errors import LeaseLostError, ReplayflowError
-from replayflow.store.base import Branch, Create, Operation, Post
+from replayflow.store.base import Branch, Create, Operation, Post, Purge
 from tests.simulation.disk import Disk, at_once
 from tests.simulation.loop import PROCESS, SimLoop
 
@@ -55,13 +58,17 @@ class Watch:
         """The idempotency keys under which an activity may run: its `TaskScheduled`, or its map's item, was written."""
         self.mapped: set[str] = set()
         self.owed: set[str] = set()
-        """Those that were asked for in the last episode of an execution that ran to its end, or that have a result."""
+        """Those that must have run in the end: what an execution that ended by itself had asked for and not given up, and what a cancelled one asked
+        for in its last episode."""
         self.ran: Counter[str] = Counter()
         self.results: dict[str, bool] = {}
         """Which tasks and calls have a result, and whether it is a failure."""
+        self.faults: Counter[str] = Counter()
         self.events = 0
         self.writes = 0
+        self._asked: dict[str, list[str]] = {}
         self._known: dict[str, tuple[Status, str]] = {}
+        self._gone: set[str] = set()
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         self._pieces: dict[str, dict[int, bytes]] = {}
         self._loop = loop
@@ -80,6 +87,11 @@ class Watch:
         self._digest.update(line.encode())
         self.lines.append(line)
 
+    def strike(self, kind: str, text: str) -> None:
+        """A fault of that kind has happened."""
+        self.faults[kind] += 1
+        self.note(text)
+
     def fail(self, what: str) -> LawBroken:
         """The law is broken; returns the error, for those who can raise it."""
         error = LawBroken(what)
@@ -94,20 +106,32 @@ class Watch:
     def written(self, touched: Mapping[str, Any], removed: set[str], operations: Sequence[Operation]) -> None:
         """A group has taken effect."""
         self.writes += 1
-        begins_anew = _begun_anew(operations)
+        begins_anew, removable = _begun_anew(operations), _removable(operations)
         said: list[str] = []
         for id, kept in touched.items():
             if id not in removed:
+                known = self._known.get(id)
+                if (
+                    id in removable
+                    and known is not None
+                    and known[1] not in {kept.record.execution_id, *kept.executions}
+                ):
+                    self._forget(id)  # it went, and another began under its id, in one group
                 self._seen(id, kept, id in begins_anew)
                 record = kept.record
                 said.append(
                     f"{id}={record.status[:4]}/{len(kept.pieces)}/{len(kept.inbox)}{'!' if record.problem else ''}"
                 )
         for id in sorted(removed):
-            self._known.pop(id, None)
-            self._pieces.pop(id, None)
+            self._forget(id)
             said.append(f"{id}=gone")
         self.note("writes " + ", ".join(said))
+
+    def _forget(self, id: str) -> None:
+        self._gone.add(id)
+        self._wake(id)
+        self._known.pop(id, None)
+        self._pieces.pop(id, None)
 
     def _seen(self, id: str, kept: Any, begins_anew: bool) -> None:
         record, pieces = kept.record, kept.pieces
@@ -132,9 +156,12 @@ class Watch:
         self._known[id] = (record.status, record.execution_id)
 
         if record.status.is_finished:
-            for waiting in self._waiting.pop(id, ()):
-                if not waiting.done():
-                    waiting.set_result(None)
+            self._wake(id)
+
+    def _wake(self, id: str) -> None:
+        for waiting in self._waiting.pop(id, ()):
+            if not waiting.done():
+                waiting.set_result(None)
 
     def status_of(self, id: str) -> Status | None:
         """The instance's status, as it is durable; None where there is none."""
@@ -166,7 +193,7 @@ class Watch:
     async def until_ended(self, id: str) -> None:
         """The instance has finished, or is gone by now."""
         status = self.status_of(id)
-        if status is None or not status.is_finished:
+        if not (id in self._gone if status is None else status.is_finished):
             ended: asyncio.Future[None] = self._loop.create_future()
             self._waiting.setdefault(id, []).append(ended)
             await ended
@@ -175,18 +202,21 @@ class Watch:
         """A piece of history is new."""
         decoded = events.decode(piece)
         self.events += len(decoded)
+        scope = f"{id}/{execution_id}"
         asked: list[str] = []
-        has_run_out = False
+        given_up: set[str] = set()
+        end: str | None = None
         for event in decoded:
             kind = type(event)
             if kind is TaskScheduled:
-                asked.append(f"{id}/{execution_id}/{event.event_id}")
+                asked.append(f"{scope}/{event.event_id}")
             elif kind is MapScheduled:
                 self.mapped.add(f"{id}/{execution_id}/{event.event_id}")
             elif kind is TaskCompleted or kind is TaskFailed:
                 key = f"{id}/{execution_id}/{event.task_scheduled_id}"  # type: ignore[attr-defined]
                 self._has_result(key, kind is TaskFailed)
             elif kind is ExecutionRewound:  # what had failed is open again
+                self._asked.pop(scope, None)
                 prefix = f"{id}/{execution_id}/"
                 for key in [key for key, failed in self.results.items() if failed and key.startswith(prefix)]:
                     del self.results[key]
@@ -194,11 +224,21 @@ class Watch:
                 for number in event.numbers:  # type: ignore[attr-defined]
                     key = f"{id}/{execution_id}/{event.task_scheduled_id}/{number}"  # type: ignore[attr-defined]
                     self._has_result(key, False)
+            elif kind is TaskCanceled:
+                given_up.add(f"{scope}/{event.task_scheduled_id}")  # type: ignore[attr-defined]
+            elif kind is ExecutionForked:
+                self._asked.pop(scope, None)  # what came before has run for others
             elif kind is ExecutionCompleted:
-                has_run_out = event.orchestration_status in _RAN_OUT  # type: ignore[attr-defined]
+                end = event.orchestration_status  # type: ignore[attr-defined]
         self.scheduled.update(asked)
-        if has_run_out:
-            self.owed.update(asked)
+        before = self._asked.setdefault(scope, [])
+        if given_up:
+            before[:] = [key for key in before if key not in given_up]
+        if end in _RAN_OUT:
+            self.owed.update(before)
+        if end in _RAN_OUT or end == Status.CANCELED:
+            self.owed.update(key for key in asked if key not in given_up)
+        before += asked
 
     def _has_result(self, key: str, failed: bool) -> None:
         if key in self.results:
@@ -208,6 +248,8 @@ class Watch:
     def refused(self, before: bytes, after: bytes, who: str, error: ReplayflowError) -> None:
         """A write under an epoch that has passed was tried; `before` and `after` are what the store held."""
         self.note(f"{who} is refused: {type(error).__name__}")
+        if before:
+            self.faults["zombie writes"] += 1
         if before and not isinstance(error, LeaseLostError):
             self.fail(f"I7: a write of {who}, which has lost the hub, was not refused: {error}")
         if before != after:
@@ -233,7 +275,7 @@ class Watch:
             self.fail(f"I5: messages are left that nobody takes: {left}")
         for key in sorted(self.owed):
             if not self.ran[key]:
-                self.fail(f"I4: '{key}' was asked for in the last episode and has never run")
+                self.fail(f"I4: '{key}' was asked for and has never run")
         environment = Environment(Codec(), app.activities, app.orchestrators, entities=app.entities)
         for id in sorted(self._known):
             for execution_id in at_once(disk.executions(id)):
@@ -279,6 +321,14 @@ def _begun_anew(operations: Sequence[Operation]) -> set[str]:
         elif isinstance(operation, Branch):
             found.update(one.start.instance_id for one in operation.executions)
     return found
+
+
+def _removable(operations: Sequence[Operation]) -> set[str]:
+    """The instances that an operation of the group may take away."""
+    purged = {operation.instance_id for operation in operations if isinstance(operation, Purge)}
+    return purged | {
+        operation.instance_id for operation in operations if isinstance(operation, Commit) and operation.removes
+    }
 
 
 def _spans(kept: Any) -> list[tuple[str, int, int]]:

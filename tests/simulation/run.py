@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from random import Random
 from typing import Any
 from unittest import mock
 
+from replayflow.core import entity
 from replayflow.engine.watchdog import Watchdog
 from tests.simulation import code, faults, workloads
 from tests.simulation.disk import Disk
@@ -41,7 +43,7 @@ class Report:
     all_steps: int
     events: int
     workloads: int
-    begun: list[str] = field(default_factory=list)
+    faults: Counter[str] = field(default_factory=Counter)
     problem: str | None = None
     trace: list[str] = field(default_factory=list)
 
@@ -59,7 +61,8 @@ def run_seed(
     kinds = workloads.chosen(setting, only)
     watch.note(f"seed {seed}: {mixture} {manner} {[kind.__name__ for kind in kinds]}")
     problem: str | None = None
-    with _no_chance_from_outside(entropy), _listening(watch), _without_collector():
+    shorter = mock.patch.object(entity, "SNAPSHOT_AFTER_PIECES", manner.snapshot_after_pieces)
+    with shorter, _no_chance_from_outside(entropy), _listening(watch), _without_collector():
         try:
             loop.run_until_complete(_live(world, kinds, steps))
         except SimulationStuck as stuck:
@@ -77,12 +80,29 @@ def run_seed(
             loop.steps,
             watch.events,
             world.begun,
+            watch.faults,
             problem=problem,
             trace=list(watch.lines),
         )
         loop.close()
         _bury(world)
     return report
+
+
+def described(report: Report, steps: int = STEPS) -> str:
+    """What broke, what happened last, and how to see it again."""
+    if report.problem is None:
+        return f"seed {report.seed}: {report.all_steps} steps, {report.events} events, {report.workloads} workloads, digest {report.digest}"
+    command = f"python -m tests.simulation --seed {report.seed} --steps {steps} --trace"
+    return "\n".join(
+        [f"seed {report.seed} FAILED: {report.problem}", *report.trace[-40:], f"to see it again: {command}"]
+    )
+
+
+def run_one(work: tuple[int, int, str | None]) -> Report:
+    """`run_seed`, for a pool."""
+    seed, steps, only = work
+    return run_seed(seed, steps, only=only)
 
 
 async def _live(world: World, kinds: list[workloads.Workload], steps: int) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulation.__main__ import described
-from tests.simulation.run import bury_all, run_seed
+from tests.simulation.run import bury_all, described, run_seed
 
 SEEDS, CHUNK = 200, 20
 

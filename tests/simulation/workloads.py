@@ -27,6 +27,7 @@ from replayflow.errors import (
 )
 from replayflow.patterns.schedule import run_id
 from replayflow.patterns.timing import Timing
+from tests.simulation.code import RATED_PER_SECOND
 from tests.simulation.world import World
 
 Workload: TypeAlias = Callable[[World], Coroutine[Any, Any, None]]
@@ -58,21 +59,26 @@ async def start(world: World, name: str, input: Any = None, id: str | None = Non
 
 async def tell(world: World, id: str, name: str, payloads: Sequence[Any]) -> None:
     """Each event is accepted before the next is sent, so that they come in this order."""
-    sender, route = world.new_id("sender"), world.route()
+    sender, route, pause = world.new_id("sender"), world.route(), world.rhythm()
     for number, payload in enumerate(payloads):
-        await world.pause(0.3)
-        key = f"{sender}/{number}"
-
-        def sends(client: Client, payload: Any = payload, key: str = key) -> Awaitable[None]:
-            return client.get(id).raise_event(name, payload, dedupe_key=key)
-
+        await world.pause(pause)
         while True:
             try:
-                await world.ask(sends, route)
+                await world.ask(
+                    partial(_raise_event, id=id, name=name, payload=payload, key=f"{sender}/{number}"), route
+                )
             except InstanceFinishedError:  # it has failed, and will be rewound
                 await world.pause(1.0)
             else:
                 break
+        if world.chance.random() < 0.2:  # one that was accepted is accepted for ever, and not delivered again
+            again = world.chance.randint(0, number)
+            key = f"{sender}/{again}"
+            await world.ask(partial(_raise_event, id=id, name=name, payload=payloads[again], key=key))
+
+
+async def _raise_event(client: Client, id: str, name: str, payload: Any, key: str) -> None:
+    await client.get(id).raise_event(name, payload, dedupe_key=key)
 
 
 async def outcome(world: World, id: str) -> Any:
@@ -121,6 +127,18 @@ async def retries(world: World) -> None:
 async def fan(world: World) -> None:
     width = small(world, 12)
     await comes_to(world, await start(world, "fan", width), width * (width - 1))
+
+
+async def paced(world: World) -> None:
+    """Not more begin within any second than may, whoever works; but of two at once neither knows the other."""
+    width = small(world, 6)
+    await comes_to(world, await start(world, "paced", width), width * (width - 1) // 2)
+    if not (world.faults.takeover_every or world.faults.stop_every):
+        times = world.rated_at
+        for before, after in zip(times, times[RATED_PER_SECOND:], strict=False):
+            world.check(
+                after - before > 0.999, f"{RATED_PER_SECOND + 1} rated activities began within {after - before} s"
+            )
 
 
 async def races(world: World) -> None:
@@ -289,6 +307,10 @@ async def saves(world: World) -> None:
     account, amounts = world.new_id("account"), [world.chance.randrange(100) for _ in range(small(world, 5))]
     id = await start(world, "saves", (account, amounts))
     await comes_to(world, id, [sum(amounts), len(amounts)])
+    whole = [sum(amounts) + 1_000, len(amounts) + 1]  # with what it asked for last
+    while (found := await outcome(world, await start(world, "audits", account))) != whole:
+        world.check(found[1] < whole[1], f"'{id}' has deposited {found}, and not {whole}")
+        await world.pause(1.0)
 
 
 # ---- verbs -----------------------------------------------------------------------------------------------------
@@ -308,7 +330,7 @@ async def until_taken(world: World, id: str, verb: Verb) -> None:
         world.check(status is None or status.is_finished, f"'{id}' is {status} and refuses a request to end")
 
 
-async def is_ended(world: World, id: str, *how: str) -> None:
+async def is_ended(world: World, id: str, *how: Any) -> None:
     """It has ended so, or is gone by retention."""
     await world.watch.until_ended(id)
     try:
@@ -320,9 +342,17 @@ async def is_ended(world: World, id: str, *how: str) -> None:
 async def cancelled(world: World) -> None:
     id = await start(world, "waits_for_ever")
     await world.pause(1.0)
-    await until_taken(world, id, lambda instance: instance.cancel("no more"))
+    requests = 0
+
+    async def cancels(instance: Instance[Any]) -> None:
+        nonlocal requests
+        requests += 1
+        await instance.cancel("no more")
+
+    await until_taken(world, id, cancels)
     await comes_to(world, id, "OrchestrationCanceled")
-    world.check(len(world.ledger.get(id, ())) == 1, f"'{id}' was cancelled and did {world.ledger.get(id)} about it")
+    if requests == 1:  # a second one is heard while it undoes, and ends that
+        world.check(len(world.ledger.get(id, ())) == 1, f"'{id}' was cancelled and did {world.ledger.get(id)} about it")
 
 
 async def dynasty(world: World) -> None:
@@ -335,13 +365,54 @@ async def dynasty(world: World) -> None:
         await world.pause(1.0)
 
 
+async def hurried(world: World) -> None:
+    """Children that lost a race end, though nobody waits for them."""
+    id = await start(world, "hurried", small(world, 3))
+    await comes_to(world, id, "gone on")
+    while any(world.watch.is_open(child) for child in world.watch.ids_below(id)):
+        await world.pause(1.0)
+
+
+async def many(world: World) -> None:
+    """Verbs for many, and looks at many, while others come and go."""
+    tag = world.new_id("tag")
+    ids = [await start(world, "waits_for_ever", tags={"many": tag}) for _ in range(small(world, 5))]
+    waiting = [await start(world, "listens", 1, tags={"many": tag}) for _ in range(small(world))]
+    await world.pause(0.5)
+    # Who was started when the clock was ahead is not meant by who asks now: so it is asked until all have heard.
+    while any(world.watch.is_open(id) for id in [*ids, *waiting]):
+        await world.ask(lambda client: client.raise_event_to_all("go", tag, tags={"many": tag}, name="listens"))
+        await world.ask(lambda client: client.count(by="status", tags={"many": tag}))
+        await world.ask(lambda client: _seen(client, tag))
+        await world.ask(lambda client: client.terminate_all(tags={"many": tag}, name="waits_for_ever"))
+        await world.pause(1.0)
+    for id in ids:
+        await is_ended(world, id, "OrchestrationTerminated")
+    for id in waiting:
+        await is_ended(world, id, [tag])
+
+
+async def _seen(client: Client, tag: str) -> None:
+    """Everything that can be looked at without a change."""
+    async for state in client.list(tags={"many": tag}):
+        instance = client.get(state.id)
+        try:
+            await instance.status()
+            await instance.waits()
+            await instance.tree()
+            await instance.maps()
+            [event async for event in instance.history()]
+        except InstanceNotFoundError:
+            pass  # gone by retention
+
+
 async def ended_at_any_time(world: World) -> None:
     """Something that would end by itself is ended; whichever comes first."""
     size = small(world)
     id = await start(world, "family", size)
     await world.pause(1.0)
     await asked(world, id, lambda instance: instance.terminate("enough"))
-    await is_ended(world, id, "OrchestrationTerminated", [*(2 * i + 1 for i in range(size)), 4, 5, -1])  # type: ignore[arg-type]
+    await is_ended(world, id, "OrchestrationTerminated", [*(2 * i + 1 for i in range(size)), 4, 5, -1])
 
 
 async def replaced(world: World) -> None:
@@ -427,14 +498,14 @@ async def logs(world: World) -> None:
     clients = {world.new_id("sender"): small(world, 3) for _ in range(world.chance.randrange(3))}
 
     async def signal(sender: str, times: int) -> None:
-        route = world.route()
+        route, pause = world.route(), world.rhythm()
         for number in range(times):
 
             def signals(client: Client, number: int = number) -> Awaitable[None]:
                 return client.signal_entity(entity, "append", [sender, number], dedupe_key=f"{sender}/{number}")
 
             await world.ask(signals, route)
-            await world.pause(0.3)
+            await world.pause(pause)
 
     await asyncio.gather(*(signal(sender, times) for sender, times in clients.items()))
     for id, times in tellers.items():
@@ -444,6 +515,16 @@ async def logs(world: World) -> None:
     while len(state := await world.ask(lambda client: client.read_entity(entity)) or []) < sum(expected.values()):
         await world.pause(1.0)
     _check_order(world, entity, state, expected)
+
+
+async def counts_anew(world: World) -> None:
+    """An entity is removed whenever it has no state, and begins anew."""
+    entity, times = f"@count@{world.new_id('anew')}", small(world)
+    id = await start(world, "counts_anew", (entity, times))
+    for _ in range(times):
+        await world.pause(0.3)
+        await world.ask(lambda client: client.clean_entities(name="count"))
+    await comes_to(world, id, [3] * times)
 
 
 async def transfers(world: World) -> None:
@@ -534,15 +615,17 @@ async def changes(world: World) -> None:
             await world.pause(0.2)
     finally:
         world.beginning -= 1
+    if name == "withdrawn":
+        await tell(world, id, "go", [1, 2, 3])
     await comes_to(world, id, 12 if name == "changes" else 24)
 
 
 KINDS: tuple[Workload, ...] = (
-    *(chain, retries, fan, races, naps, later, leaves, records),
+    *(chain, retries, fan, paced, races, naps, later, leaves, records),
     *(listens, deadline, signals, loops, carries),
     *(family, maps, paged, tolerates, undoes, saves),
-    *(terminated, cancelled, dynasty, ended_at_any_time, replaced, purged, repaired),
-    *(logs, transfers, schedules, evolves, versioned, changes),
+    *(terminated, cancelled, dynasty, hurried, many, ended_at_any_time, replaced, purged, repaired),
+    *(logs, counts_anew, transfers, schedules, evolves, versioned, changes),
 )
 
 

@@ -19,6 +19,7 @@ from replayflow.core.events import TaskCompleted
 from replayflow.engine.activities import Run
 from replayflow.engine.engine import Engine
 from replayflow.errors import ReplayflowError, StoreError, UnknownNameError
+from replayflow.hub import WhenOwned
 from replayflow.store import Store
 from tests.simulation import faults as no_faults
 from tests.simulation.disk import Disk, Face
@@ -73,6 +74,8 @@ class Manner:
     large_over_bytes: int | None
     retention: Retention | None
     bunch_seconds: float
+    snapshot_after_pieces: int
+    """How long the history of an entity becomes before it begins anew."""
 
     @classmethod
     def drawn(cls, chance: Random) -> Manner:
@@ -86,6 +89,7 @@ class Manner:
             if chance.random() < 0.2
             else None,
             bunch_seconds=chance.choice([0.0, 0.0, 0.001, 0.02]),
+            snapshot_after_pieces=chance.choice([3, 10, 100]),
         )
 
 
@@ -113,6 +117,8 @@ class World:
     apps: dict[int, App] = field(default_factory=dict)
     ledger: dict[str, list[str]] = field(default_factory=dict)
     clients: list[tuple[Process, Client] | None] = field(default_factory=lambda: [None] * CLIENTS)
+    rated_at: list[float] = field(default_factory=list)
+    """When activities began that are limited to so many a second."""
     counted: int = 0
     """How many entries all logs together have had."""
     names: int = 0
@@ -164,13 +170,17 @@ class World:
                 self.watch.note(f"asks again: {type(error).__name__}")
             else:
                 if dies_in is not None and not process.is_dead:
-                    self.watch.note(f"{process} dies in the middle of a request")
+                    self.watch.strike("deaths of clients", f"{process} dies in the middle of a request")
                     process.kill()
             await asyncio.sleep(0.05 + self.chance.random() * 0.2)
 
     def route(self) -> Route:
         """A way for requests whose order counts: what is said inside may overtake what was said outside."""
         return self.chance.choice(("inside", "outside"))
+
+    def rhythm(self) -> float:
+        """How long somebody pauses between two requests: not at all, about as long as a write takes, or longer."""
+        return self.chance.choice((0.0, self.manner.pace_seconds, self.manner.work_seconds, 0.3))
 
     async def _client(self, through: Route) -> tuple[Process, Client]:
         through = through or self.route()
@@ -210,7 +220,7 @@ class World:
 
     def kill(self, worker: Worker) -> None:
         """As SIGKILL; the operating system frees what it held."""
-        self.watch.note(f"{worker.process} is killed")
+        self.watch.strike("kills", f"{worker.process} is killed")
         worker.process.kill()
         self._buried(worker)
 
@@ -223,7 +233,9 @@ class World:
     async def keep_working(self) -> None:
         """There is a worker, most of the time."""
         while True:
-            worker = self._start_worker(self._next_edition())
+            worker = self._start_worker(
+                self._next_edition(), takes_over=self.worker is not None and self.worker.is_zombie
+            )
             assert worker.running is not None
             self.worker = worker
             while not worker.running.done() and not worker.process.is_dead and not worker.is_zombie:
@@ -247,20 +259,22 @@ class World:
         if chance.random() < 0.3:
             self.edition = CHANGED
         if not self.beginning and chance.random() < self.faults.wrong_code:
+            self.watch.strike("wrong code", "a worker will have the wrong code")
             return WRONG
-        if chance.random() < self.faults.older_code:
+        if chance.random() < self.faults.older_code and self.edition != RIGHT:
+            self.watch.strike("older code", "a worker will have the code of before")
             return RIGHT
         return self.edition
 
-    def _start_worker(self, edition: int) -> Worker:
+    def _start_worker(self, edition: int, *, takes_over: bool) -> Worker:
         process = self._process("worker")
         face = self._face(process)
         worker = Worker(process, face, asyncio.Event(), edition)
         self.watch.note(f"{process} starts, with code {edition}")
-        worker.running = process.spawn(self._serve(worker))
+        worker.running = process.spawn(self._serve(worker, "take_over" if takes_over else "wait"))
         return worker
 
-    async def _serve(self, worker: Worker) -> None:
+    async def _serve(self, worker: Worker, when_owned: WhenOwned) -> None:
         manner = self.manner
         limits = Limits(
             warm_instances=manner.warm_instances,
@@ -271,7 +285,7 @@ class World:
         hub = TaskHub(
             cast("Store", worker.face),
             self.app_of_edition(worker.edition),
-            when_owned="wait",
+            when_owned=when_owned,
             limits=limits,
             clock=self.clock,
             retention=manner.retention,
@@ -297,6 +311,7 @@ class World:
         def told(run: Any, event: Any) -> None:
             finished(run, event)
             if self.chance.random() < share and not self.is_calm and type(event) is TaskCompleted and type(run) is Run:
+                self.watch.strike("doubled results", f"{run.idempotency_key} will be told twice")
                 self.loop.call_later(self.chance.random() * 2, finished, run, event)
 
         activities._finished = told
@@ -351,7 +366,7 @@ class World:
     async def _stop(self) -> None:
         worker = self.worker
         if worker is not None:
-            self.watch.note(f"{worker.process} is stopped")
+            self.watch.strike("stops", f"{worker.process} is stopped")
             worker.process.stop()
             try:
                 await self.pause(3.0)
@@ -362,9 +377,8 @@ class World:
         worker = self.worker
         if worker is None or worker.process.is_dead or worker.is_zombie or self.disk.holder is not worker.face:
             return
-        self.watch.note(f"the hub is taken from {worker.process} by force")
+        self.watch.strike("takeovers", f"the hub will be taken from {worker.process} by force")
         worker.is_zombie = True
-        self.disk.set_free()
         if self.chance.random() < 0.5:
             worker.process.stop()
             await self.pause(2.0)
@@ -372,11 +386,11 @@ class World:
 
     async def _restart(self) -> None:
         if self.worker is not None and not self.worker.process.is_dead:
-            self.watch.note(f"{self.worker.process} is told to end")
+            self.watch.strike("orderly ends", f"{self.worker.process} is told to end")
             self.worker.told_to_stop.set()
 
     async def _fill(self) -> None:
-        self.watch.note("the disk is full")
+        self.watch.strike("full disks", "the disk is full")
         self.disk.is_full = True
         try:
             await self.pause(1.0)
@@ -385,7 +399,7 @@ class World:
 
     async def _set_the_clock(self) -> None:
         jump = int(self.chance.choice([-1, 1]) * 10 ** self.chance.uniform(3, 8.5))
-        self.watch.note(f"the clock is set by {jump / 1e6} s")
+        self.watch.strike("clock jumps", f"the clock is set by {jump / 1e6} s")
         self.clock.ahead += jump
 
     async def _cool(self) -> None:
@@ -394,6 +408,7 @@ class World:
             return
         engine = engine_of(worker.hub)
         if engine is not None:
+            self.watch.strike("evictions", "every generator that waits is dropped")
             worker.process.call(engine.cool_all)
 
     def calm_down(self) -> None:

@@ -19,5 +19,8 @@ what holds instead. What other rooms of the tests already keep is not kept twice
     late results reach the next instance of the same id          semantics/test_purge.py, test_children_and_ids.py
     a stale owner writes                                         engine/test_durable_first.py, test_ownership.py; store/
     terminate races with the end                                 engine/test_storms.py
-    an event overtakes the wait for it                           semantics/test_external_events.py
+    a thousand executions, ten thousand events                   engine/test_large.py
+    an empty map; failures of a map that are told many times     semantics/test_map.py
+    a lease that runs out while the work goes on                 there are none: engine/test_ownership.py, test_shutdown.py
+    two starts with one id                                       semantics/test_children_and_ids.py, engine/test_storms.py
 """

@@ -235,19 +235,19 @@ REFUSED: list[tuple[tuple[str, ...], int]] = [
     (("check", LONG), 2),
     (("run", LONG), 2),
     (("import", LONG), 2),
-    (("replay", LONG, "flows.py:app"), 2),
+    (("replay", LONG, "hostile_flows.py:app"), 2),
     (("start", "name", "--input-file", LONG), 2),
-    (("worker", "flows.py:app", "--grace", "nan"), 2),
-    (("worker", "flows.py:app", "--grace", "inf"), 2),
-    (("worker", "flows.py:app", "--grace", "9" * 30), 2),
+    (("worker", "hostile_flows.py:app", "--grace", "nan"), 2),
+    (("worker", "hostile_flows.py:app", "--grace", "inf"), 2),
+    (("worker", "hostile_flows.py:app", "--grace", "9" * 30), 2),
     (("result", "id", "--wait", "nan"), 2),
-    (("run", "flows.py:approval", "--timeout", "nan"), 2),
+    (("run", "hostile_flows.py:approval", "--timeout", "nan"), 2),
     (("list", "--limit", "9" * 30), 2),
     (("history", "id", "--limit", "9" * 30), 2),
     (("history", "id", "--cursor", "9" * 30), 2),
     (("tree", "id", "--children", "9" * 30), 2),
-    (("check", "flows.py:app", "--limit", "9" * 30), 2),
-    (("replay", "id", "flows.py:app", "--until", "9" * 30), 2),
+    (("check", "hostile_flows.py:app", "--limit", "9" * 30), 2),
+    (("replay", "id", "hostile_flows.py:app", "--until", "9" * 30), 2),
     (("start", "name", "--at", f"+{'9' * 30}d"), 2),
     (("start", "name", "--at", "2030-01-01T00:00:00"), 2),
     (("start", "name", "--input", "[" * 100_000), 2),
@@ -276,7 +276,7 @@ def test_the_command_line_refuses_in_words_and_makes_nothing(
     command: tuple[str, ...], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "flows.py").write_text(
+    (tmp_path / "hostile_flows.py").write_text(
         "from replayflow import App\napp = App()\n@app.orchestrator\ndef approval(ctx): pass\n"
     )
     result = invoke(*command)

@@ -16,6 +16,9 @@ from pathlib import Path
 
 from replayflow.store.sqlite.connection import of_os_error
 
+# Where others can write to the folder, the name may lead elsewhere, or be a pipe that nobody writes to: neither is followed or waited for.
+_AS_IT_IS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+
 
 class FileLock:
     def __init__(self, path: Path) -> None:
@@ -27,7 +30,7 @@ class FileLock:
         if self._file is not None:
             return False
         try:
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | _AS_IT_IS, 0o600)
         except OSError as error:
             raise of_os_error(error, f"the lock file {self.path} cannot be opened") from error
         try:
@@ -50,7 +53,7 @@ class FileLock:
         self.release()
         new = self.path.with_name(self.path.name + "-new")
         try:
-            file = os.open(new, os.O_RDWR | os.O_CREAT, 0o600)
+            file = os.open(new, os.O_RDWR | os.O_CREAT | _AS_IT_IS, 0o600)
         except OSError as error:
             raise of_os_error(error, f"the lock file {new} cannot be made") from error
         try:
@@ -91,7 +94,7 @@ class FileLock:
         if self._file is not None:
             return True
         try:
-            file = os.open(self.path, os.O_RDONLY)
+            file = os.open(self.path, os.O_RDONLY | _AS_IT_IS)
         except FileNotFoundError:
             return False
         except OSError:

@@ -91,6 +91,7 @@ async def effects(folder: Path) -> Tally:
     for _ in range(STORIES):
         story = await stories.told(folder)
         tally += Tally(transactions=story.recording.transactions, effects=stories.check_effects(story, folder))
+        tally += stories.check_log(story, folder)
         for files in stories.lives(story):
             tally += await stories.check_ends(files, folder)
     return tally

@@ -6,9 +6,10 @@ The world is written with the present code; what an old format has tables and co
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from replayflow.store.sqlite import schema
 from tests.store.builders import everything
@@ -24,6 +25,43 @@ OUT_OF_LINE = 7
 SERVED = 6
 """The first that knows of versions of code."""
 _DERIVED = {"tag"}
+
+
+class Change(NamedTuple):
+    """A column that a format has otherwise than those before it: under another name, or so many times as large."""
+
+    since: int
+    table: str
+    column: str
+    name: str
+    times: int = 1
+
+
+CHANGES = [
+    Change(10, "hub", "next_key", "next_instance"),
+    Change(10, "hub", "next_number", "next_message"),
+    Change(10, "history", "at", "at", 31),
+]
+
+
+def _changes(number: int, table: str) -> dict[str, Change]:
+    """Between the format and the present one."""
+    return {each.column: each for each in CHANGES if each.table == table and number < each.since <= LATEST}
+
+
+def _name_since(number: int, table: str, column: str) -> str:
+    change = _changes(number, table).get(column)
+    return column if change is None else change.name
+
+
+def _as_formerly(number: int, contents: Contents, table: str, columns: Sequence[str]) -> list[tuple[Any, ...]]:
+    """The rows of a table, as the format had them, in these of its columns."""
+    now, rows = contents[table]
+    changes = _changes(number, table)
+    places = [
+        (now.index(_name_since(number, table, each)), changes[each].times if each in changes else 1) for each in columns
+    ]
+    return [tuple(row[place] if times == 1 else row[place] // times for place, times in places) for row in rows]
 
 
 async def filled(number: int, folder: Path) -> tuple[Files, Files]:
@@ -49,17 +87,16 @@ def _write(connection: sqlite3.Connection, number: int, contents: Contents) -> N
     connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.execute("BEGIN")
-    for table, (columns, rows) in contents.items():
+    for table, (columns, _) in contents.items():
         if not table or table in _DERIVED:
             continue
         there = [row[1] for row in connection.execute(f'PRAGMA table_info("{table}")')]
         if not there:
             continue
         connection.execute(f'DELETE FROM "{table}"')
-        common = [column for column in columns if column in there]
-        places = [columns.index(column) for column in common]
-        statement = f'INSERT INTO "{table}" ({", ".join(common)}) VALUES ({", ".join("?" * len(common))})'
-        connection.executemany(statement, [[row[place] for place in places] for row in rows])
+        known = [column for column in there if _name_since(number, table, column) in columns]
+        statement = f'INSERT INTO "{table}" ({", ".join(known)}) VALUES ({", ".join("?" * len(known))})'
+        connection.executemany(statement, _as_formerly(number, contents, table, known))
     if number < SERVED:
         connection.execute("INSERT INTO code (name, digest) VALUES ('order', 'digest'), ('chain', 'other')")
     connection.execute("COMMIT")
@@ -84,12 +121,10 @@ def check_kept(old: Contents, new: Contents) -> None:
     Raises:
         AssertionError: something is not.
     """
+    number = old[""][0][0]
     for table, (columns, rows) in old.items():
-        if not table or table == "code":
-            continue
-        now, then = new[table]
-        places = [now.index(column) for column in columns]
-        assert [tuple(row[place] for place in places) for row in then] == rows, table
+        if table and table != "code":
+            assert _as_formerly(number, new, table, columns) == rows, table
 
 
 async def shown(files: Files, folder: Path, *, is_versioned: bool) -> Any:

@@ -15,13 +15,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from tests.store.builders import OWNER
 from tests.store.children import ROOT
 from tests.store.crashes.contents import Contents, faults, recovered
 from tests.store.crashes.files import Files, Reader, laid
-from tests.store.crashes.matrix import on_file
+from tests.store.crashes.matrix import on_file, still
 from tests.store.crashes.recording import Recording
 from tests.store.crashes.scenes import SCENES, Scene, Stage
 
@@ -66,7 +65,7 @@ async def play(name: str, point: int, path: Path) -> None:
     """As in `matrix.played`, so that its points are the same."""
     scene = SCENES[name]
     recording = Recording(path, dies_at=point)
-    with recording.running():
+    with recording.running(), still():
         store = on_file(path)
         await store.open()
         try:
@@ -94,20 +93,13 @@ def check_kill(kills: Executioner, scene: Scene, recording: Recording, number: i
     assert (wrong := faults(found)) == [], (where, wrong)
     wanted = recording.states[point.state]
     if scene.is_known:
-        assert timeless(found) == timeless(wanted), where
+        assert found == wanted, where
     else:
         assert _counts(found) == _counts(wanted), where
 
 
 def _counts(contents: Contents) -> dict[str, int]:
     return {name: len(rows) for name, (_, rows) in contents.items()}
-
-
-def timeless(contents: Contents) -> Any:
-    """The contents but for when messages came, which is another moment in every run."""
-    columns, rows = contents.get("inbox", ([], []))
-    at = columns.index("at") if "at" in columns else None
-    return {**contents, "inbox": [[value for place, value in enumerate(row) if place != at] for row in rows]}
 
 
 if __name__ == "__main__":

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
 from replayflow import Limits, TaskHub
@@ -113,11 +115,19 @@ class Played:
     commits: int = 1
 
 
+@contextmanager
+def still() -> Iterator[None]:
+    """Time stands still for the store, so that what it writes is the same in every run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "time_ns", lambda: 1_000_000)
+        yield
+
+
 async def played(scene: Scene, folder: Path, *, pages: int | None = None, is_sealed: bool = False) -> Played:
     """The scene is played on a copy of the world; `pages` is the size of SQLite's cache, if not its own."""
     with laid(Files(b"") if scene.begins_empty else await world(is_sealed), folder) as path:
         recording = Recording(path, pages)
-        with recording.running():
+        with recording.running(), still():
             store = on_file(path, is_sealed)
             await store.open()
             try:

@@ -17,7 +17,7 @@ import pytest
 
 from tests.store.crashes.contents import Contents, contents_now
 from tests.store.crashes.files import Files, Reader
-from tests.store.crashes.log import commits_in
+from tests.store.crashes.log import FRAME, commits_in, page_size
 
 FEW_PAGES = 8
 _connect = sqlite3.connect
@@ -99,7 +99,7 @@ class Recording:
 
     def _add(self, statement: str, files: Files, state: Contents | None, is_inside: bool, is_moment: bool) -> None:
         if state is not None:
-            self._note_state(state, files)
+            self._note_state(state, None if is_moment else files.log)
         begins = statement.startswith(("BEGIN", "SAVEPOINT"))
         self.transactions += begins and not is_inside
         if is_inside or begins or is_moment or files is not self.points[-1].files:
@@ -107,14 +107,14 @@ class Recording:
             if len(self.points) == self._dies_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    def _note_state(self, state: Contents, files: Files) -> None:
+    def _note_state(self, state: Contents, log: bytes | None) -> None:
         if not self.states or state != self.states[-1]:
             self.states.append(state)
-        log = files.log
         if log is not None and (not self._noted or len(log) >= len(self._noted[-1][0])):  # else the hub has been closed
             self._noted.append((log, len(self.states) - 1))
 
     def state_of_commits(self, log: bytes) -> dict[int, int]:
         """Which state it is after so many commits in the log, which is the last that was copied."""
-        ends = commits_in(log)
-        return {sum(noted[:end] == log[:end] for end in ends): state for noted, state in self._noted}
+        last = [slice(end - FRAME - page_size(log), end) for end in commits_in(log)]
+        # A frame's checksum is of all before it, too.
+        return {sum(noted[frame] == log[frame] for frame in last): state for noted, state in self._noted}

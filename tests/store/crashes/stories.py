@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from replayflow.core import events
 from replayflow.core.events import TaskScheduled
 from replayflow.store import Store
 from tests.engine.kit import audit
+from tests.store.crashes import cuts
 from tests.store.crashes.contents import Contents, contents_now, faults, recovered
 from tests.store.crashes.files import Files, laid
 from tests.store.crashes.matrix import Tally, on_file
@@ -239,6 +241,8 @@ class Story:
     """A life from the first transaction to the last, and what followed from them when."""
 
     recording: Recording
+    whole: Files = field(default_factory=lambda: Files(b""))
+    """What was on the file when it was over, with the log of all of it."""
     effects: list[tuple[Point, str, str, int]] = field(default_factory=list)
 
 
@@ -259,6 +263,7 @@ async def told(folder: Path, lived: Callable[[Client, Heard], Awaitable[None]] =
         with recording.running():
             async with TaskHub(on_file(path), app_of(heard), **_limits()) as hub:
                 await lived(hub.client, heard)
+                story.whole = recording.passed("the end").files
     return story
 
 
@@ -272,6 +277,25 @@ def check_effects(story: Story, folder: Path) -> int:
         found = recovered(point.files, folder)
         assert _has(found, what, whose, number), f"{what} of '{whose}', number {number}, came before it was durable"
     return len(story.effects)
+
+
+def check_log(story: Story, folder: Path, one_of: int = 1) -> Tally:
+    """The log of the whole story, cut at each of its frames and within it, gives the last commit that is whole; one cut of so many is tried.
+
+    That is a disk that lies about its syncs, or that is not waited for (`synchronous="NORMAL"`): commits are lost, whole ones, and the last ones.
+
+    Raises:
+        AssertionError: it gives something else.
+    """
+    log = story.whole.log
+    assert log is not None
+    state_of_commits = story.recording.state_of_commits(log)
+    tally = Tally()
+    for cut in islice(cuts.of_log(story.whole, is_thorough=False), 0, None, one_of):
+        state = state_of_commits[cut.commits]
+        assert recovered(cut.files, folder) == story.recording.states[state], cut.where
+        tally.cuts += 1
+    return tally
 
 
 def _has(found: Contents, what: str, whose: str, number: int) -> bool:

@@ -20,3 +20,7 @@ async def test_killed_between_a_commit_and_its_effects_it_comes_to_the_same_end(
     assert len(every) > 40
     for files in every[share::SHARES]:
         await stories.check_ends(files, tmp_path)
+
+
+async def test_a_disk_that_is_not_waited_for_loses_whole_commits_and_the_last_ones(tmp_path: Path) -> None:
+    assert stories.check_log(await stories.told(tmp_path), tmp_path, one_of=29).cuts > 15
