@@ -1,4 +1,4 @@
-"""Disks that are full, hang, fail, or may not be written: what was accepted is there, the rest not, and a worker goes on by itself where it can."""
+"""Disks that are full, hang, fail, or may not be written: what was accepted is there, the rest is not, and a worker goes on by itself if it can."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ async def test_a_zombie_that_wakes_changes_nothing_and_says_who_has_its_hub(tmp_
             holds = await client.start("holds", str(tmp_path), instance_id="holds")
             waits = await client.start("waits", instance_id="waits")
             until(lambda: held.exists() and len(held.read_text().splitlines()) == 3)
-            zombie.stop()
+            zombie.stop_between_writes(path)
 
             with worker(path) as second:
                 said = refused(second, "RF301")
@@ -67,7 +67,7 @@ async def test_a_zombie_that_wakes_changes_nothing_and_says_who_has_its_hub(tmp_
 async def test_a_zombie_that_has_nothing_to_do_ends_all_the_same(tmp_path: Path) -> None:
     path = tmp_path / "hub.db"
     with at_work(path) as zombie:
-        zombie.stop()
+        zombie.stop_between_writes(path)
         async with TaskHub(path, app, when_owned="take_over"):
             before = contents(path)
             zombie.go_on()

@@ -99,8 +99,8 @@ async def test_what_an_activity_forks_holds_and_harms_nothing(tmp_path: Path) ->
                 assert await one.result(20) == 0
                 assert log.exists()
                 assert await (await client.start("chain", 2)).result(20) == 2
-                with worker(path) as second:
-                    assert f"process {owner.id} on " in refused(second, "RF301")
+            with worker(path) as second:
+                assert f"process {owner.id} on " in refused(second, "RF301")
             await client.start("one", ["forks", ["stays", str(tmp_path)]], instance_id="stays")
             noted = tmp_path / "left"
             left = int(until(lambda: noted.read_text().strip() if noted.exists() else None))

@@ -78,6 +78,17 @@ class Command:
         self.send(signal.SIGSTOP)
         until(lambda: state_of(self.id) in "Tt", f"that {self.id} is stopped")
 
+    def stop_between_writes(self, path: Path) -> None:
+        """It stands still, and not in a transaction."""
+        self.stop()
+        until(lambda: can_be_written(path) or self._moves_on(), "that it is stopped outside of its writes")
+
+    def _moves_on(self) -> bool:
+        self.go_on()
+        time.sleep(0.001)  # so that it stands elsewhere the next time
+        self.stop()
+        return False
+
     def go_on(self) -> None:
         self.send(signal.SIGCONT)
 
@@ -142,6 +153,17 @@ def contents(path: Path) -> dict[str, list[object]]:
             name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY 1")
         ]
         return {name: connection.execute(f'SELECT * FROM "{name}"').fetchall() for name in names}
+
+
+def can_be_written(path: Path) -> bool:
+    """Whether nobody holds SQLite's write lock."""
+    with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+        connection.execute("ROLLBACK")
+        return True
 
 
 def is_sound(path: Path) -> bool:

@@ -53,7 +53,7 @@ class FileLock:
         self.release()
         new = self.path.with_name(self.path.name + "-new")
         try:
-            file = os.open(new, os.O_RDWR | os.O_CREAT, 0o600)
+            file = os.open(new, os.O_RDWR | os.O_CREAT | _AS_IT_IS, 0o600)
         except OSError as error:
             raise of_os_error(error, f"the lock file {new} cannot be made") from error
         try:
