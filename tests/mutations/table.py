@@ -146,8 +146,8 @@ MUTATIONS = [
         "after a restart a task has all its attempts again",
         (
             Edit(
-                "self.instance.apply_pieces(pieces)",
-                "self.instance.apply_pieces(pieces)\nself.instance.attempts = dict.fromkeys(self.instance.attempts, 0)",
+                "replay.replay_all(pieces)",
+                "live.instance.attempts = dict.fromkeys(live.instance.attempts, 0)\nreplay.replay_all(pieces)",
                 "engine",
             ),
         ),
