@@ -6,6 +6,7 @@ operator. `TaskError`: what an orchestrator catches at a `yield`. The docstring 
 
 from __future__ import annotations
 
+import errno
 import traceback
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, TypeAlias
@@ -387,6 +388,15 @@ class StoreMovedError(StoreError):
     code = "RF310"
 
 
+class StarvedError(StoreError):
+    """The operating system gives this process no more of something that a hub needs: memory, open files, threads or processes.
+
+    What was committed stands. Raise the limit that the message names (`ulimit -a` shows them), or do less at a time, and start again.
+    """
+
+    code = "RF311"
+
+
 # ---- what an orchestrator catches at a yield ------------------------------------------------------------------
 
 
@@ -593,6 +603,30 @@ def _cut(details: FailureDetails, depth: int) -> FailureDetails | None:
     for each in reversed(kept):
         cut = each if each.inner is cut else replace(each, inner=cut)
     return cut
+
+
+def starved(error: BaseException) -> StarvedError | None:
+    """The error as a refusal of the operating system, with its cause; None where it is something else."""
+    match error:
+        case MemoryError():
+            what = "memory"
+        case OSError(errno=errno.ENOMEM):
+            what = "memory"
+        case OSError(errno=errno.EMFILE | errno.ENFILE):
+            what = "open files"
+        case OSError(errno=errno.EAGAIN):
+            what = "processes"
+        case RuntimeError() if str(error).startswith("can't start new thread"):
+            what = "threads"
+        case _:
+            return None
+    said = str(error) or type(error).__name__
+    found = StarvedError(
+        f"the operating system gives this process no more {what} ({said}): what was committed stands; raise its limit, or do less at a time, and "
+        "start again"
+    )
+    found.__cause__ = error
+    return found
 
 
 def qualified_name(cls: type) -> str:

@@ -90,6 +90,7 @@ def exit_code(error: BaseException) -> int:
 
 def report(error: BaseException, as_json: bool) -> int:
     """The error is on stderr; returns its exit code."""
+    error = errors.starved(error) or error
     if as_json:
         click.echo(json.dumps({"error": _document(error)}, default=str), err=True)
     elif isinstance(error, click.UsageError):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Protocol
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, Protocol
 
 from replayflow.client.grouping import Grouping
 from replayflow.client.waits import Wait, waits
@@ -27,7 +27,7 @@ _LOOK_SECONDS_MAX = 2.0
 class Door(Protocol):
     """A worker in this process, as its clients see it."""
 
-    async def submit(self, operation: Create | Post | Purge | Branch) -> Outcome: ...
+    def submit(self, operation: Create | Post | Purge | Branch) -> Coroutine[Any, Any, Outcome]: ...
     def expect_end(self, instance_id: str) -> asyncio.Future[Ending]: ...
     def forget_end(self, instance_id: str, future: asyncio.Future[Ending]) -> None: ...
     def is_at_work(self, instance_id: str) -> bool: ...
@@ -43,11 +43,17 @@ class Access:
         self._door = door
         self._clock = clock
 
-    async def submit(self, operation: Create | Post | Purge | Branch) -> Outcome:
+    # The next two hand on the coroutine that does the work: one around it would be made, and woken, for every instance that is started.
+
+    def submit(self, operation: Create | Post | Purge | Branch) -> Coroutine[Any, Any, Outcome]:
         """The operation is durable, or refused with the outcome's error."""
-        if self._door is not None:
-            return await self._door.submit(operation)
-        return await self._grouping.submit(operation)
+        return self._grouping.submit(operation) if self._door is None else self._door.submit(operation)
+
+    def end(self, instance_id: str, timeout: float | None) -> Coroutine[Any, Any, InstanceRecord | Ending]:
+        """How the instance ended, when it has."""
+        if self._door is None:
+            return self._end_elsewhere(instance_id, timeout)
+        return self._end_here(self._door, instance_id, timeout)
 
     async def post(
         self, instance_id: str, event: HistoryEvent, *, is_control: bool, dedupe_key: str | None = None
@@ -102,10 +108,7 @@ class Access:
             return record  # whoever looks sees that it was not read
         return with_contents(record, dict(zip(references, contents, strict=True)))
 
-    async def end(self, instance_id: str, timeout: float | None) -> InstanceRecord | Ending:
-        """How the instance ended, when it has."""
-        if self._door is not None:
-            return await self._end_here(self._door, instance_id, timeout)
+    async def _end_elsewhere(self, instance_id: str, timeout: float | None) -> InstanceRecord | Ending:
         changed = asyncio.Event()
         unsubscribe = self.store.subscribe(changed.set)
         loop = asyncio.get_running_loop()

@@ -6,7 +6,7 @@ any crash (I6); what it refuses, it refuses before anything is written (I11).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -172,8 +172,8 @@ class Client(FindingVerbs, DoctorVerbs, ScheduleVerbs, EntityVerbs, SignalVerbs,
 
     # ---- what this and the verbs of schedules and entities rest on
 
-    async def _submit(self, operation: Create | Post) -> Outcome:
-        return await self._access.submit(operation)
+    def _submit(self, operation: Create | Post) -> Coroutine[Any, Any, Outcome]:
+        return self._access.submit(operation)
 
     def _handle(self, instance_id: str, result_type: Any) -> Instance[Any]:
         return Instance(self._access, self._codec, self._views, instance_id, result_type)

@@ -25,7 +25,7 @@ from replayflow.core.events import (
     ExecutionTerminated,
     HistoryEvent,
 )
-from replayflow.core.instance import Status
+from replayflow.core.instance import COMPLETED, Status
 from replayflow.core.map_progress import MapState, MapStates
 from replayflow.errors import (
     InstanceFinishedError,
@@ -81,11 +81,11 @@ class Instance(Generic[T]):
         """
         _refuse_for_entities(self.id, "result")
         end = await self._access.end(self.id, seconds(timeout))
+        if end.status is COMPLETED:
+            output = await self._access.whole(end.output)
+            result: T = self._codec.decode(output, self._type(end), f"result of instance '{self.id}'")
+            return result
         match end.status:
-            case Status.COMPLETED:
-                output = await self._access.whole(end.output)
-                result: T = self._codec.decode(output, self._type(end), f"result of instance '{self.id}'")
-                return result
             case Status.FAILED:
                 assert end.failure is not None  # noqa: S101 - what failed has a failure
                 details = rows.decode_failure(end.failure)

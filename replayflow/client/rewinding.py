@@ -89,7 +89,9 @@ class _Rewinding:
         if not call.had_its_turn and not (record and is_child and record.status in (Status.FAILED, Status.COMPLETED)):
             return
         if record is None or not is_child or (call.is_stopped and not record.status.is_finished):
-            parent.begin_anew(call, call.instance_id, self.draft)
+            # An id that the source of a fork has called under is the source's: its child has it, or may get it back.
+            id = parent.own_id(call) if _is_inherited(call, parent.started) else call.instance_id
+            parent.begin_anew(call, id, self.draft)
         elif not record.status.is_finished:
             request = events.encode([ParentRewound(parent.started.instance_id, parent.started.execution_id)])
             self.draft.messages.append(Message(record.instance_id, request))
@@ -127,6 +129,13 @@ def _started(record: InstanceRecord) -> ExecutionStarted:
     first = events.decode(record.start)[0]
     assert isinstance(first, ExecutionStarted)  # noqa: S101 - every execution begins with it
     return first
+
+
+def _is_inherited(call: Call, started: ExecutionStarted) -> bool:
+    """Whether the call was made by another instance, of which this one is a fork."""
+    return any(
+        origin.instance_id != started.instance_id and call.task_id <= origin.last_id for origin in started.origins or ()
+    )
 
 
 def _told(parent: ParentInstance | None, execution_id: str | None) -> ParentInstance | None:

@@ -193,7 +193,7 @@ def _conclude(
     if instance.is_finished:
         if replaced is not None:
             next_start = replacement(replaced, now)
-        if any(type(event) is ExecutionCompleted for event in chunk):
+        if ExecutionCompleted in map(type, chunk):
             finish(instance, episode, chunk)
             orphans = [*orphans, *owed(instance, episode, started.execution_id)]
     episode.commit = Commit(

@@ -51,7 +51,9 @@ class Status(StrEnum):
 
 # By names of their own: to look a member of an enum up costs ten times as much as to compare with it, and this is done for every event.
 PENDING, RUNNING, SUSPENDED = Status.PENDING, Status.RUNNING, Status.SUSPENDED
+COMPLETED, FAILED = Status.COMPLETED, Status.FAILED
 TERMINATED, CANCELED, CONTINUED_AS_NEW = Status.TERMINATED, Status.CANCELED, Status.CONTINUED_AS_NEW
+STATUSES: dict[str, Status] = {status.value: status for status in Status}
 _FINISHED = frozenset(status for status in Status if status.is_finished)
 _ENDS: dict[tuple[Status, type[HistoryEvent], Status | None], Status] = {
     (open_status, events.ExecutionCompleted, end): end
@@ -257,7 +259,7 @@ class Instance:
         self._move(event)
 
     def _execution_completed(self, event: events.ExecutionCompleted) -> None:
-        self._move(event, Status(event.orchestration_status))
+        self._move(event, STATUSES[event.orchestration_status])
         self.output = event.result
         self.failure = event.failure_details
 

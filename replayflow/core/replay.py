@@ -11,6 +11,7 @@ A `Replay` is the local executor of an execution. A remote one, over the Durable
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
+from types import GeneratorType
 from typing import Any
 
 from replayflow.codec import Codec
@@ -207,6 +208,11 @@ class Replay:
                 if task is self._blocked_on or (self._blocked_on is not None and self._blocked_on.is_complete):
                     self._go_on()
             return
+        if (
+            type(event) is ExecutionStarted
+        ):  # once for every execution; the rest is asked in turn, each at ten times the price of this
+            self._start()
+            return
         match event:
             case EventRaised():
                 self.decisions.raise_event(event)
@@ -235,9 +241,6 @@ class Replay:
                 if task is None:
                     return
                 complete(task, None, TaskCanceledError(f"{task.title} was stopped before every item had its turn"))
-            case ExecutionStarted():
-                self._start()
-                return
             case ExecutionCancelRequested():
                 self._cancel(event)
                 return
@@ -334,7 +337,7 @@ class Replay:
         except BaseException as error:  # a SystemExit, say: user code must not end the worker
             self._end("FAILED", failure=error)
         else:
-            if isinstance(made, Generator):
+            if type(made) is GeneratorType or isinstance(made, Generator):
                 self._generator = made
                 self._run(None, None)
             else:

@@ -34,6 +34,7 @@ from replayflow.engine.processes import Place, ProcessDied, ProcessPool
 from replayflow.engine.runners import Runners
 from replayflow.engine.threads import ThreadPool
 from replayflow.engine.watch import Watch
+from replayflow.errors import starved
 
 _making = threading.Lock()
 _CLEAN_UP_SECONDS = 1.0
@@ -331,14 +332,17 @@ class Activities:
             self._transactions.add(task)
             task.add_done_callback(self._transactions.discard)
             return
-        if executor == "thread":
-            if run.task.timeout_microseconds is not None or plan.heartbeat_seconds is not None:
-                self._limit(run)
-            self._threads.submit(lambda: self._run_in_thread(line, run))
-        else:
-            future = self._in_process(run)
-            run.handle = future
-            future.add_done_callback(lambda done: self._tell(line, run, self._of_process(run, done)))
+        try:
+            if executor == "thread":
+                if run.task.timeout_microseconds is not None or plan.heartbeat_seconds is not None:
+                    self._limit(run)
+                self._threads.submit(lambda: self._run_in_thread(line, run))
+            else:
+                future = self._in_process(run)
+                run.handle = future
+                future.add_done_callback(lambda done: self._tell(line, run, self._of_process(run, done)))
+        except (OSError, RuntimeError, MemoryError) as error:  # no more threads, or none of what a process needs
+            self._tell(line, run, failed(run.task.event_id, starved(error) or error))
 
     def _in_process(self, run: Run) -> Future[Any]:
         definition = run.plan.definition

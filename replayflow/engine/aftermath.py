@@ -14,7 +14,7 @@ from replayflow.clock import Clock
 from replayflow.core import rows
 from replayflow.core.commit import Commit, RowState, Start, Turn
 from replayflow.core.events import HistoryEvent
-from replayflow.core.instance import Status
+from replayflow.core.instance import FAILED, SUSPENDED
 from replayflow.core.outcome import AnyEpisode, PlainEpisode
 from replayflow.engine.arrivals import Arrivals
 from replayflow.engine.episodes import Episodes
@@ -67,7 +67,7 @@ class Aftermath:
             self._memory.intake.consumed(commit.consumed)
         state = commit.state
         if state is not None:
-            if live.row.status is Status.SUSPENDED and state.status is not Status.SUSPENDED:
+            if live.row.status is SUSPENDED and state.status is not SUSPENDED:
                 self._loop.call_soon(self._activities.rejoin, live.id)  # when what ends with it is cancelled
             live.row = state
         if done.canceled:
@@ -153,7 +153,7 @@ class Aftermath:
                     live.owe((execution_id, task.event_id))
                 else:
                     self._work.start_orphan(live, execution_id, task)
-        if state.status is Status.FAILED and state.failure is not None:
+        if state.status is FAILED and state.failure is not None:
             _logger.warning("instance '%s' failed: %s", live.id, rows.decode_failure(state.failure))
         if commit.next_start is not None:
             self._succeed(live, commit.next_start)

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from replayflow.errors import ReplayflowError, StoreError
+from replayflow.errors import ReplayflowError, StoreError, starved
 from replayflow.store.base import Operation, Outcome, Store
 
 Settle: TypeAlias = Callable[[Outcome | None, ReplayflowError | None], None]
@@ -102,7 +102,7 @@ class Committer:
         except ReplayflowError as error:
             self._fail(error, operations, settles)
         except Exception as error:
-            wrapped = StoreError(f"{self._store.url}: {type(error).__name__}: {error}")
+            wrapped = starved(error) or StoreError(f"{self._store.url}: {type(error).__name__}: {error}")
             wrapped.__cause__ = error
             self._fail(wrapped, operations, settles)
         else:

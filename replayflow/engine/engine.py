@@ -27,7 +27,7 @@ from replayflow.engine.retention import Keeper, Retention
 from replayflow.engine.suspects import Suspects
 from replayflow.engine.transactions import Transactions
 from replayflow.engine.waiters import Waiters
-from replayflow.errors import ReplayflowError, StoreUnavailableError
+from replayflow.errors import ReplayflowError, StoreUnavailableError, starved
 from replayflow.registry import App
 from replayflow.store.base import Branch, Create, Outcome, Post, Purge, Store
 
@@ -188,6 +188,7 @@ class Engine:
 
     def _fail(self, error: BaseException) -> None:
         if self.failure is None:
+            error = starved(error) or error
             if not isinstance(error, ReplayflowError):
                 if isinstance(error, Exception):
                     _logger.error("the engine has come upon an error of its own, and stops", exc_info=error)
@@ -250,22 +251,28 @@ class Engine:
             elif error is not None:
                 done.set_exception(error)
 
-        if isinstance(operation, Create) and await self._can_begin_at_once(operation):
+        if isinstance(operation, Create) and (
+            self._can_begin_at_once(operation) if operation.has_new_id else await self._can_begin_where_free(operation)
+        ):
             self._residents.create_and_begin(operation, settle)
         else:
             self._committer.add(operation, settle)
         return await done
 
-    async def _can_begin_at_once(self, create: Create) -> bool:
-        """Whether the first step can be made before the creation is written: not where the instance is there, whose code would run for nothing.
+    def _can_begin_at_once(self, create: Create) -> bool:
+        """Whether the first step of an instance whose id nobody has can be made before the creation is written.
 
-        Nor where the caller is handling an error: what the code raises in its first step would have that error among its causes.
+        Not where the caller is handling an error: what the code raises in its first step would have that error among its causes.
         """
-        if sys.exc_info()[1] is not None or not self._residents.can_begin_at_once(create):
-            return False
-        if create.has_new_id:
-            return True
-        return await self._store.get(create.start.instance_id) is None and self._residents.can_begin_at_once(create)
+        return sys.exc_info()[1] is None and self._residents.can_begin_at_once(create)
+
+    async def _can_begin_where_free(self, create: Create) -> bool:
+        """The same for an id that somebody may have: not where the instance is there, whose code would run for nothing."""
+        return (
+            self._can_begin_at_once(create)
+            and await self._store.get(create.start.instance_id) is None
+            and self._residents.can_begin_at_once(create)
+        )
 
     def expect_end(self, instance_id: str) -> asyncio.Future[Ending]:
         """A future of how the instance ends, if that happens from now on; cancel it when it is not wanted any more."""

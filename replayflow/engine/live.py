@@ -267,7 +267,7 @@ class Live:
             or self.running
             or self.orphans
             or self.has_news
-            or any(window.under_way() for window in self.windows.values())
+            or (self.windows and any(window.under_way() for window in self.windows.values()))
         )
 
 

@@ -108,8 +108,13 @@ class ProcessPool:
             except BrokenProcessPool:  # its process was killed while it had nothing to do
                 self._drop(child)
         child = _Child()
+        try:
+            future = child.submit(hears, *arguments)
+        except BaseException:  # there are no more files, threads or processes for us
+            child.executor.shutdown(wait=False)
+            raise
         self._children.add(child)
-        return self._watched(child, child.submit(hears, *arguments))
+        return self._watched(child, future)
 
     def end(self, future: Future[Any]) -> None:
         """The process that is at work for the future is killed; where that has ended already, nothing happens."""

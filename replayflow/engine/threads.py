@@ -22,14 +22,30 @@ class ThreadPool:
         self._context = copy_context()
 
     def submit(self, work: Callable[[], None]) -> None:
-        """The work runs in one of the threads; it has to report by itself, and must not raise."""
+        """The work runs in one of the threads; it has to report by itself, and must not raise.
+
+        Where the system gives us no more threads it waits for one of those that there are.
+
+        Raises:
+            RuntimeError: there is none.
+        """
         with self._lock:
-            if self._idle:
+            if self._idle > 0:
                 self._idle -= 1
             else:
-                self._threads += 1
-                threading.Thread(target=self._run, name=f"replayflow activity {self._threads}", daemon=True).start()
+                self._add_thread()
         self._work.put(work)
+
+    def _add_thread(self) -> None:
+        thread = threading.Thread(target=self._run, name=f"replayflow activity {self._threads + 1}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            if not self._threads:
+                raise
+            self._idle -= 1  # the one that comes to this work is not idle when it has done what it is at
+        else:
+            self._threads += 1
 
     def close(self) -> None:
         """The threads end when they have done what they are at."""

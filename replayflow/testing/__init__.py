@@ -11,7 +11,8 @@ With pytest the fixture `virtual_hub` is there without any import.
 """
 
 from replayflow.testing.crashes import CrashReport, crash_everywhere
+from replayflow.testing.fakes import Call, in_turn
 from replayflow.testing.golden import check_history, save_history
 from replayflow.testing.hub import VirtualHub
 
-__all__ = ["CrashReport", "VirtualHub", "check_history", "crash_everywhere", "save_history"]
+__all__ = ["Call", "CrashReport", "VirtualHub", "check_history", "crash_everywhere", "in_turn", "save_history"]

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal, TypeVar, cast
 
+from replayflow.core.commit import Commit
+from replayflow.core.events import decode, describe
 from replayflow.core.instance import Status
-from replayflow.errors import FailureDetails, LeaseLostError, UnknownNameError
+from replayflow.errors import FailureDetails, InvalidArgumentError, LeaseLostError, UnknownNameError
 from replayflow.registry import App, app_of
 from replayflow.store import Store
-from replayflow.store.base import Delivery, Operation, Outcome, Transact
+from replayflow.store.base import Create, Delivery, Operation, Outcome, Post, Transact
 from replayflow.store.memory import MemoryStore
 from replayflow.testing.clock import VirtualClock
 from replayflow.testing.fakes import Call
@@ -23,6 +26,7 @@ from replayflow.testing.hub import VirtualHub
 _ID = "crash-everywhere"
 _LIVES_MAX = 100
 When = Literal["before", "after"]
+_WHEN: tuple[When, When] = ("before", "after")
 T = TypeVar("T")
 
 
@@ -45,16 +49,19 @@ async def crash_everywhere(
     *,
     app: App | None = None,
     fakes: Mapping[Any, Any] | None = None,
-    events: Sequence[tuple[str, Any]] = (),
+    events: Sequence[tuple[str, Any] | tuple[str, Any, timedelta]] = (),
     always_replay: bool = False,
+    only: tuple[int, When] | None = None,
 ) -> CrashReport:
     """The orchestration comes to the same end wherever its worker is killed.
 
-    It is run once as it is, and then once for each point at which a crash can fall: before each commit, and after it. `events` are raised, in their
-    order, as soon as it has started. Fakes and activities run as often as that takes: they have to give the same for the same input.
+    It is run once as it is, and then once for each point at which a crash can fall: before each commit, and after it. `events`, `(name, payload)`,
+    are raised in their order as soon as it has started; with a third part, a time, so long after that. Fakes and activities run as often as all
+    that takes: they have to give the same for the same input. With `only`, the number of a commit and "before" or "after", that point alone is tried.
 
     Raises:
-        AssertionError: it came to another end; the message says at which point.
+        AssertionError: it came to another end, or to none; the message says at which point, and how to have that one alone.
+        InvalidArgumentError: `only` names a point that there is not.
         UnknownNameError: the function is registered with no app, and `app` is not given.
     """
     served = app or app_of(orchestrator)
@@ -63,8 +70,7 @@ async def crash_everywhere(
             f"{getattr(orchestrator, '__name__', orchestrator)!r} is registered with no app: decorate it with @app.orchestrator, or pass app="
         )
 
-    async def run(dies_at: int | None, when: When) -> tuple[_End, int, list[Call]]:
-        store = _Mortal(dies_at, when)
+    async def run(store: _Mortal) -> tuple[_End, list[Call]]:
         clock, calls = VirtualClock(), list[Call]()
         for _ in range(_LIVES_MAX):
             hub = VirtualHub(served, fakes=fakes, always_replay=always_replay, store=cast("Store", store), clock=clock)
@@ -74,24 +80,43 @@ async def crash_everywhere(
             except _Killed:
                 store.revive()
             else:
-                return end, store.writes, [*calls, *hub.calls]
+                return end, [*calls, *hub.calls]
             calls += hub.calls
         raise AssertionError(f"{_ID} did not end within {_LIVES_MAX} lives")
 
-    straight, writes, calls = await run(None, "before")
+    unharmed = _Mortal(None, "before")
+    straight, calls = await run(unharmed)
     most = _counts(calls)
-    points = 0
-    for number in range(1, writes + 1):
-        for when in ("before", "after"):
-            end, _, calls = await run(number, when)
-            points += 1
-            if end != straight:
-                raise AssertionError(
-                    f"killed {when} commit {number} of {writes}, it ends otherwise: {end} and not {straight}"
-                )
-            for name, count in _counts(calls).items():
-                most[name] = max(most.get(name, 0), count)
-    return CrashReport(points, straight.status, straight.result, straight.failure, most)
+    points = _points(unharmed.writes, only)
+    for number, when in points:
+        store = _Mortal(number, when)
+        try:
+            end, calls = await run(store)
+        except Exception as error:
+            raise AssertionError(_verdict(store, unharmed.writes, f"it does not end: {error}")) from error
+        if end != straight:
+            raise AssertionError(_verdict(store, unharmed.writes, f"it ends otherwise: {end} and not {straight}"))
+        for name, count in _counts(calls).items():
+            most[name] = max(most.get(name, 0), count)
+    return CrashReport(len(points), straight.status, straight.result, straight.failure, most)
+
+
+def _points(writes: int, only: tuple[int, When] | None) -> list[tuple[int, When]]:
+    every: list[tuple[int, When]] = [(number, when) for number in range(1, writes + 1) for when in _WHEN]
+    if only is not None and only not in every:
+        raise InvalidArgumentError(
+            f"only={only!r:.80}: the commits have the numbers 1 to {writes}, each 'before' and 'after'"
+        )
+    return every if only is None else [only]
+
+
+def _verdict(store: _Mortal, writes: int, what: str) -> str:
+    """Where the worker was killed and what came of it, what was being written there, and how to have that point alone."""
+    number, when = store.dies_at, store.when
+    return (
+        f"killed {when} commit {number} of {writes}, {what}\nthe commit has: {store.wrote}\n"
+        f"this point alone: crash_everywhere(..., only=({number}, '{when}'))"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +137,18 @@ class _End:
         return f"{self.status}, {self.result!r:.200}" if self.failure is None else f"{self.status}, {self.failure}"
 
 
-async def _live(hub: VirtualHub, orchestrator: Any, input: Any, events: Sequence[tuple[str, Any]]) -> _End:
+async def _live(
+    hub: VirtualHub, orchestrator: Any, input: Any, events: Sequence[tuple[str, Any] | tuple[str, Any, timedelta]]
+) -> _End:
     """One life of the worker: all is asked for again, which changes nothing where it was heard before."""
     instance = await hub.client.start(orchestrator, input, instance_id=_ID, on_existing="return")
-    if not (await instance.status()).status.is_finished:
-        for number, (name, payload) in enumerate(events):
+    for number, (name, payload, *after) in enumerate(events):
+        state = await instance.status()
+        due = max([state.created_at + wait for wait in after], default=hub.now)
+        if due > hub.now:
+            await hub.advance(due - hub.now)
+            state = await instance.status()
+        if not state.status.is_finished:
             await instance.raise_event(name, payload, dedupe_key=f"event-{number}")
     state = await instance.wait()
     return _End(state.status, state.output, state.failure)
@@ -138,33 +170,50 @@ class _Mortal:
 
     def __init__(self, dies_at: int | None, when: When) -> None:
         self.writes = 0
+        self.dies_at = dies_at
+        self.when = when
+        self.wrote = ""
+        """What was being written when it was killed."""
         self._store = MemoryStore()
-        self._dies_at = dies_at
-        self._when = when
         self._is_dead = False
+        self._has_died = False
 
     def revive(self) -> None:
         """The next process has the store; the one that died cannot reach it any more."""
         self._is_dead = False
-        self._dies_at = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
     async def write(self, operations: Sequence[Operation], epoch: int | None = None) -> list[Outcome]:
-        return await self._survived(lambda: self._store.write(operations, epoch))
+        return await self._survived(lambda: self._store.write(operations, epoch), lambda: _named(operations))
 
     async def transact(self, wanted: Transact, epoch: int) -> Delivery | None:
-        return await self._survived(lambda: self._store.transact(wanted, epoch))
+        what = f"the run of transactional activity {wanted.task_id}"
+        return await self._survived(lambda: self._store.transact(wanted, epoch), lambda: what)
 
-    async def _survived(self, write: Callable[[], Awaitable[T]]) -> T:
+    async def _survived(self, write: Callable[[], Awaitable[T]], named: Callable[[], str]) -> T:
         """What the write comes to, if the process lives to hear of it."""
         if self._is_dead:
             raise _Killed("the process was killed")
         self.writes += 1
-        if self.writes != self._dies_at:
+        if self._has_died or self.writes != self.dies_at:
             return await write()
-        self._is_dead = True
-        if self._when == "after":
+        self._is_dead = self._has_died = True
+        self.wrote = named()
+        if self.when == "after":
             await write()
         raise _Killed("the process was killed")
+
+
+def _named(operations: Sequence[Operation]) -> str:
+    """What the operations write, as a history names it."""
+    names: list[str] = []
+    for operation in operations:
+        if isinstance(operation, Create):
+            names.append(f"the start of '{operation.start.name}'")
+        elif isinstance(operation, Commit) and operation.chunk is not None:
+            names += [describe(event) for event in decode(operation.chunk)[1:]]
+        elif isinstance(operation, Post):
+            names += [describe(event) for event in decode(operation.message.event)]
+    return ", ".join(names) or "what nobody sees"

@@ -36,36 +36,71 @@ def with_fakes(app: App, fakes: Mapping[Any, Any], calls: list[Call]) -> App:
     """
     copy = App()
     copy.include(app)
-    named = {_name_of(app, activity): fake for activity, fake in fakes.items()}
+    named = {name_of(app, activity): fake for activity, fake in fakes.items()}
     for name, definition in app.activities.items():
         ran = _recorded(_faked(definition, named[name]) if name in named else definition, calls)
         copy.activities[name] = replace(ran, stands_for=definition.fn)
     return copy
 
 
-def _name_of(app: App, activity: Any) -> str:
+def name_of(app: App, activity: Any, what: str = "fakes") -> str:
+    """The name under which the app has the activity, which is given as a function or by name.
+
+    Raises:
+        InvalidArgumentError: the app has no such activity.
+    """
     for name, definition in app.activities.items():
         if activity in (name, definition.fn):
             return name
     shown = activity if isinstance(activity, str) else getattr(activity, "__name__", repr(activity))
     raise InvalidArgumentError(
-        f"fakes: the app has no activity {shown!r}; it has: {', '.join(own_names(app.activities)) or 'none'}"
+        f"{what}: the app has no activity {shown!r}; it has: {', '.join(own_names(app.activities)) or 'none'}"
     )
 
 
+def in_turn(*outcomes: Any) -> Any:
+    """A fake whose first attempt comes to the first of these, the second to the second, and every further one to the last.
+
+    An exception, or a class of exceptions, is raised; anything else is the result. What counts is the attempt of each call, so that a crash in
+    between changes nothing: `fakes={charge: in_turn(ConnectionError("down"), ConnectionError("down"), "receipt-1")}`.
+
+    Raises:
+        InvalidArgumentError: nothing was given.
+    """
+    if not outcomes:
+        raise InvalidArgumentError("in_turn() was given nothing: say what the attempts come to, the first one first")
+    return _InTurn(outcomes)
+
+
+@dataclass(frozen=True, slots=True)
+class _InTurn:
+    outcomes: tuple[Any, ...]
+
+
+def _come_to(outcome: Any) -> Any:
+    if _is_error(outcome):
+        raise outcome
+    return outcome
+
+
+def _is_error(fake: Any) -> bool:
+    return isinstance(fake, BaseException) or (isinstance(fake, type) and issubclass(fake, BaseException))
+
+
 def _faked(definition: ActivityDefinition, fake: Any) -> ActivityDefinition:
-    if isinstance(fake, BaseException) or (isinstance(fake, type) and issubclass(fake, BaseException)):
+    if isinstance(fake, _InTurn):
+        outcomes = fake.outcomes
 
-        async def fails() -> Any:
-            raise fake
+        async def comes_in_turn(ctx: ActivityContext, *_: Any) -> Any:
+            return _come_to(outcomes[min(ctx.attempt, len(outcomes)) - 1])
 
-        return replace(definition, fn=fails, executor="async", takes_context=False, takes_input=False)
-    if not callable(fake):
+        return replace(definition, fn=comes_in_turn, executor="async", takes_context=True)
+    if _is_error(fake) or not callable(fake):
 
-        async def gives() -> Any:
-            return fake
+        async def comes(*_: Any) -> Any:
+            return _come_to(fake)
 
-        return replace(definition, fn=gives, executor="async", takes_context=False, takes_input=False)
+        return replace(definition, fn=comes, executor="async", takes_context=False)
     parameters = parameters_of(fake, definition.name, "fake")
     hints = hints_of(fake)
     takes_context = bool(parameters) and hints.get(parameters[0].name) is ActivityContext

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from replayflow.archive.lines import Archived, ArchivedExecution, whole_pieces
 from replayflow.archive.verbs import read_export
@@ -20,7 +21,7 @@ from replayflow.errors import InvalidArgumentError, NonDeterminismError, Unknown
 from replayflow.registry import App
 
 
-async def save_history(client: Client, instance: Instance[object] | str, path: Path | str) -> None:
+async def save_history(client: Client, instance: Instance[Any] | str, path: Path | str) -> None:
     """The instance's whole history is in the file, as `replayflow export` writes it. Check it in, and `check_history` with every version of the code.
 
     Raises:

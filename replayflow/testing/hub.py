@@ -26,7 +26,7 @@ from replayflow.store import Store
 from replayflow.store.base import Branch, Create, Operation, Outcome, Post, Purge
 from replayflow.store.memory import MemoryStore
 from replayflow.testing.clock import BEGIN, VirtualClock
-from replayflow.testing.fakes import Call, with_fakes
+from replayflow.testing.fakes import Call, name_of, with_fakes
 
 _QUIET_TURNS = 5
 _LOOK_SECONDS = 0.001
@@ -61,6 +61,7 @@ class VirtualHub:
         self.clock = clock or VirtualClock(begin)
         self.store: Store = MemoryStore() if store is None else store
         self._watched = _Watched(self.store)
+        self._served = app
         self._app = with_fakes(app, fakes or {}, self.calls)
         self._always_replay = always_replay
         self._limits = limits
@@ -107,6 +108,15 @@ class VirtualHub:
     def now(self) -> datetime:
         """The hub's time, aware and in UTC."""
         return self.clock.time
+
+    def inputs_of(self, activity: Any) -> list[Any]:
+        """What the activity, a function or a name, was given each time that it ran, in order; None where it takes nothing.
+
+        Raises:
+            InvalidArgumentError: the app has no such activity.
+        """
+        name = name_of(self._served, activity, "inputs_of")
+        return [call.input for call in self.calls if call.activity == name]
 
     async def run(self, orchestrator: Any, input: Any = None, **options: Any) -> Any:
         """One orchestration has run to its end; returns its result. `options` are those of `Client.start`.

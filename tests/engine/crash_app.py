@@ -39,7 +39,7 @@ async def double(x: int) -> int:
     return 2 * x
 
 
-@app.activity(transactional=True)
+@app.activity(transactional=True, timeout=timedelta(seconds=10))  # longer than any stop
 def deposit(tx: Transaction, amount: int) -> int:
     """Adds to the one account, and says what is in it then."""
     tx.execute(

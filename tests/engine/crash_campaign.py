@@ -267,6 +267,7 @@ async def _repair(client: Client, path: Path, ids: list[str], deadline: float, s
     for id in [*ids, *forks]:
         instance = client.get(id)
         while (result := await _end_of(instance, deadline)) is None:
+            assert time.monotonic() < deadline, f"seed {seed}: {id} fails again and again"
             rewound += 1
             await instance.rewind()
         assert result == REPAIRED, f"seed {seed}: {id} came to {result}, not {REPAIRED}"

@@ -211,6 +211,7 @@ async def _seal_some(hub: VirtualHub) -> None:
 async def finish(hub: VirtualHub) -> None:
     """Everybody hears what he waits for, once, however often this is done; time passes until all that can end has ended."""
     client = hub.client
+    await hub.settle()  # what a former life was told has been heard
     await _resume(client.get("compensating"))
     await _resume(client.get("suspended"))
     await _resume(client.get("poisoned"))

@@ -221,6 +221,42 @@ async def test_children_at_work_begin_anew_under_the_forks_own_ids_and_ended_one
         assert await open_children("explicit") == ["explicit"]
 
 
+async def test_a_fork_that_is_rewound_to_before_the_failure_of_its_sources_child_has_one_of_its_own(
+    place: Place,
+) -> None:
+    """What failed for the source is the source's, and its id is taken: the fork's rewind has neither to wait for it nor to be refused by it."""
+    app, _, _ = app_of_work()
+    is_broken = True
+
+    @app.orchestrator
+    def leaf(ctx: OrchestrationContext, name: str) -> Any:
+        if name == "waits":
+            return (yield ctx.wait_for_external_event("go", type=str))
+        if is_broken:
+            raise ValueError("broken")
+        return name
+
+    @app.orchestrator
+    def main(ctx: OrchestrationContext) -> Any:
+        return (yield when_all([ctx.call_sub_orchestrator(leaf, "fails"), ctx.call_sub_orchestrator(leaf, "waits")]))
+
+    async with place.hub(app) as hub:
+        source = await hub.client.start(main, instance_id="s")
+        await until_recorded(source, "SubOrchestrationInstanceFailed")
+        fork = await source.fork(instance_id="f")
+        [waits] = [state.id async for state in hub.client.list(id_prefix="f:")]
+        await hub.client.get(waits).raise_event("go", "went")
+        await until_status(fork, "FAILED")
+        is_broken = False
+        await fork.rewind()
+        assert await fork.result(LIMIT) == ["fails", "went"]
+        assert (await hub.client.get("s:0001").status()).status == "FAILED"
+        await hub.client.get("s:0002").raise_event("go", "went, too")
+        await until_status(source, "FAILED")
+        await source.rewind()
+        assert await source.result(LIMIT) == ["fails", "went, too"]
+
+
 async def test_operations_of_entities_are_not_repeated(place: Place) -> None:
     app = App()
 

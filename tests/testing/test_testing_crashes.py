@@ -7,8 +7,16 @@ from typing import Any
 
 import pytest
 
-from replayflow import App, OrchestrationContext, RetryPolicy, Transaction, UnknownNameError, when_all
-from replayflow.testing import crash_everywhere
+from replayflow import (
+    App,
+    InvalidArgumentError,
+    OrchestrationContext,
+    RetryPolicy,
+    Transaction,
+    UnknownNameError,
+    when_all,
+)
+from replayflow.testing import crash_everywhere, in_turn
 
 app = App()
 held: list[int] = []
@@ -100,6 +108,68 @@ async def test_a_transactional_activity_is_killed_before_and_after_its_commit_an
 async def test_wrong_code_is_found_with_the_point_at_which_it_shows() -> None:
     with pytest.raises(AssertionError, match=r"killed (before|after) commit \d+ of \d+, it ends otherwise: COMPLETED"):
         await crash_everywhere(remembers)
+
+
+async def test_a_failure_names_what_was_written_and_its_point_can_be_tried_alone() -> None:
+    with pytest.raises(AssertionError) as caught:
+        await crash_everywhere(remembers)
+    said = str(caught.value)
+    assert "\nthe commit has: the start of 'remembers', activity 'double' (task 1)\n" in said
+    assert said.endswith("this point alone: crash_everywhere(..., only=(1, 'before'))")
+    with pytest.raises(AssertionError, match="killed after commit 2 of 2"):
+        await crash_everywhere(remembers, only=(2, "after"))
+    report = await crash_everywhere(child, 1, only=(1, "before"))
+    assert (report.points, report.result) == (1, 2)
+    with pytest.raises(InvalidArgumentError, match="numbers 1 to 2, each 'before' and 'after'"):
+        await crash_everywhere(child, 1, only=(3, "before"))
+
+
+async def test_what_does_not_end_after_a_kill_says_at_which_point() -> None:
+    fickle = App()
+    fickle.activity(name="double")(double)
+
+    @fickle.orchestrator
+    def changes(ctx: OrchestrationContext) -> Any:
+        yield ctx.create_timer(timedelta(1)) if ctx.is_replaying else ctx.call_activity("double", 1)
+
+    with pytest.raises(
+        AssertionError, match=r"(?s)killed after commit 1 of 2, it does not end: .*the history has activity 'double'"
+    ):
+        await crash_everywhere(changes)
+
+
+async def test_events_may_come_later() -> None:
+    both = App()
+
+    @both.orchestrator
+    def waits_twice(ctx: OrchestrationContext) -> Any:
+        began = ctx.current_utc_datetime
+        found = []
+        for name in ("first", "second"):
+            try:
+                value = yield ctx.wait_for_external_event(name, timeout=timedelta(hours=2))
+            except TimeoutError:
+                value = "nothing"
+            found.append([value, round((ctx.current_utc_datetime - began) / timedelta(hours=1))])
+        return found
+
+    hours = [timedelta(hours=1), timedelta(hours=4)]
+    report = await crash_everywhere(waits_twice, events=[("first", "a", hours[0]), ("second", "b", hours[1])])
+    assert report.result == [["a", 1], ["nothing", 3]]
+    report = await crash_everywhere(waits_twice, events=[("second", "early"), ("first", "a", hours[0])])
+    assert report.result == [["a", 1], ["early", 1]]
+
+
+async def test_attempts_that_come_to_this_and_then_to_that_do_so_through_every_crash() -> None:
+    flaky = App()
+    flaky.activity(name="double", retry=RetryPolicy(max_attempts=3, first_interval=timedelta(1)))(double)
+
+    @flaky.orchestrator
+    def persists(ctx: OrchestrationContext) -> Any:
+        return (yield ctx.call_activity("double", 1))
+
+    report = await crash_everywhere(persists, fakes={"double": in_turn(OSError("down"), OSError, 7)})
+    assert report.result == 7
 
 
 async def test_a_function_of_no_app_is_refused() -> None:

@@ -27,7 +27,7 @@ from replayflow import (
 )
 from replayflow.errors import StuckError
 from replayflow.store.base import Owner
-from replayflow.testing import VirtualHub
+from replayflow.testing import VirtualHub, in_turn
 
 app = App()
 
@@ -178,6 +178,29 @@ async def test_a_transactional_activity_runs_on_a_hub_in_memory_and_may_be_faked
         assert [(call.activity, call.input) for call in hub.calls] == [("deposit", 5), ("deposit", 7)]
     async with VirtualHub(bank, fakes={deposit: lambda amount: -amount}) as hub:
         assert await hub.run(saves) == [-5, -7]
+
+
+async def test_attempts_come_to_this_and_then_to_that_and_what_they_were_given_is_known() -> None:
+    down = ConnectionError("down")
+    async with VirtualHub(app, fakes={charge: in_turn(down, ConnectionError, "receipt")}) as hub:
+        for id in ("a", "b"):  # each call begins anew
+            order = await hub.client.start(approved, Order(id, 1))
+            await order.raise_event("approved", True)
+            assert await order.result() == "receipt"
+        assert hub.inputs_of(charge) == [Order("a", 1)] * 3 + [Order("b", 1)] * 3
+        assert hub.inputs_of("note") == []
+        with pytest.raises(InvalidArgumentError, match="inputs_of: the app has no activity 'chrage'"):
+            hub.inputs_of("chrage")
+    with pytest.raises(InvalidArgumentError, match="nothing"):
+        in_turn()
+
+
+async def test_what_a_fixed_fake_was_given_is_known_too() -> None:
+    async with VirtualHub(app, fakes={charge: "receipt"}) as hub:
+        order = await hub.client.start(approved, ORDER)
+        await order.raise_event("approved", True)
+        await order.result()
+        assert hub.inputs_of(charge) == [ORDER]
 
 
 async def test_a_fake_of_nothing_is_refused() -> None:

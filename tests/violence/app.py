@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import sqlite3
 import time
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +72,58 @@ def deposit(tx: Transaction, amount: int) -> int:
     tx.execute("INSERT INTO account VALUES (?)", (amount,))
     [(balance,)] = tx.execute("SELECT sum(amount) FROM account")
     return int(balance)
+
+
+@app.activity
+async def hog(megabytes: int) -> int:
+    return len(bytearray(megabytes << 20))
+
+
+@app.activity
+def in_thread(x: int) -> int:
+    return x + 1
+
+
+@app.activity(executor="process")
+def in_process(x: int) -> int:
+    return x + 1
+
+
+@app.activity
+def forks(how: tuple[str, str]) -> int:
+    """Forks in the way that is asked for; the exit code of what it has forked. Of one that stays the id is noted."""
+    way, folder = how
+    if is_there(folder, "left"):
+        return 0  # once is enough
+    if way == "fork":
+        process = get_context("fork").Process(target=gc.collect)
+        process.start()
+        process.join()
+        return int(process.exitcode or 0)
+    child = os.fork()
+    if child == 0:
+        if way == "closes":  # as the end of a program does
+            for each in gc.get_objects():
+                if isinstance(each, sqlite3.Connection):
+                    each.close()
+        elif way == "stays":
+            note(folder, "left", os.getpid())
+            time.sleep(600)
+        gc.collect()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@app.orchestrator
+def one(ctx: OrchestrationContext, call: tuple[str, Any]) -> Orchestration[Any]:
+    return (yield from ctx.call_activity(*call))
+
+
+@app.orchestrator
+def hogs(ctx: OrchestrationContext, megabytes: int) -> Orchestration[int]:
+    """Takes the memory itself."""
+    taken = bytearray(megabytes << 20)
+    return (yield from ctx.call_activity(add, len(taken)))
 
 
 @app.orchestrator

@@ -40,12 +40,11 @@ class Command:
         program = ["tests.violence.under", under] if under else ["replayflow"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("REPLAYFLOW_")}
         with self._said.open("w") as said:
-            self.process = subprocess.Popen(
+            self.process: subprocess.Popen[bytes] = subprocess.Popen(
                 [sys.executable, "-m", *program, *map(str, arguments)],
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
                 stderr=said,
-                text=True,
                 cwd=ROOT,
                 env=environment,
             )
@@ -89,7 +88,7 @@ class Command:
     def kill(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.communicate()
+        self.process.wait()
 
 
 def state_of(process_id: int) -> str:

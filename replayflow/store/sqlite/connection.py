@@ -207,7 +207,9 @@ class DatabaseThread:
     def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
         self._subscribers.append(changed)
         if len(self._subscribers) == 1:
-            self._work.put((lambda _: None, self._loop.create_future()))  # wakes the thread, so that it begins to look
+            nobody = self._loop.create_future()
+            nobody.cancel()
+            self._work.put((lambda _: None, nobody))  # wakes the thread, so that it begins to look
 
         def unsubscribe() -> None:
             if changed in self._subscribers:

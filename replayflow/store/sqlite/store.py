@@ -18,7 +18,14 @@ from replayflow.codec import LARGE_OVER_BYTES
 from replayflow.codec.cipher import Cipher, checked_cipher
 from replayflow.core.instance import Status
 from replayflow.core.suspicion import Suspicion
-from replayflow.errors import HubOwnedError, LeaseLostError, StoreBusyError, StoreError, StoreUnavailableError
+from replayflow.errors import (
+    HubOwnedError,
+    LeaseLostError,
+    StoreBusyError,
+    StoreError,
+    StoreUnavailableError,
+    starved,
+)
 from replayflow.store.base import (
     Condition,
     Delivery,
@@ -125,6 +132,8 @@ class SqliteStore:
             await self.close()
             if isinstance(error, sqlite3.Error):
                 raise of_sqlite_error(error, self.path) from error
+            if (refusal := starved(error)) is not None:
+                raise refusal from error
             raise
 
     def _refuse_what_is_no_hub(self) -> None:
@@ -396,6 +405,8 @@ class SqliteStore:
             return await thread.run(work)
         except sqlite3.Error as error:
             raise of_sqlite_error(error, self.path) from error
+        except MemoryError as error:
+            raise starved(error) or error from error
 
 
 def _take(connection: sqlite3.Connection, owner: Owner, has_died: bool) -> int:

@@ -1,0 +1,75 @@
+"""The packages that replayflow brings along, as they are installed here."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterator
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+
+from packaging.requirements import Requirement
+
+FREE = re.compile(r"\b(MIT|MIT-0|BSD|BSD-2-Clause|BSD-3-Clause|Apache-2\.0|PSF-2\.0)\b")
+
+
+def required(extras: frozenset[str] = frozenset()) -> list[Requirement]:
+    """What replayflow itself asks for here, with those extras."""
+    return list(_asked_by(distribution("replayflow"), extras))
+
+
+def closure(extras: frozenset[str] = frozenset()) -> dict[str, Distribution]:
+    """All that is installed because of replayflow, by name, and because of what that needs in its turn.
+
+    Raises:
+        PackageNotFoundError: one of them is not installed.
+    """
+    found: dict[str, Distribution] = {}
+    waiting = required(extras)
+    while waiting:
+        asked = waiting.pop()
+        name = re.sub(r"[-_.]+", "-", asked.name).lower()
+        if name not in found:
+            found[name] = distribution(asked.name)
+            waiting += _asked_by(found[name], frozenset(asked.extras))
+    return found
+
+
+def every() -> dict[str, Distribution]:
+    """The same with all extras, as far as they are installed."""
+    found = closure()
+    for extra in distribution("replayflow").metadata.get_all("Provides-Extra") or []:
+        try:
+            found |= closure(frozenset({extra}))
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def licence(package: Distribution) -> str:
+    """What the package says of its licence, in the three ways in which packages say it."""
+    about = package.metadata
+    said = [*(about.get_all("License-Expression") or []), *(about.get_all("License") or [])]
+    said += [each for each in about.get_all("Classifier") or [] if each.startswith("License ::")]
+    return " / ".join(text[:80] for text in said)
+
+
+def changed_files(package: Distribution) -> Iterator[str]:
+    """The package's files that are not what its installer wrote down, or not there."""
+    for file in package.files or []:
+        if file.hash is None:
+            continue
+        try:
+            digest = hashlib.new(file.hash.mode, file.read_binary()).digest()
+        except FileNotFoundError:
+            yield f"{file} is missing"
+            continue
+        if base64.urlsafe_b64encode(digest).rstrip(b"=").decode() != file.hash.value:
+            yield f"{file} has been changed"
+
+
+def _asked_by(package: Distribution, extras: frozenset[str]) -> Iterator[Requirement]:
+    for text in package.requires or []:
+        asked = Requirement(text)
+        if asked.marker is None or any(asked.marker.evaluate({"extra": extra}) for extra in extras or {""}):
+            yield asked
