@@ -270,7 +270,7 @@ class Face:
         self._check_open()
         chance, faults = self._chance, self.faults
         fails = chance.random() < faults.write_fails
-        dies = chance.random() < faults.crash_after_write
+        dies = chance.random() < 3 * faults.crash_after_write
 
         def do() -> Delivery | None:
             if fails:

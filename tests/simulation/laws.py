@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -22,6 +22,7 @@ from replayflow.core.entity_ids import is_entity_id
 from replayflow.core.events import (
     ExecutionCompleted,
     ExecutionForked,
+    ExecutionReplaced,
     ExecutionRewound,
     ExecutionStarted,
     HistoryEvent,
@@ -144,7 +145,12 @@ class Watch:
             status, execution_id = known
             if status.is_finished and record.execution_id == execution_id and record.status is not status:
                 self.fail(f"I8: '{id}' was {status} and is {record.status}, in the same execution")
-            if status.is_finished and record.execution_id != execution_id and not begins_anew:
+            if (
+                status.is_finished
+                and record.execution_id != execution_id
+                and not begins_anew
+                and not _is_replaced(piece for number, piece in pieces.items() if number not in before)
+            ):
                 self.fail(f"I8: '{id}' was {status}, and has a new execution that nobody asked for")
         if before.keys() != pieces.keys():
             spans = _spans(kept)
@@ -321,6 +327,11 @@ def _begun_anew(operations: Sequence[Operation]) -> set[str]:
         elif isinstance(operation, Branch):
             found.update(one.start.instance_id for one in operation.executions)
     return found
+
+
+def _is_replaced(pieces: Iterable[bytes]) -> bool:
+    """Whether a request to replace the instance, which was accepted before its end, is among what was written behind that."""
+    return any(isinstance(event, ExecutionReplaced) for piece in pieces for event in events.decode(piece))
 
 
 def _removable(operations: Sequence[Operation]) -> set[str]:

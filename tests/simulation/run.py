@@ -27,7 +27,7 @@ from tests.simulation.loop import SimLoop, SimulationStuck
 from tests.simulation.world import Manner, SimClock, World
 
 STEPS = 500
-CALM_STEPS_MAX = 60_000
+CALM_STEPS_MAX = 30_000
 CALM_DAYS_MAX = 60
 WORLDS_BURIED_TOGETHER = 10
 MakeDisk = Callable[..., Disk]

@@ -98,7 +98,7 @@ class ReadsBackwards(Disk):
 def test_a_store_that_breaks_a_promise_is_caught(disk: Any, only: str, law: str) -> None:
     found: list[str | None] = []
     for seed in range(SEEDS):
-        found.append(run_seed(seed, disk_of=disk, only=only).problem)
+        found.append(run_seed(seed, 200, disk_of=disk, only=only).problem)
         if found[-1] is not None and law in found[-1]:
             break
     else:
