@@ -126,7 +126,8 @@ class Aftermath:
                 else:
                     self._memory.look_at(live.id)
         for delivery in outcome.deliveries:
-            self._arrivals.route(delivery)
+            if self._memory.intake.is_next(delivery.number):
+                self._arrivals.route(delivery)
         for message in outcome.dropped:
             if message.about:
                 _logger.warning(

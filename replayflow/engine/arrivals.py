@@ -148,7 +148,8 @@ class Arrivals:
         if result is not None:
             if live is not None and live.instance.is_finished and live.execution_id == run.execution_id:
                 live.pay((run.execution_id, run.task.event_id))
-            self.route(result)
+            if self._memory.intake.is_next(result.number):
+                self.route(result)
         elif live is not None:
             live.pay((run.execution_id, run.task.event_id))
             self._episodes.go_on(live)

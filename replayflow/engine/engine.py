@@ -214,7 +214,12 @@ class Engine:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is under way, so that nothing will happen but by time, or by a message."""
-        return self._residents.is_quiet and self._residents.activities.is_idle and self._committer.is_idle
+        return (
+            self._residents.is_quiet
+            and self._residents.intake.is_up_to_date
+            and self._residents.activities.is_idle
+            and self._committer.is_idle
+        )
 
     @property
     def next_alarm(self) -> int | None:

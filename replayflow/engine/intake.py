@@ -1,7 +1,8 @@
 """What comes from the store: messages that others have left, and instances that have to be in memory.
 
-1. Each message is routed once: by whoever commits it here, or by reading on from the last number seen. Numbers in memory are `held`; a
-   message that is met again is passed over, also one that was consumed while the reading of it was under way.
+1. Each message is routed once, in the order of the numbers: by whoever commits it here, or by reading on from the last number seen. Where a message of
+   somebody else stands between, what was committed here waits for the reading, too. Numbers in memory are `held`; a message that is met again is
+   passed over, also one that was consumed while the reading of it was under way.
 2. Instances are loaded many at a time, in the order in which they were asked for. One that is asked for while it loads gets what came meanwhile.
 3. What was read of an instance is used only if nothing has happened to it in memory since the reading began.
 """
@@ -83,10 +84,24 @@ class Intake:
         if self._consumed_meanwhile is not None:
             self._consumed_meanwhile.update(numbers)
 
+    def is_next(self, number: int) -> bool:
+        """Whether the message, committed here, is the next one. Where others have written between it and the last one known, all of them are read."""
+        if number == self._last + 1:
+            self._last = number
+            return True
+        if number > self._last:
+            self._has_arrived.set()
+        return False
+
     @property
     def is_idle(self) -> bool:
         """Whether no instance is on its way into memory."""
         return not self._wanted and not self.loading
+
+    @property
+    def is_up_to_date(self) -> bool:
+        """Whether no message is known of that has not been read."""
+        return not self._has_arrived.is_set() and self._consumed_meanwhile is None
 
     async def read_arrivals(self) -> None:
         """Reads messages for ever, beginning with those that a former worker left."""
@@ -131,7 +146,7 @@ class Intake:
             finally:
                 self._consumed_meanwhile = None
             for delivery in found:
-                self._last = delivery.number
+                self._last = max(self._last, delivery.number)
                 if delivery.number not in self.held and delivery.number not in consumed:
                     self._route(delivery)
             if len(found) < ARRIVALS_PER_READ:

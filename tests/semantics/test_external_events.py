@@ -242,3 +242,34 @@ async def test_a_replacement_has_had_no_dedupe_key(place: Place) -> None:
             for _ in range(2):
                 await instance.raise_event("go", payload, dedupe_key="k")
             assert await instance.result(LIMIT) == [payload]
+
+
+async def test_what_one_client_was_told_first_comes_before_what_another_asked_for_then(place: Place) -> None:
+    app = App()
+
+    @app.orchestrator
+    def listens(ctx: OrchestrationContext) -> Any:
+        first = yield ctx.wait_for_external_event("e")
+        return [first, (yield ctx.wait_for_external_event("e"))]
+
+    async with place.hub(app) as hub, Client(place.store()) as outside:
+        for number in range(5):
+            instance = await hub.client.start(listens, instance_id=f"i{number}")
+            await outside.get(instance.id).raise_event("e", "first")  # the worker hears of it by a hint alone
+            await instance.raise_event("e", "second")
+            assert await instance.result(LIMIT) == ["first", "second"]
+
+
+async def test_who_was_suspended_from_outside_is_resumed_from_inside(place: Place) -> None:
+    app = App()
+
+    @app.orchestrator
+    def listens(ctx: OrchestrationContext) -> Any:
+        return (yield ctx.wait_for_external_event("e"))
+
+    async with place.hub(app) as hub, Client(place.store()) as outside:
+        instance = await hub.client.start(listens)
+        await outside.get(instance.id).suspend()
+        await instance.resume()
+        await instance.raise_event("e", 1)
+        assert await instance.result(LIMIT) == 1
