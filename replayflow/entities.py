@@ -6,7 +6,7 @@ An entity is read as its history tells it: its last state, who holds it, and who
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
@@ -58,7 +58,7 @@ class _Asker(Protocol):
     _codec: Codec
     _clock: Clock
 
-    def _submit(self, operation: Create | Post) -> Coroutine[Any, Any, Outcome]: ...
+    def _submit(self, operation: Create | Post) -> Awaitable[Outcome]: ...
 
 
 class EntityVerbs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, Protocol
 
 from replayflow.client.arguments import event_of
@@ -21,7 +21,7 @@ class _Asker(Protocol):
     _codec: Codec
     _views: Views
 
-    def _submit(self, operation: Create | Post) -> Coroutine[Any, Any, Outcome]: ...
+    def _submit(self, operation: Create | Post) -> Awaitable[Outcome]: ...
     def _name(self, orchestrator: Any) -> tuple[str, str | None]: ...
     def _handle(self, instance_id: str, result_type: Any) -> Instance[Any]: ...
 

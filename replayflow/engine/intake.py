@@ -1,6 +1,6 @@
 """What comes from the store: messages that others have left, and instances that have to be in memory.
 
-1. Each message is routed once, in the order of the numbers: by whoever commits it here, or by reading on from the last number seen. Where a message of
+1. Each message is routed once, in the order of the numbers: by whoever commits it here, or by reading on from the last one seen. Where a message of
    somebody else stands between, what was committed here waits for the reading, too. Numbers in memory are `held`; a message that is met again is
    passed over, also one that was consumed while the reading of it was under way.
 2. Instances are loaded many at a time, in the order in which they were asked for. One that is asked for while it loads gets what came meanwhile.
