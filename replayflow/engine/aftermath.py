@@ -88,7 +88,7 @@ class Aftermath:
         elif commit.removes and not live.has_news:
             # Where it is in the store all the same, that is because of a message that is on its way here.
             self._memory.set_aside(live)
-        elif live.mailbox or live.discarded or live.row.orphans is not None or live.instance.is_finished:
+        elif live.mailbox or live.start or live.discarded or live.row.orphans is not None or live.instance.is_finished:
             self._episodes.go_on(live)
 
     def not_committed(self, live: Live, commit: Commit, loose: list[HistoryEvent], error: ReplayflowError) -> None:

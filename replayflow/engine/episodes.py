@@ -83,7 +83,11 @@ class Episodes:
         """The next episode, if there is news; an ended instance that owes nothing any more is forgotten."""
         if self._lives.get(live.id) is not live:
             return
-        if live.row.orphans is not None and not live.orphans and not live.is_busy and not live.is_queued:
+        if (
+            live.row.orphans is not None
+            and not live.orphans
+            and not (live.is_busy or live.is_queued or live.is_loading)
+        ):
             self._pay_off(live)
         if live.mailbox or live.start or live.discarded:
             self.enqueue(live)

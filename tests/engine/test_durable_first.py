@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from random import Random
@@ -29,6 +30,7 @@ from replayflow.core.activity_context import ActivityContext
 from replayflow.core.commit import Commit
 from replayflow.engine import patience
 from replayflow.errors import LeaseLostError, ReplayflowError, StoreBusyError, StoreError, StoreFullError
+from replayflow.store.base import Operation
 from tests.engine.kit import Counted, ToldStore, audit, history_of, hub_on, turns, until, until_state, within
 
 FULL = StoreFullError("the disk is full")
@@ -304,6 +306,44 @@ async def test_an_attempt_whose_failure_could_not_be_written_at_once_counts_once
         assert attempts == [1, 2, 3, 4]
         history = await history_of(hub.client, instance.id)
     assert [event.attempt for event in history if isinstance(event, events.TaskAttemptFailed)] == [1, 2, 3]
+
+
+async def test_an_owed_activity_that_ends_while_its_instance_is_read_again_keeps_nobody_from_going_on(
+    bench: Bench,
+) -> None:
+    """An execution that has given way owes the run of an activity. What the next one decides is not written at first, and while that is read again
+    the activity ends."""
+    bench.go.clear()
+    refused: list[Commit] = []
+
+    @bench.app.orchestrator
+    def hands_over(ctx: OrchestrationContext, left: int) -> Orchestration[str]:
+        if left:
+            ctx.call_activity("double", 1)
+            ctx.continue_as_new(left - 1)
+            return ""
+        yield from ctx.call_activity("double", 2)
+        return "done"
+
+    def fails_once(operations: Sequence[Operation]) -> ReplayflowError | None:
+        second = [o for o in operations if isinstance(o, Commit) and o.next_start is None and o.chunk is not None]
+        if refused or not second:
+            return None
+        refused.extend(second)
+        bench.store.loading.clear()
+        return BUSY
+
+    bench.store.failing = fails_once
+    async with bench.hub() as hub:
+        instance = await hub.client.start(hands_over, 1)
+        await until(lambda: instance.id in bench.store.loads, "it is read again")
+        with bench.store.holding():
+            bench.go.set()
+            await turns()
+            bench.store.loading.set()
+            await turns()
+        assert await instance.result(timeout=5) == "done"
+    assert bench.ran.calls == {f"{instance.id}/1": 1, f"{instance.id}/2": 1}
 
 
 async def test_a_lost_lease_stops_the_worker_and_everybody_is_told(bench: Bench) -> None:

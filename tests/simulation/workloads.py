@@ -59,14 +59,12 @@ async def start(world: World, name: str, input: Any = None, id: str | None = Non
 
 async def tell(world: World, id: str, name: str, payloads: Sequence[Any]) -> None:
     """Each event is accepted before the next is sent, so that they come in this order."""
-    sender, route, pause = world.new_id("sender"), world.route(), world.rhythm()
+    sender, pause = world.new_id("sender"), world.rhythm()
     for number, payload in enumerate(payloads):
         await world.pause(pause)
         while True:
             try:
-                await world.ask(
-                    partial(_raise_event, id=id, name=name, payload=payload, key=f"{sender}/{number}"), route
-                )
+                await world.ask(partial(_raise_event, id=id, name=name, payload=payload, key=f"{sender}/{number}"))
             except InstanceFinishedError:  # it has failed, and will be rewound
                 await world.pause(1.0)
             else:
@@ -498,13 +496,13 @@ async def logs(world: World) -> None:
     clients = {world.new_id("sender"): small(world, 3) for _ in range(world.chance.randrange(3))}
 
     async def signal(sender: str, times: int) -> None:
-        route, pause = world.route(), world.rhythm()
+        pause = world.rhythm()
         for number in range(times):
 
             def signals(client: Client, number: int = number) -> Awaitable[None]:
                 return client.signal_entity(entity, "append", [sender, number], dedupe_key=f"{sender}/{number}")
 
-            await world.ask(signals, route)
+            await world.ask(signals)
             await world.pause(pause)
 
     await asyncio.gather(*(signal(sender, times) for sender, times in clients.items()))

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import Any, Literal, TypeAlias, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from replayflow import App, Client, Limits, Retention, TaskHub
 from replayflow.clock import to_datetime, to_microseconds
@@ -31,7 +31,6 @@ T = TypeVar("T")
 BEGIN = to_microseconds(datetime(2030, 1, 1, tzinfo=UTC))
 CLIENTS = 2
 RIGHT, CHANGED, WRONG = range(3)
-Route: TypeAlias = Literal["inside", "outside"] | None
 
 
 class SimClock:
@@ -148,14 +147,14 @@ class World:
         if not holds:
             raise self.watch.fail(what)
 
-    async def ask(self, do: Callable[[Client], Awaitable[T]], through: Route = None) -> T:
-        """What a client answers; asked again, by the same or another, until one does: "inside" a worker's process, "outside", or, with None, either.
+    async def ask(self, do: Callable[[Client], Awaitable[T]]) -> T:
+        """What a client answers, in a worker's process or one of its own; asked again, by the same or another, until one does.
 
         Raises:
             ReplayflowError: what the client raises, but for the store's own errors.
         """
         while True:
-            process, client = await self._client(through)
+            process, client = await self._client()
             asked = process.spawn(_awaited(do, client))
             dies_in = None
             if not process.name.startswith("worker") and self.chance.random() < self.faults.client_dies:
@@ -174,17 +173,13 @@ class World:
                     process.kill()
             await asyncio.sleep(0.05 + self.chance.random() * 0.2)
 
-    def route(self) -> Route:
-        """A way for requests whose order counts: what is said inside may overtake what was said outside."""
-        return self.chance.choice(("inside", "outside"))
-
     def rhythm(self) -> float:
         """How long somebody pauses between two requests: not at all, about as long as a write takes, or longer."""
         return self.chance.choice((0.0, self.manner.pace_seconds, self.manner.work_seconds, 0.3))
 
-    async def _client(self, through: Route) -> tuple[Process, Client]:
-        through = through or self.route()
-        while through == "inside":
+    async def _client(self) -> tuple[Process, Client]:
+        is_inside = self.chance.choice((True, False))
+        while is_inside:
             worker = self.worker
             if worker is not None and worker.hub is not None and not worker.process.is_dead:
                 try:
