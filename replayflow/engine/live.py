@@ -77,6 +77,7 @@ class Live:
         "owing",
         "ran",
         "reading",
+        "retried",
         "row",
         "running",
         "sequence",
@@ -100,6 +101,7 @@ class Live:
         self.ran: AbstractSet[tuple[str, int]] = _NO_KEYS
         self.running: dict[int, Run] = {}
         self.windows: dict[int, Window] = NOTHING
+        self.retried: dict[int, int] = NOTHING
         self.reading = 0
         self.must_reload = False
         self.is_busy = False
@@ -134,7 +136,7 @@ class Live:
         self.is_busy = False
         if record.execution_id != self.execution_id:
             self.running = {}
-            self.windows = NOTHING
+            self.windows = self.retried = NOTHING
             self.mailbox = []
         else:
             self.mailbox = [event for event in self.mailbox if id(event) not in self.numbers]
@@ -163,6 +165,16 @@ class Live:
             self.start = start
         self.instance = folded(pieces)
         return pieces
+
+    def begins_retry(self, task_id: int) -> bool:
+        """Whether the next attempt of the activity is to begin: not where it has, by an alarm that an earlier reading has set."""
+        attempt = self.instance.attempts.get(task_id, 0) + 1
+        if self.retried.get(task_id) == attempt:
+            return False
+        if self.retried is NOTHING:
+            self.retried = {}
+        self.retried[task_id] = attempt
+        return True
 
     def owe(self, key: tuple[str, int]) -> None:
         """The activity of an ended execution, by its execution and id, is at work."""

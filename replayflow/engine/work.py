@@ -95,7 +95,7 @@ class Work:
         if live is None or live.is_loading or not live.instance.rings(alarm):
             return  # one that is loading sets its alarms anew
         if alarm.kind == TASK_RETRY:
-            if alarm.id not in live.running:
+            if alarm.id not in live.running and live.begins_retry(alarm.id):
                 self.start_open(live, live.instance.tasks[alarm.id])
             return
         if alarm.kind == MAP_RETRY:

@@ -315,7 +315,7 @@ async def test_a_message_that_a_finished_instance_has_not_taken_in_goes_along(st
     async with Client(here) as client:
         await client.import_history(exported)
         assert (await lines(client))[1:] == exported[1:]
-    async with TaskHub(there, app) as hub:  # the mark is there: nothing runs, and the result is written down
+    async with TaskHub(there, app, limits=Limits(grace=timedelta(0))) as hub:  # the mark is there: nothing runs
         instance = hub.client.get("i")
 
         async def is_written_down() -> bool:

@@ -308,6 +308,46 @@ async def test_an_attempt_whose_failure_could_not_be_written_at_once_counts_once
     assert [event.attempt for event in history if isinstance(event, events.TaskAttemptFailed)] == [1, 2, 3]
 
 
+@pytest.mark.parametrize("turns_between", range(12))
+async def test_an_attempt_that_ends_while_its_instance_is_read_again_is_not_made_again(
+    bench: Bench, turns_between: int
+) -> None:
+    """Whoever reads an instance sets the alarm of a retry that is under way. It may end before that rings, and before its end is written."""
+    attempts: list[int] = []
+    may_end = asyncio.Event()
+
+    @bench.app.activity
+    async def fails_once(ctx: ActivityContext) -> int:
+        attempts.append(ctx.attempt)
+        if ctx.attempt == 1:
+            raise ValueError("not yet")
+        await may_end.wait()
+        return ctx.attempt
+
+    @bench.app.orchestrator
+    def tries(ctx: OrchestrationContext) -> Orchestration[list[Any]]:
+        retry = RetryPolicy(max_attempts=3, first_interval=timedelta(0))
+        return (
+            yield from when_all(
+                [ctx.call_activity(fails_once, retry=retry), ctx.wait_for_external_event("go", type=int)]
+            )
+        )
+
+    async with bench.hub() as hub:
+        assert hub._engine is not None
+        instance = await hub.client.start(tries)
+        await until(lambda: attempts == [1, 2], "the second attempt is under way")
+        bench.store.loading.clear()
+        hub._engine.cool_all()
+        await instance.raise_event("go", 7)  # it is read again for this
+        await until(lambda: instance.id in bench.store.loads, "it is read again")
+        bench.store.loading.set()
+        await turns(turns_between)
+        may_end.set()
+        assert await instance.result(timeout=5) == [2, 7]
+        assert attempts == [1, 2]
+
+
 async def test_an_owed_activity_that_ends_while_its_instance_is_read_again_keeps_nobody_from_going_on(
     bench: Bench,
 ) -> None:
