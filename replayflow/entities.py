@@ -26,7 +26,8 @@ from replayflow.core.moments import due_at
 from replayflow.errors import InstanceNotFoundError, InvalidArgumentError, UnknownNameError
 from replayflow.registry import App
 from replayflow.store import Store
-from replayflow.store.base import Create, InstanceFilter, Loaded, Outcome, Post
+from replayflow.store.base import Create, InstanceFilter, InstanceRecord, Loaded, Outcome, Post
+from replayflow.store.sound import load_sound
 
 _ENTITIES_PER_PAGE = 200
 
@@ -48,6 +49,8 @@ class EntityState:
     """Why it is parked; None where it is not."""
     created_at: datetime
     updated_at: datetime
+    damage: str | None = None
+    """Why nothing of it can be believed but that it is there: what is stored of it does not read back as it was written. Only listings have such."""
 
 
 class _Asker(Protocol):
@@ -169,8 +172,15 @@ async def _every(client: _Asker, name: str | None, key_prefix: str | None) -> As
     cursor: str | None = None
     while True:
         page = await client._store.page(wanted, _ENTITIES_PER_PAGE, cursor)
-        for loaded in await client._store.load([record.instance_id for record in page.records]):
-            yield _shown(client, loaded)
+        found, damaged = await load_sound(client._store, [record.instance_id for record in page.records])
+        shown = [_shown(client, loaded) for loaded in found]
+        shown += [
+            _damaged(record, str(damaged[record.instance_id]))
+            for record in page.records
+            if record.instance_id in damaged
+        ]
+        for one in sorted(shown, key=lambda state: state.id):
+            yield one
         cursor = page.cursor
         if cursor is None:
             return
@@ -194,6 +204,12 @@ def _shown(client: _Asker, loaded: Loaded) -> EntityState:
         created_at=to_datetime(record.created_at),
         updated_at=to_datetime(record.updated_at),
     )
+
+
+def _damaged(record: InstanceRecord, damage: str) -> EntityState:
+    _, name, key = f"{record.instance_id}@@".split("@", 2)
+    at = to_datetime(record.created_at)
+    return EntityState(record.instance_id, name, key.rstrip("@"), None, None, 0, None, at, at, damage)
 
 
 def _value(client: _Asker, entity_id: str, payload: bytes | None, type: object) -> Any:

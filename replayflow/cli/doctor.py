@@ -56,7 +56,9 @@ def _short(default: Any) -> str:
 
 @click.command()
 @click.argument("target", metavar="[MODULE:APP]", required=False)
-@click.option("--integrity", is_flag=True, help="Read and check the whole file, too: a second for each gigabyte or so.")
+@click.option(
+    "--integrity", is_flag=True, help="Read and check the whole file, too: some 20 seconds for each gigabyte."
+)
 @_patience_options
 @store_options
 def doctor(target: str | None, integrity: bool, store: str | None, as_json: bool, **limits: timedelta | None) -> None:

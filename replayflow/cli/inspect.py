@@ -80,6 +80,8 @@ def _draw(page: InstancePage) -> None:
     )
     output.table(to, headings, rows, whole=1)
     for state in page.states:
+        if state.damage is not None:
+            output.note(f"{state.id}: {state.damage}")
         if state.problem is not None:
             output.note(f"{state.id} is parked: {state.problem}")
     if page.cursor is not None:

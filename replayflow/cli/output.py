@@ -136,6 +136,8 @@ def status(state: InstanceState) -> Text:
     from rich.text import Text
 
     text = Text(str(state.status), style=_COLORS[state.status])
-    if state.problem is not None:
+    if state.damage is not None:
+        text.append(" damaged", style="bold red")
+    elif state.problem is not None:
         text.append(" parked", style="bold red")
     return text

@@ -98,7 +98,7 @@ async def _pages(client: _Asker, wanted: InstanceFilter) -> AsyncIterator[Sequen
         yield [
             record.instance_id
             for record in page.records
-            if wanted.name is not None or not record.name.startswith(OWN_PREFIX)
+            if record.damage is None and (wanted.name is not None or not record.name.startswith(OWN_PREFIX))
         ]
         cursor = page.cursor
         if cursor is None:

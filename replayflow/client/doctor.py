@@ -10,9 +10,10 @@ import re
 import shlex
 import stat
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Literal, Protocol
 
 from replayflow.client.finding import Wanted, filter_of
@@ -24,10 +25,12 @@ from replayflow.core.signatures import OWN_PREFIX
 from replayflow.core.suspicion import is_poison
 from replayflow.core.versions import of_version
 from replayflow.core.waits import WaitKind, Waits
+from replayflow.errors import StoreCorruptError
 from replayflow.patterns.schedule_handle import ScheduleState
 from replayflow.registry import App
 from replayflow.store import Store
 from replayflow.store.base import Condition, InstanceFilter, InstanceRecord
+from replayflow.store.sound import load_sound
 
 LOOKED_AT_MAX = 2_000
 _TOGETHER = 200
@@ -35,6 +38,7 @@ _EXAMPLES = 3
 _FINISHED_MANY = 1_000_000
 _SIZE_LARGE = 10 * 2**30
 _LOG_LARGE = 256 * 2**20
+_DAMAGE_ADVICE = "keep a copy of the file, and restore the last good backup; all of it is looked through with: replayflow doctor --integrity"
 _UNFINISHED = frozenset({Status.PENDING, Status.RUNNING, Status.SUSPENDED})
 
 Topic = Literal[
@@ -117,24 +121,35 @@ class DoctorVerbs:
         """All that is stuck in the hub, or about to be. Reads, and changes nothing.
 
         A client with an app also finds what waits for code that the app does not have. With `is_thorough` the whole store is read and checked, which
-        takes a second for each gigabyte or so.
+        takes some 20 seconds for each gigabyte.
         """
         limits = patience or Patience()
         now = to_datetime(self._clock.now())
-        owner = await self._store.owner()
+        broken: dict[str, StoreCorruptError] = {}
+        try:
+            owner = await self._store.owner()
+        except StoreCorruptError as error:  # the hub's own row: the rest is looked at none the less
+            owner, broken = None, {"": error}
         condition = await self._store.condition(is_thorough)
         counts = await self._store.count(InstanceFilter(is_entity=False), "status")
         store = self._store
-        found = [
-            *await _worker(store, owner is not None, now, limits),
-            *await _parked(store),
-            *(await _unserved(store, self._app) if self._app is not None else []),
-            *await _standing(store, now, limits),
-            *await _messages(store, now, limits),
-            *await _suspended(store, now, limits),
-            *await _schedules(store, self.list_schedules(), now, limits),
-            *_of_the_store(condition, counts),
+        found = [*_damage_of(broken), *_of_the_store(condition, counts)]
+        looks: list[Callable[[], Awaitable[list[Finding]]]] = [
+            partial(_worker, store, owner is not None, now, limits),
+            partial(_parked, store),
+            *([partial(_unserved, store, self._app)] if self._app is not None else []),
+            partial(_standing, store, now, limits),
+            partial(_messages, store, now, limits),
+            partial(_suspended, store, now, limits),
+            partial(_schedules, store, self.list_schedules(), now, limits),
         ]
+        for look in looks:
+            try:
+                found += await look()
+            except StoreCorruptError as error:  # the others are looked at none the less
+                found += _damage_of({"": error})
+        if all(finding.topic != "damage" for finding in found):
+            found += await _damaged(store)
         findings = sorted(found, key=lambda finding: not finding.is_problem)
         return Examination(findings, counts, None if owner is None else str(owner), condition)
 
@@ -168,6 +183,20 @@ async def _worker(store: Store, is_served: bool, now: datetime, limits: Patience
     text = f"{_instances(len(late), len(due) < LOOKED_AT_MAX)} should have been woken, the first at {first:%Y-%m-%d %H:%M:%S} UTC"
     advice = "the worker has too much to do, or an orchestrator blocks it: look at its log, and restart it"
     return [Finding("late", True, text, advice, len(late), tuple(late[:_EXAMPLES]))]
+
+
+async def _damaged(store: Store) -> list[Finding]:
+    """Rows that are damaged, among the first of all."""
+    page = await store.page(InstanceFilter(), LOOKED_AT_MAX)
+    return _damage_of({one.instance_id: one.damage for one in page.records if one.damage is not None})
+
+
+def _damage_of(damaged: Mapping[str, object]) -> list[Finding]:
+    if not damaged:
+        return []
+    id, error = next(iter(damaged.items()))
+    text = str(error) if not id or id in str(error) else f"instance '{id}': {error}"
+    return [Finding("damage", True, text, _DAMAGE_ADVICE, len(damaged), tuple(filter(None, damaged))[:_EXAMPLES])]
 
 
 async def _parked(store: Store) -> list[Finding]:
@@ -220,6 +249,7 @@ async def _standing(store: Store, now: datetime, limits: Patience) -> list[Findi
     """Instances at which nothing has happened for long: what they wait for is worked out from their histories."""
     events_since: dict[str, list[InstanceRecord]] = defaultdict(list)
     activities: dict[str, list[InstanceRecord]] = defaultdict(list)
+    broken: dict[str, StoreCorruptError] = {}
     quiet_since = now - min(limits.event, limits.activity)
     wanted: Wanted = {"status": Status.RUNNING, "created_to": quiet_since}
     running, is_all = await _first_of(store, filter_of(wanted))
@@ -232,7 +262,9 @@ async def _standing(store: Store, now: datetime, limits: Patience) -> list[Findi
         and to_datetime(record.updated_at) <= quiet_since
     ]
     for start in range(0, len(candidates), _TOGETHER):
-        for loaded in await store.load(candidates[start : start + _TOGETHER]):
+        found, damaged = await load_sound(store, candidates[start : start + _TOGETHER])
+        broken |= damaged
+        for loaded in found:
             fold = Waits()
             for piece in past_of(loaded):
                 fold.take(piece)
@@ -244,7 +276,7 @@ async def _standing(store: Store, now: datetime, limits: Patience) -> list[Findi
                 if one.kind is WaitKind.ACTIVITY and to_datetime(one.since) <= now - limits.activity:
                     activities[one.name].append(record)
     listening = _of_groups(store, events_since, is_all, _waiting_text)
-    return [*listening, *_of_groups(store, activities, is_all, _activity_text)]
+    return [*_damage_of(broken), *listening, *_of_groups(store, activities, is_all, _activity_text)]
 
 
 def _of_groups(
@@ -346,11 +378,7 @@ def _of_the_store(condition: Condition, counts: dict[str, int]) -> list[Finding]
         found.append(Finding("log", True, text, advice))
     if condition.faults:
         text = f"the store is damaged: {condition.faults[0]}"
-        found.append(
-            Finding(
-                "damage", True, text, "keep a copy of the file, and restore the last good backup", len(condition.faults)
-            )
-        )
+        found.append(Finding("damage", True, text, _DAMAGE_ADVICE, len(condition.faults)))
     if condition.mode is not None and condition.mode & (stat.S_IROTH | stat.S_IWOTH):
         text = f"everybody on this machine can {'write' if condition.mode & stat.S_IWOTH else 'read'} the store's file"
         advice = "where inputs and results are nobody else's matter: chmod o-rwx on the file, its -wal and its -shm"
@@ -367,7 +395,7 @@ async def _first_of(store: Store, wanted: InstanceFilter) -> tuple[list[Instance
     cursor: str | None = None
     while len(found) < LOOKED_AT_MAX:
         page = await store.page(wanted, _TOGETHER, cursor)
-        found += page.records
+        found += [record for record in page.records if record.damage is None]
         cursor = page.cursor
         if cursor is None:
             return found, True

@@ -59,7 +59,11 @@ async def finished_batches(access: Access, wanted: InstanceFilter, now: int) -> 
     cursor: str | None = None
     while True:
         page = await access.store.page(wanted, PURGED_TOGETHER, cursor)
-        batch = [Finished(record.instance_id, record.execution_id) for record in page.records if record.orphans is None]
+        batch = [
+            Finished(record.instance_id, record.execution_id)
+            for record in page.records
+            if record.orphans is None and record.damage is None
+        ]
         if batch:
             yield batch
         cursor = page.cursor

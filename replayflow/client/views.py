@@ -54,6 +54,9 @@ class InstanceState:
     completed_at: datetime | None
     maps: tuple[MapState, ...] = ()
     """How far the maps are that are under way; `Instance.maps()` has those that are over, too."""
+    damage: str | None = None
+    """Why nothing of it can be believed but that it is there: what is stored of it does not read back as it was written. It has no values then. Only
+    listings have such; to ask for the instance itself is a `StoreCorruptError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,8 @@ class Views:
 
     def state(self, record: InstanceRecord) -> InstanceState:
         """The row as its readers see it."""
+        if record.damage is not None:
+            return _damaged(record, record.damage)
         definition = None if self.app is None else self.app.orchestrators.serving(record.name, record.version)
         started = events.decode(record.start)[0]
         assert isinstance(started, ExecutionStarted)  # noqa: S101 - every execution begins with it
@@ -135,3 +140,25 @@ class Views:
             return self._codec.decode(payload, type)
         except Exception:
             return self._codec.decode(payload)
+
+
+def _damaged(record: InstanceRecord, damage: str) -> InstanceState:
+    created_at = to_datetime(record.created_at)
+    return InstanceState(
+        id=record.instance_id,
+        execution_id=record.execution_id,
+        name=record.name,
+        version=None,
+        status=record.status,
+        input=None,
+        output=None,
+        custom_status=None,
+        failure=None,
+        problem=None,
+        tags={},
+        parent_instance_id=None,
+        created_at=created_at,
+        updated_at=created_at,
+        completed_at=None,
+        damage=damage,
+    )

@@ -33,6 +33,7 @@ from replayflow.patterns.schedule import DEFINITION, SCHEDULE
 from replayflow.registry import App
 from replayflow.store import Store
 from replayflow.store.base import InstanceRecord, Loaded, Waiting
+from replayflow.store.sound import load_sound
 
 _REQUESTS: dict[type[HistoryEvent], str] = {
     ExecutionCancelRequested: "cancel",
@@ -157,7 +158,7 @@ def _heard(
 async def _with_others(store: Store, own: _Own) -> AsyncIterator[Wait]:
     """The waits, each with how its child is, or who holds its entity."""
     targets = list(dict.fromkeys(open.target for open in own.opens if open.target is not None))[:_LOOKED_UP_MAX]
-    found = {one.record.instance_id: one for one in await store.load(targets)} if targets else {}
+    found = {one.record.instance_id: one for one in (await load_sound(store, targets))[0]}
     for open in own.opens:
         detail = ""
         if open.progress is not None:

@@ -28,6 +28,7 @@ from replayflow.engine.live import Live
 from replayflow.engine.patience import until_it_answers
 from replayflow.errors import ReplayflowError, StoreCorruptError
 from replayflow.store.base import Operation, Outcome, Park, Store, Suspect
+from replayflow.store.sound import load_sound
 
 _LOOK_SECONDS = 0.02
 _LINGER_SECONDS = 0.2
@@ -124,7 +125,8 @@ class Suspects:
 
     async def _park(self, suspect: Suspect) -> None:
         id = suspect.instance_id
-        for loaded in await until_it_answers(partial(self._store.load, [id])):
+        found, _ = await until_it_answers(partial(load_sound, self._store, [id]))
+        for loaded in found:
             live = Live(id, loaded.record.execution_id)
             try:
                 live.restore(loaded)

@@ -36,6 +36,8 @@ class InstanceRecord(Struct):
     parent_id: str | None = None
     tags: dict[str, str] | None = None
     progress: bytes | None = None
+    damage: str | None = None
+    """Why nothing of it can be believed but that it is there; it has no values then. Only a page has such rows."""
 
 
 class Loaded(Struct):

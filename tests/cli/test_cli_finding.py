@@ -176,7 +176,7 @@ def test_doctor_says_what_is_wrong_and_what_to_do_and_exits_with_1(hub: Path) ->
         "problem: activity 'never_ends' is under way",
         "notice: schedule 'nightly' is paused: holidays",
         "replayflow schedule resume nightly --store ",
-        "format 9, whole",
+        "format 10, whole",
     ):
         assert text in result.stdout
     document = json.loads(invoke("doctor", "--json").stdout)

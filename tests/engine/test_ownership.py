@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sqlite3
 import threading
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from replayflow import (
     TaskHub,
 )
 from replayflow.errors import HubOwnedError, InvalidArgumentError, LeaseLostError
+from replayflow.store.sqlite import hub as hub_row
 from tests.engine.kit import audit, until, until_running, until_suspended
 from tests.engine.worker_app import app
 from tests.engine.workers import Worker, stamp
@@ -204,6 +206,12 @@ async def test_an_idle_worker_writes_nothing_and_hardly_works(tmp_path: Path) ->
         assert spent < 0.2
 
 
+def move_on(connection: sqlite3.Connection) -> None:
+    """The hub has another owner."""
+    own, _ = hub_row.read(connection)
+    hub_row.change(connection, own._replace(epoch=own.epoch + 1))
+
+
 async def test_a_worker_that_lost_its_file_to_another_stops(tmp_path: Path) -> None:
     path = tmp_path / "hub.db"
     store = SqliteStore(path)
@@ -212,7 +220,7 @@ async def test_a_worker_that_lost_its_file_to_another_stops(tmp_path: Path) -> N
         async with TaskHub(store, app) as hub:
             await hub.client.start("waits", instance_id="w")
             assert store._writer is not None
-            await store._writer.run(lambda connection: connection.execute("UPDATE hub SET epoch = epoch + 1"))
+            await store._writer.run(move_on)
             with pytest.raises(LeaseLostError):
                 await hub.client.start("waits")
             await hub.serve()

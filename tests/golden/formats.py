@@ -26,6 +26,8 @@ from replayflow.store.sqlite import schema
 
 FORMATS = Path(__file__).parent / "formats"
 AT = 1_767_225_600_000_000  # the first of January 2026
+_LAST_WITHOUT_SUMS = 9
+"""From the next format on rows bear sums: its migration gives them to those that are there."""
 _codec = Codec()
 _INSTANCE = (
     "INSERT INTO instance (key, id, execution_id, name, status, start, start_number, wake_at, created_at, completed_at, output, tags) "
@@ -37,9 +39,7 @@ _INBOX = "INSERT INTO inbox (number, instance, event, execution_id, is_control) 
 
 def make(connection: sqlite3.Connection, number: int) -> None:
     """The empty database is a hub of that format, with its three instances."""
-    for each, script in schema.migrations()[:number]:
-        connection.executescript(script)
-        connection.execute(f"PRAGMA user_version = {each}")
+    _bring_up(connection, 0, min(number, _LAST_WITHOUT_SUMS))
     connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
     work = [TaskScheduled(1, "work", _codec.encode("before")), TaskCompleted(1, _codec.encode("BEFORE"))]
     then = TaskScheduled(2, "work", _codec.encode("then"))
@@ -53,6 +53,16 @@ def make(connection: sqlite3.Connection, number: int) -> None:
     connection.execute(_INBOX, (1, 2, encode([EventRaised("unheard", b"\x07")]), "x2"))
     connection.execute("INSERT INTO dedupe (instance, key) VALUES (2, 'once')")
     connection.execute("UPDATE hub SET next_key = 4, next_number = 2")
+    _bring_up(connection, _LAST_WITHOUT_SUMS, number)
+
+
+def _bring_up(connection: sqlite3.Connection, after: int, number: int) -> None:
+    for each, script in schema.migrations()[after:number]:
+        connection.executescript(script)
+        fill = schema.FILLS.get(each)
+        if fill is not None:
+            fill(connection)
+        connection.execute(f"PRAGMA user_version = {each}")
 
 
 def _add(

@@ -68,7 +68,7 @@ MUTATIONS = [
         "a message is told in memory and never put into the inbox",
         (
             Edit(
-                "execution_id = NO_TEXT if delivery.execution_id is None else delivery.execution_id",
+                "delivery.takes_messages = known.takes_messages",
                 "outcome.deliveries.append(delivery)\nreturn",
                 "store/sqlite",
             ),
@@ -79,21 +79,33 @@ MUTATIONS = [
         "epoch-unchecked",
         "I7",
         "a worker that has lost the hub still writes",
-        (Edit("if self._epoch is not None and epoch != self._epoch:", "if False:", "store/sqlite"),),
+        (
+            Edit(
+                "own, version = hub.read_as_owner(connection, self._epoch, self._url)",
+                "own, version = hub.read(connection)",
+                "store/sqlite",
+            ),
+        ),
         ("tests/store/test_store_writing.py",),
     ),
     Mutation(
         "epoch-unchecked-by-transactions",
         "I7",
         "a worker that has lost the hub still runs transactional activities",
-        (Edit("if present != epoch:", "if False:", "store/sqlite/transactions"),),
+        (
+            Edit(
+                "own, _ = hub.read_as_owner(connection, epoch, url)",
+                "own, _ = hub.read(connection)",
+                "store/sqlite/transactions",
+            ),
+        ),
         ("tests/store/test_store_transact.py",),
     ),
     Mutation(
         "dedupe-key-forgotten",
         "I6",
         "a client's repeated request counts twice",
-        (Edit('self._connection.execute(SQL["remember"], (known.key, post.dedupe_key))', "pass", "store/sqlite"),),
+        (Edit('self._connection.execute(SQL["remember"], (*seen, of_row(*seen)))', "pass", "store/sqlite"),),
         ("tests/store/test_store_writing.py", "tests/semantics/test_external_events.py"),
     ),
     Mutation(
@@ -133,8 +145,8 @@ MUTATIONS = [
                 "store/sqlite",
             ),
             Edit(
-                "INSERT INTO history (instance, number, at, events)\nVALUES",
-                "INSERT OR REPLACE INTO history (instance, number, at, events)\nVALUES",
+                "INSERT INTO history (instance, number, at, events, sum)\nVALUES",
+                "INSERT OR REPLACE INTO history (instance, number, at, events, sum)\nVALUES",
                 "store/sqlite",
             ),
         ),
@@ -325,7 +337,7 @@ MUTATIONS = [
         "nobody notes that a transactional activity has had its one run",
         (
             Edit(
-                'connection.execute(SQL["mark_transacted"], (key, wanted.execution_id, wanted.task_id))',
+                'connection.execute(SQL["mark_transacted"], (*mark, of_row(*mark)))',
                 "pass",
                 "store/sqlite",
             ),

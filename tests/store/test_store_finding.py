@@ -302,7 +302,7 @@ async def test_the_condition_of_a_file_has_its_sizes_its_format_and_its_permissi
     await accepted(sqlite, *(create(f"i{n}") for n in range(100)))
     found = await sqlite.condition(is_thorough=True)
     assert found.faults == ()
-    assert (found.size % 4096, found.log > 0, found.format) == (0, True, 9)
+    assert (found.size % 4096, found.log > 0, found.format) == (0, True, 10)
     sqlite.path.chmod(0o640)
     assert (await sqlite.condition()).mode == 0o640
 

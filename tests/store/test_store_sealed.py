@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from replayflow.core.instance import Status
 from replayflow.errors import CipherError, FailureDetails, InvalidArgumentError, SealedError
 from replayflow.store import MemoryStore, SqliteStore, Store, store_at
 from replayflow.store.base import Create, Park, Post
+from replayflow.store.sqlite import records, sums
 from tests.ciphers import ToyCipher
 from tests.store.builders import accepted, commit, contents_of, message, record, start
 
@@ -150,12 +152,22 @@ async def test_what_is_out_of_line_needs_the_key_too(store: Store) -> None:
         await other.close()
 
 
+def move_start(connection: sqlite3.Connection) -> None:
+    """The start of `a` stands in the row of `b`, with sums that fit: by somebody who knows them, and not by accident."""
+    [(start,)] = connection.execute("SELECT start FROM instance WHERE id = 'a'")
+    [row] = records.rows(connection, "record", ("b",))
+    start_sum = sums.of_start(start, row[sums.KEY], *row[:4], row[8], row[16], row[17], 0)
+    shown = sums.of_shown(start_sum, row[4], row[7], *[None] * 6, 0)
+    connection.execute(
+        "UPDATE instance SET start = ?, start_sum = ?, sum = ? WHERE id = 'b'", (start, start_sum, shown)
+    )
+
+
 async def test_a_value_opens_only_where_it_was_sealed(path: Path) -> None:
     store = SqliteStore(path, cipher=ToyCipher())
     await store.open()
     await accepted(store, begins("a"), begins("b", b"\xc4other"))
-    move = "UPDATE instance SET start = (SELECT start FROM instance WHERE id = 'a') WHERE id = 'b'"
-    await store._write(lambda connection: connection.execute(move).rowcount)
+    await store._write(move_start)
     [a, b] = await store.load(["a", "b"])
     assert a.problem is None
     assert "does not open" in str(b.problem)

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from zlib import crc32
+
 from replayflow.core.commit import Commit, Turn
 from replayflow.errors import InstanceFinishedError, InstanceNotFoundError, InvalidStateError, LeaseLostError
 from replayflow.store.operations import (
@@ -23,6 +25,7 @@ from replayflow.store.operations import (
 from replayflow.store.sqlite.branching import Branching
 from replayflow.store.sqlite.known import Known
 from replayflow.store.sqlite.statements import SQL
+from replayflow.store.sqlite.sums import of_row
 
 
 class Applying(Branching):
@@ -40,7 +43,8 @@ class Applying(Branching):
             or len(chunk) > self._untouched_bytes
         ):
             return self._commit(turn)
-        self._pieces.append((known.key, turn.sequence, turn.at, bytearray(chunk)))
+        known.sum = sum = crc32(chunk, known.sum)
+        self._pieces.append((known.key, turn.sequence, turn.at, bytearray(chunk), sum))
         known.last_number = turn.sequence
         return ACCEPTED
 
@@ -60,18 +64,13 @@ class Applying(Branching):
             chunk = commit.chunk
             if len(chunk) > self._untouched_bytes:
                 chunk = self._outgoing.events(chunk, known.key, commit.instance_id)
-            self._pieces.append((known.key, commit.sequence, commit.at, bytearray(chunk)))
+            known.sum = sum = crc32(chunk, known.sum)
+            self._pieces.append((known.key, commit.sequence, commit.at, bytearray(chunk), sum))
             known.last_number = commit.sequence
         state = commit.state
         if state is not None:
             known.status = state.status
-            shown = self._shown(state, known.key, commit.instance_id)
-            if known.row is None:
-                self._states[known.key] = (known.key, *shown)
-            else:
-                known.row[5], known.row[8] = shown[:2]
-                known.row[10:15] = (shown[5], *shown[2:5], shown[6])
-                known.row[17] = shown[7]
+            self._show(known, state, commit.instance_id)
         if commit.consumed:
             self._consumed += commit.consumed
         if commit.next_start is not None:
@@ -136,7 +135,8 @@ class Applying(Branching):
                 self._succeed(known, message.start)
                 outcome.started.append(message.start)
             if post.dedupe_key is not None:
-                self._connection.execute(SQL["remember"], (known.key, post.dedupe_key))
+                seen = (known.key, post.dedupe_key)
+                self._connection.execute(SQL["remember"], (*seen, of_row(*seen)))
             self._send(message, outcome)
         return outcome
 
@@ -151,7 +151,8 @@ class Applying(Branching):
             return outcome
         self._flush()
         problem = self._outgoing.text(park.problem, park.instance_id)
-        self._connection.execute(SQL["park"], (problem, known.key))
+        sum = None if problem is None else of_row(problem)
+        self._connection.execute(SQL["park"], (problem, sum, known.key))
         known.is_parked = park.problem is not None
         if known.is_parked:
             self._connection.execute(SQL["forget_suspicion"], (park.instance_id,))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from zlib import crc32
+
 from replayflow.errors import ReplayflowError
 from replayflow.store.operations import Branch, Branched, Outcome, id_taken, moved_on
 from replayflow.store.sqlite.instances import Instances
@@ -31,9 +33,10 @@ class Branching(Instances):
             for at, piece in one.pieces:
                 known.last_number += 1
                 stored = self._outgoing.events(piece, known.key, start.instance_id)
-                self._pieces.append((known.key, known.last_number, at, bytearray(stored)))
+                known.sum = crc32(stored, known.sum)
+                self._pieces.append((known.key, known.last_number, at, bytearray(stored), known.sum))
             known.status = one.state.status
-            self._states[known.key] = (known.key, *self._shown(one.state, known.key, start.instance_id))
+            self._show(known, one.state, start.instance_id)
             self._nudge(known, start.instance_id, outcome)
         for start in branch.starts:
             if start.instance_id not in self._known:

@@ -36,6 +36,8 @@ from replayflow.store.sqlite.statements import SQL
 T = TypeVar("T")
 SQLITE_VERSION_MIN = (3, 35, 0)  # UPDATE ... FROM and RETURNING
 CACHED_STATEMENTS = 256
+SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""What SQLite raises: where a damaged schema makes its own message no text, Python's module raises that in its place."""
 _BUSY_LOOK_SECONDS = 0.005
 
 
@@ -288,8 +290,10 @@ def _settle_error(future: asyncio.Future[Any], error: BaseException) -> None:
         future.set_exception(error)
 
 
-def of_sqlite_error(error: sqlite3.Error, path: Path) -> ReplayflowError:
+def of_sqlite_error(error: sqlite3.Error | UnicodeDecodeError, path: Path) -> ReplayflowError:
     """The error as users meet it: what it means for them, and what to do."""
+    if isinstance(error, UnicodeDecodeError) or "Could not decode" in str(error):
+        return _damaged(path, "what should be text is none")
     name = getattr(error, "sqlite_errorname", "") or ""
     match name.split("_")[1:2]:
         case ["FULL"] | ["IOERR"] if name in ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"):

@@ -30,7 +30,8 @@ from replayflow.store.base import (
     end_of_prefix,
     place_of,
 )
-from replayflow.store.sqlite.reading import as_record, rows
+from replayflow.store.sqlite.damage import damaged
+from replayflow.store.sqlite.records import listed, rows
 
 FEW = 1_000
 MANY = 20_000
@@ -39,6 +40,7 @@ _FIRST, _LAST = -(2**63), 2**63 - 1
 _FIRST_ID = ""
 _BEHIND_ALL = b""  # SQLite sorts every blob behind all texts and numbers
 _ENTITY_IDS = ("@", "A")
+_STATUSES = frozenset(Status)
 _POSITIONS: dict[Order, int] = {"id": 0, "created": 1, "completed": 2}
 
 
@@ -67,7 +69,8 @@ def page(
         if len(found) > limit:
             break
     shown = found[:limit]
-    return Page([as_record(row) for _, row in shown], cursor_of(order, shown[-1][0]) if len(found) > limit else None)
+    records = [listed(connection, row) for _, row in shown]
+    return Page(records, cursor_of(order, shown[-1][0]) if len(found) > limit else None)
 
 
 def count(connection: sqlite3.Connection, wanted: InstanceFilter, by: Grouping | None) -> dict[str, int]:
@@ -78,7 +81,7 @@ def count(connection: sqlite3.Connection, wanted: InstanceFilter, by: Grouping |
     counted: Counter[str] = Counter()
     if by != "name" and replace(rest, statuses=None) == InstanceFilter():
         for status, number in _counts(connection, "count_statuses", wanted):
-            if wanted.statuses is None or status in wanted.statuses:
+            if (wanted.statuses is None or status in wanted.statuses) and (not by or status in _STATUSES):
                 counted[status if by else ""] += number
     elif by != "status" and replace(rest, name=None) == InstanceFilter():
         for name, number in _counts(connection, "count_names", wanted):
@@ -88,7 +91,8 @@ def count(connection: sqlite3.Connection, wanted: InstanceFilter, by: Grouping |
         search = _Search(connection, wanted, latest_first=False)
         for places in search.candidates(wanted.order, None, _COUNTED_TOGETHER):
             for status, name, number in search.counted(places):
-                counted[{"status": status, "name": name, None: ""}[by]] += number
+                if by != "status" or status in _STATUSES:  # a damaged one is no status, and has no group
+                    counted[{"status": status, "name": name, None: ""}[by]] += number
     return dict(counted)
 
 
@@ -180,6 +184,9 @@ class _Search:
         statement = f"{walk.name} {'back' if self._latest_first else 'forward'}"
         given = self._given(walk, after, limit)
         found = [rows(self._connection, statement, {**given, **search}) for search in walk.searches]
+        kind = str if walk.order == "id" else int
+        if any(type(at) is not kind for each in found for at, _ in each):
+            raise damaged(self._connection, "an index of instances")
         merged = found[0] if len(found) == 1 else heapq.merge(*found, reverse=self._latest_first)
         return [Place(*row) for row in islice(merged, limit)]
 
@@ -198,7 +205,8 @@ class _Search:
         position = itemgetter(_POSITIONS[order])
         keys = json.dumps([place.key for place in places])
         found = [Place(position(row), row[-1]) for row in rows(self._connection, "places", (keys,))]
-        found = sorted((place for place in found if place.at is not None), reverse=self._latest_first)
+        kind = str if order == "id" else int
+        found = sorted((place for place in found if type(place.at) is kind), reverse=self._latest_first)
         if after is None:
             return found
         return [place for place in found if (place < after if self._latest_first else place > after)]

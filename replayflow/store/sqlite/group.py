@@ -14,10 +14,9 @@ from typing import Any
 
 from replayflow.codec.cipher import Cipher
 from replayflow.core.commit import Commit, Turn
-from replayflow.core.instance import Status
+from replayflow.core.instance import RUNNING, Status
 from replayflow.errors import (
     InvalidArgumentError,
-    LeaseLostError,
     PayloadTooLargeError,
 )
 from replayflow.store.operations import (
@@ -30,14 +29,17 @@ from replayflow.store.operations import (
     Purge,
     Trim,
 )
+from replayflow.store.sqlite import hub
 from replayflow.store.sqlite.applying import Applying
 from replayflow.store.sqlite.connection import in_transaction
+from replayflow.store.sqlite.damage import DamagedInstance, damaged
 from replayflow.store.sqlite.known import Known, Remembered
-from replayflow.store.sqlite.statements import SQL
+from replayflow.store.sqlite.records import rows
 
 _STATUSES: dict[str, Status] = {status.value: status for status in Status}
 # Text that is no Unicode or has a NUL where it must not, a number beyond 64 bits, a value beyond SQLite's limit.
 _UNSTORABLE = (ValueError, OverflowError, sqlite3.DataError)
+_OF_ONE = (*_UNSTORABLE, DamagedInstance)
 
 
 def write_group(
@@ -58,7 +60,7 @@ def write_group(
         return in_transaction(connection, Group(operations, epoch, url, large_over_bytes, cipher, remembered).write)
     except BaseException as error:
         remembered.forget()
-        if not isinstance(error, _UNSTORABLE):
+        if not isinstance(error, _OF_ONE):
             raise
         # Nothing was written. SQLite does not say whose value it was: again, so that only the operation that has it is refused.
         return in_transaction(
@@ -86,6 +88,9 @@ def write_one_by_one(
             id = next(_touched(operation))
             kind = PayloadTooLargeError if isinstance(error, sqlite3.DataError) else InvalidArgumentError
             outcomes.append(Outcome(error=kind(f"instance {id!a:.300}: SQLite cannot store what came for it: {error}")))
+        except DamagedInstance as damage:
+            connection.execute("ROLLBACK TO operation")
+            outcomes.append(Outcome(error=damage.error))
         connection.execute("RELEASE operation")
     return outcomes
 
@@ -100,18 +105,17 @@ class Group(Applying):
             LeaseLostError: the hub's epoch is another.
         """
         self._connection = connection
-        epoch, self._next_key, self._next_number, version = connection.execute(SQL["hub"]).fetchone()
-        if self._epoch is not None and epoch != self._epoch:
-            raise LeaseLostError(
-                f"the hub {self._url} has another owner by now (epoch {epoch}, ours was {self._epoch}): nothing was written"
-            )
+        own, version = hub.read_as_owner(connection, self._epoch, self._url)
+        self._next_key, self._next_number = own.next_key, own.next_number
         self._remembered.check(version)
-        before = (self._next_key, self._next_number)
         self._read_known()
-        outcomes = [_WORK[type(operation)](self, operation) for operation in self._operations]
+        if self._damaged:
+            outcomes = [self._refused(operation) or self._work(operation) for operation in self._operations]
+        else:
+            outcomes = [_WORK[type(operation)](self, operation) for operation in self._operations]
         self._flush()
-        if before != (self._next_key, self._next_number):
-            connection.execute(SQL["count_on"], (self._next_key, self._next_number))
+        if (own.next_key, own.next_number) != (self._next_key, self._next_number):
+            hub.change(connection, own._replace(next_key=self._next_key, next_number=self._next_number))
         return outcomes
 
     def _read_known(self) -> None:
@@ -131,10 +135,31 @@ class Group(Applying):
         if not wanted:
             return
         ids = json.dumps(list(wanted))
-        for id, key, execution_id, status, start_number, parked, last in self._connection.execute(SQL["known"], (ids,)):
+        for id, *row in rows(self._connection, "known", (ids,)):
+            key, execution_id, status, start_number, is_parked, start_sum, last, sum = row
+            if last is None or last <= start_number:
+                last, sum = start_number, start_sum
+            if status not in _STATUSES or type(start_sum) is not int or type(sum) is not int:
+                self._damaged.add(id)
+                status, start_sum, sum = RUNNING, 0, 0  # messages for it are kept; nothing else is written
             self._known[id] = Known(
-                key, execution_id, _STATUSES[status], start_number, bool(parked), max(start_number, last or 0)
+                key,
+                execution_id,
+                _STATUSES[status],
+                start_number,
+                bool(is_parked),
+                last,
+                start_sum,
+                sum,
             )
+
+    def _work(self, operation: Operation) -> Outcome:
+        return _WORK[type(operation)](self, operation)
+
+    def _refused(self, operation: Operation) -> Outcome | None:
+        """The refusal of an operation on an instance that is damaged. What others send to it goes into its inbox."""
+        id = next(_touched(operation))
+        return Outcome(damaged(self._connection, f"instance '{id}'")) if id in self._damaged else None
 
 
 def _touched(operation: Operation) -> Iterator[str]:

@@ -12,10 +12,13 @@ from replayflow.errors import InvalidArgumentError
 from replayflow.store.incoming import Incoming
 from replayflow.store.operations import EXECUTIONS_PER_TRIM, Delivery, Operation, Outcome
 from replayflow.store.outgoing import GONE, passed_on_in
-from replayflow.store.sqlite import contents
+from replayflow.store.sqlite import contents, sums
+from replayflow.store.sqlite.damage import DamagedInstance, damaged
 from replayflow.store.sqlite.known import Known
+from replayflow.store.sqlite.records import as_stored, rows
 from replayflow.store.sqlite.statements import NO_BLOB, NO_NUMBER, NO_TEXT, SQL
-from replayflow.store.sqlite.unwritten import Unwritten, as_blob
+from replayflow.store.sqlite.sums import of_shown, of_start
+from replayflow.store.sqlite.unwritten import Unwritten
 
 _PENDING = Status.PENDING.value
 
@@ -28,40 +31,97 @@ class Instances(Unwritten):
             raise ValueError("a NUL character in an id")
         key = self._next_key
         self._next_key = key + 1
-        version = NO_TEXT if start.version is None else start.version
-        parent_id = NO_TEXT if start.parent_id is None else start.parent_id
-        tags = NO_TEXT if start.tags is None else _tags(start.tags)
+        id, execution_id, name, version = start.instance_id, start.execution_id, start.name, start.version
+        parent_id, created_at, wake_at = start.parent_id, start.created_at, start.wake_at
+        tags = None if start.tags is None else _tags(start.tags)
         event, start = self._kept_start(start, key)
-        row: list[object] = [
-            *(key, start.instance_id, start.execution_id, start.name, version, _PENDING, bytearray(event), 0),
-            *(start.wake_at, start.created_at, NO_NUMBER, NO_BLOB, NO_BLOB, NO_BLOB, NO_BLOB, parent_id, tags, NO_BLOB),
-            1 if start.instance_id[0] == "@" else 0,
+        start_sum = of_start(event, key, id, execution_id, name, version, created_at, parent_id, tags, 0)
+        row = [
+            key,
+            id,
+            execution_id,
+            name,
+            NO_TEXT if version is None else version,
+            _PENDING,
+            bytearray(event),
+            0,
+            wake_at,
+            created_at,
+            NO_NUMBER,
+            NO_BLOB,
+            NO_BLOB,
+            NO_BLOB,
+            NO_BLOB,
+            NO_TEXT if parent_id is None else parent_id,
+            NO_TEXT if tags is None else tags,
+            NO_BLOB,
+            1 if id[0] == "@" else 0,
+            0,
+            start_sum,
+            (_PENDING, wake_at, None, None, None, None, None, None, 0),  # its sum is made when it is written
         ]
         self._instances.append(row)
-        known = self._known[start.instance_id] = Known(key, start.execution_id, PENDING, 0, False, 0, row)
+        known = self._known[id] = Known(key, execution_id, PENDING, 0, False, 0, start_sum, start_sum, row)
         self._added.append(known)
         outcome.started.append(start)
         return known
 
     def _succeed(self, known: Known, start: Start, past_kept: int | None = None, *, continues: bool = False) -> None:
-        """The next execution begins under the same id; the last one's start takes its place in the history."""
+        """The next execution begins under the same id; the last one's start takes its place in the history.
+
+        Raises:
+            DamagedInstance: the row, of which a part stays, does not read back as it was written.
+        """
         self._flush()
-        connection = self._connection
-        connection.execute(SQL["move_start_into_history"], (known.key,))
-        connection.execute(SQL["note_past_execution"], (known.key,))
-        number = known.last_number + 1
+        connection, id, key, number = self._connection, start.instance_id, known.key, known.last_number + 1
+        [row] = rows(connection, "record", (id,))
+        fault = sums.fault_of(row)
+        if fault is not None:
+            raise DamagedInstance(damaged(connection, f"instance '{id}': {fault}"))
+        before = as_stored(row)
+        self._become_past(known, before.start, before.created_at, number)
         tags = None if start.tags is None else _tags(start.tags)
-        event, _ = self._kept_start(start, known.key)
-        shown = (start.execution_id, start.name, start.version, event, number, start.wake_at, tags)
-        if continues or known.status is CONTINUED_AS_NEW:
-            connection.execute(SQL["begin_continued"], (*shown, known.key))
+        event, _ = self._kept_start(start, key)
+        continues = continues or known.status is CONTINUED_AS_NEW
+        custom_status = before.custom_status if continues else None
+        created_at, parent_id = (
+            (before.created_at, before.parent_id) if continues else (start.created_at, start.parent_id)
+        )
+        start_sum = of_start(
+            event, key, id, start.execution_id, start.name, start.version, created_at, parent_id, tags, number
+        )
+        shows = (_PENDING, start.wake_at, custom_status, None, None, None, before.orphans, None, number)
+        sum = of_shown(start_sum, *shows)
+        shown = (
+            start.execution_id,
+            start.name,
+            start.version,
+            event,
+            number,
+            start.wake_at,
+            tags,
+            number,
+            start_sum,
+            sum,
+        )
+        if continues:
+            connection.execute(SQL["begin_continued"], (*shown, key))
         else:
-            connection.execute(SQL["begin_replacing"], (*shown, start.created_at, start.parent_id, known.key))
-            connection.execute(SQL["forget_keys"], (known.key,))
+            connection.execute(SQL["begin_replacing"], (*shown, created_at, parent_id, key))
+            connection.execute(SQL["forget_keys"], (key,))
         known.execution_id, known.status, known.is_parked = start.execution_id, PENDING, False
         known.start_number = known.last_number = number
+        known.start_sum = known.sum = start_sum
         if past_kept is not None:
             self._forget_executions(known, past_kept)
+
+    def _become_past(self, known: Known, start: bytes, created_at: int, end: int) -> None:
+        """The present execution's start stands in the history, before its pieces, and its place is noted."""
+        number, execution_id = known.start_number, known.execution_id
+        sum = sums.of_past(start, known.key, execution_id, number, end, known.start_sum)
+        self._pieces.append((known.key, number, created_at, bytearray(start), known.start_sum))
+        self._flush()
+        self._connection.execute(SQL["note_past_execution"], (known.key, execution_id, number, sum))
 
     def _kept_start(self, start: Start, key: int) -> tuple[bytes, Start]:
         """The start's events as they are stored, and the start as it is told of: whole."""
@@ -100,8 +160,7 @@ class Instances(Unwritten):
             if may_refer(event):
                 self._incoming().delivery(delivery)
         delivery.takes_messages = known.takes_messages
-        execution_id = NO_TEXT if delivery.execution_id is None else delivery.execution_id
-        self._messages.append((delivery.number, known.key, as_blob(event), execution_id, int(delivery.is_control)))
+        self._messages.append((delivery.number, known.key, event, delivery.execution_id, int(delivery.is_control)))
         outcome.deliveries.append(delivery)
 
     def _remove_if_empty(self, instance_id: str, known: Known) -> None:

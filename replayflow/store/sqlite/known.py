@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from replayflow.core.instance import SUSPENDED, Status
 
@@ -19,7 +20,11 @@ class Known:
     start_number: int
     is_parked: bool
     last_number: int
-    row: list[object] | None = None
+    start_sum: int
+    """The sum of the execution's start, from which go on those of its history and of its row."""
+    sum: int
+    """The sum of its history so far, start and pieces. """
+    row: list[Any] | None = None
     """Its row, where the transaction itself adds it and has not written it yet."""
 
     @property

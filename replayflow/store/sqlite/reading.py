@@ -6,11 +6,12 @@ import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from replayflow.codec.cipher import Cipher
 from replayflow.core.ids import is_unicode
 from replayflow.core.instance import Status
+from replayflow.errors import StoreCorruptError
 from replayflow.store.base import (
     Delivery,
     Finished,
@@ -23,11 +24,13 @@ from replayflow.store.base import (
     Wake,
 )
 from replayflow.store.incoming import Incoming
-from replayflow.store.sqlite import contents
-from replayflow.store.sqlite.statements import SQL
+from replayflow.store.sqlite import contents, histories, sums
+from replayflow.store.sqlite.damage import damaged
+from replayflow.store.sqlite.records import rows, verified
 
 T = TypeVar("T")
 _SMALLEST = -(2**62)
+_STATUSES = frozenset(Status)
 
 
 def in_snapshot(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -40,26 +43,32 @@ def in_snapshot(connection: sqlite3.Connection, work: Callable[[sqlite3.Connecti
             connection.execute("ROLLBACK")
 
 
-def rows(connection: sqlite3.Connection, name: str, parameters: Any = ()) -> list[Any]:
-    """All rows of the statement with that name."""
-    try:
-        return connection.execute(SQL[name], parameters).fetchall()
-    except UnicodeEncodeError:
-        return []  # no row has what cannot be stored
-
-
 def load(
     connection: sqlite3.Connection, instance_ids: Sequence[str], cipher: Cipher | None, whole: bool
 ) -> list[Loaded]:
     """The instances with their present history and inbox."""
     # SQLite ends a JSON text at a NUL character; an id that is cut off there is another's.
     wanted = [id for id in dict.fromkeys(instance_ids) if "\0" not in id]
-    loaded = {row[-1]: Loaded(as_record(row), b"", 0, []) for row in rows(connection, "records", (json.dumps(wanted),))}
+    found_rows = {row[-1]: row for row in rows(connection, "records", (json.dumps(wanted),))}
+    loaded = {key: Loaded(verified(connection, row), b"", 0, []) for key, row in found_rows.items()}
     starts = json.dumps([[key, one.record.start_number] for key, one in loaded.items()])
-    for key, count, pieces in rows(connection, "pieces", (starts,)):
-        loaded[key].pieces, loaded[key].piece_count = pieces, count
+    last_sums = {key: row[sums.START_SUM] for key, row in found_rows.items()}
+    for key, count, pieces, sum in rows(connection, "pieces", (starts,)):
+        one, start_sum = loaded[key], last_sums[key]
+        one.pieces, one.piece_count = pieces, count
+        last_sums[key] = sum
+        if sums.of_pieces(pieces, start_sum) != sum:
+            raise damaged(connection, f"instance '{one.record.instance_id}': its history")
+    for key, row in found_rows.items():
+        if loaded[key].record.start_number + loaded[key].piece_count < row[sums.LAST]:
+            raise damaged(
+                connection, f"instance '{loaded[key].record.instance_id}': its history, which has lost its end,"
+            )
     keys = json.dumps(list(loaded))
-    for number, key, event, execution_id, is_control in rows(connection, "inboxes", (keys,)):
+    for number, key, event, execution_id, is_control, at, sum in rows(connection, "inboxes", (keys,)):
+        if key not in loaded or not sums.fits((number, key, event, execution_id, is_control, at), sum):
+            whose = " or ".join(f"'{one.record.instance_id}'" for one in loaded.values())
+            raise damaged(connection, f"instance {whose:.300}: message {number} in its inbox")
         record = loaded[key].record
         takes = record.problem is None and record.status is not Status.SUSPENDED
         loaded[key].inbox.append(Delivery(number, record.instance_id, event, execution_id, bool(is_control), takes))
@@ -72,11 +81,17 @@ def load(
 
 def records(
     connection: sqlite3.Connection, instance_ids: Sequence[str], cipher: Cipher | None
-) -> dict[str, InstanceRecord]:
-    """The rows of those that exist, by id."""
-    ids = json.dumps([id for id in instance_ids if "\0" not in id and is_unicode(id)])
+) -> dict[str, InstanceRecord | StoreCorruptError]:
+    """The rows of those that exist, by id; of one that is damaged, the error."""
+    asked = [id for id in instance_ids if "\0" not in id and is_unicode(id)]
     incoming = _incoming(connection, cipher)
-    return {row[0]: incoming.row(as_record(row)) for row in rows(connection, "records", (ids,))}
+    found: dict[str, InstanceRecord | StoreCorruptError] = {}
+    for row in rows(connection, "records", (json.dumps(asked),)):
+        try:
+            found[row[0]] = incoming.row(verified(connection, row))
+        except StoreCorruptError as error:
+            found[row[0]] = error
+    return found
 
 
 def history(
@@ -88,14 +103,33 @@ def history(
 
 
 def _stored_history(connection: sqlite3.Connection, instance_id: str, execution_id: str | None) -> list[bytes]:
-    found = rows(connection, "record", (instance_id,))
-    if not found:
-        return []
-    record, key = as_record(found[0]), found[0][-1]
-    if execution_id is None or execution_id == record.execution_id:
-        return [record.start, *_pieces(connection, key, record.start_number + 1, 2**62)]
-    for first, following in rows(connection, "past_execution", (key, execution_id)):
-        return _pieces(connection, key, first, record.start_number if following is None else following)
+    for row in rows(connection, "record", (instance_id,)):
+        record, key = verified(connection, row), row[sums.KEY]
+        try:
+            if execution_id is None or execution_id == record.execution_id:
+                begun = [(record.start_number, record.start, row[sums.START_SUM])]
+                return histories.verified(
+                    [*begun, *_pieces(connection, key, record.start_number + 1, 2**62)], row[sums.LAST]
+                )
+            for first, following, sum in rows(connection, "past_execution", (key, execution_id)):
+                end = record.start_number if following is None else following
+                pieces = _pieces(connection, key, first, end)
+                return histories.verified_past(pieces, key, execution_id, first, end, sum)
+        except histories.Broken as fault:
+            raise damaged(connection, f"instance '{instance_id}': {fault}") from None
+    return []
+
+
+def executions(connection: sqlite3.Connection, instance_id: str) -> list[str]:
+    """The ids of the executions, the oldest first."""
+    for row in rows(connection, "record", (instance_id,)):
+        record, key = verified(connection, row), row[sums.KEY]
+        past = rows(connection, "past_executions", (key,))
+        ends = [*(number for _, number, *_ in past), record.start_number][1:]
+        for (execution_id, number, sum, start, start_sum), end in zip(past, ends, strict=True):
+            if not histories.is_past(key, execution_id, number, end, start_sum, start, sum):
+                raise damaged(connection, f"instance '{instance_id}': its past execution '{execution_id}'")
+        return [*(execution_id for execution_id, *_ in past), record.execution_id]
     return []
 
 
@@ -108,17 +142,26 @@ def wakes(connection: sqlite3.Connection, after: tuple[int, int] | None, limit: 
     """The instances that want to be looked at, in order of time."""
     at, key = after or (_SMALLEST, 0)
     found = rows(connection, "wakes", {"at": at, "key": key, "limit": limit})
-    return [Wake(at, id, (at, key)) for at, key, id in found]
+    # Where the index and the row differ, one of them is damaged: the earlier counts, or now, and whoever loads it sees which.
+    return [
+        Wake(at if at == own else min((time for time in (at, own) if type(time) is int), default=0), id, (at, key))
+        for at, key, id, own in found
+    ]
 
 
 def arrived(connection: sqlite3.Connection, after: int, limit: int, cipher: Cipher | None) -> list[Delivery]:
     """The messages behind that number."""
-    found = [
-        Delivery(number, id, event, execution_id, bool(is_control), bool(takes))
-        for number, id, event, execution_id, is_control, takes in rows(connection, "arrived", (after, limit))
-    ]
     incoming = _incoming(connection, cipher)
-    return [incoming.arrival(delivery) for delivery in found]
+    found: list[Delivery] = []
+    for number, key, event, execution_id, is_control, at, sum, id, own, takes in rows(
+        connection, "arrived", (after, limit)
+    ):
+        delivery = Delivery(number, id, event, execution_id, bool(is_control), bool(takes))
+        if own == key and sums.fits((number, key, event, execution_id, is_control, at), sum):
+            found.append(incoming.arrival(delivery))
+        else:  # whoever loads its receiver sees that it is damaged
+            found.append(Delivery(number, id, None, is_control=True, is_sealed=True))
+    return found
 
 
 def shown(connection: sqlite3.Connection, page: Page, cipher: Cipher | None) -> Page:
@@ -134,10 +177,15 @@ def waiting(
     """The messages in one inbox, or in any, the oldest first."""
     statement, whose = ("waiting_since", 0) if instance_id is None else ("waiting_for", instance_id)
     incoming = _incoming(connection, cipher)
-    return [
-        Waiting(number, id, None if event is None else incoming.events(event, id), at, bool(is_control), bool(takes))
-        for number, id, event, at, is_control, takes in rows(connection, statement, (whose, limit))
-    ]
+    found: list[Waiting] = []
+    for number, key, event, execution_id, is_control, at, sum, id, own, takes in rows(
+        connection, statement, (whose, limit)
+    ):
+        if own != key or not sums.fits((number, key, event, execution_id, is_control, at), sum):
+            raise damaged(connection, f"instance '{id}': message {number} in its inbox")
+        whole = None if event is None else incoming.events(event, id)
+        found.append(Waiting(number, id, whole, at, bool(is_control), bool(takes)))
+    return found
 
 
 def children(connection: sqlite3.Connection, parent_ids: Sequence[str], limit: int) -> list[Finished]:
@@ -165,10 +213,14 @@ def footprint(connection: sqlite3.Connection) -> Footprint:
     """How large the hub is."""
     by_status = rows(connection, "ended_by_status")
     [(total_bytes, free_bytes)] = rows(connection, "size")
-    [(purged,)] = rows(connection, "all_purged")
+    purged = 0
+    for *row, sum in rows(connection, "all_purged"):
+        if not sums.fits(row, sum):
+            raise damaged(connection, "the count of what was purged")
+        purged += row[-1]
     return Footprint(
-        {Status(status): count for status, count, _ in by_status},
-        min((oldest for *_, oldest in by_status), default=None),
+        {Status(status): count for status, count, _ in by_status if status in _STATUSES},
+        min((oldest for *_, oldest in by_status if type(oldest) is int), default=None),
         purged,
         total_bytes,
         free_bytes,
@@ -177,15 +229,25 @@ def footprint(connection: sqlite3.Connection) -> Footprint:
 
 def served(connection: sqlite3.Connection) -> list[Served]:
     """What was kept of the code that workers serve."""
-    return [
-        Served(name, version or None, digest, bool(is_default))
-        for name, version, digest, is_default in rows(connection, "served")
-    ]
+    found: list[Served] = []
+    for name, version, digest, is_default, sum in rows(connection, "served"):
+        if not sums.fits((name, version, digest, is_default), sum):
+            raise damaged(connection, f"what is known of the code of {name!r:.300}")
+        found.append(Served(name, version or None, digest, bool(is_default)))
+    return found
 
 
 def open_versions(connection: sqlite3.Connection) -> list[tuple[str, str | None]]:
     """The names and versions of what is open."""
-    return [(name, version or None) for name, version in rows(connection, "open_versions")]
+    found: list[tuple[str, str | None]] = []
+    for name, version in rows(connection, "open_versions"):
+        # They come from an index: a row has to bear them, too.
+        if any(
+            (row[2], row[3] or "") == (name, version) and sums.fault_of(row) is None
+            for row in rows(connection, "some_open", (name, version))
+        ):
+            found.append((name, version or None))
+    return found
 
 
 def count_open(connection: sqlite3.Connection, name: str, version: str | None) -> int:
@@ -194,34 +256,9 @@ def count_open(connection: sqlite3.Connection, name: str, version: str | None) -
     return int(found[0][0]) if found else 0
 
 
-def _pieces(connection: sqlite3.Connection, key: int, first: int, end: int) -> list[bytes]:
-    return [piece for (piece,) in rows(connection, "pieces_between", (key, first, end))]
+def _pieces(connection: sqlite3.Connection, key: int, first: int, end: int) -> list[histories.Piece]:
+    return rows(connection, "pieces_between", (key, first, end))
 
 
 def _incoming(connection: sqlite3.Connection, cipher: Cipher | None) -> Incoming:
     return Incoming(partial(contents.fetch, connection), cipher)
-
-
-def as_record(row: Sequence[Any]) -> InstanceRecord:
-    """The row of a statement that has all columns of an instance, as it is stored."""
-    return InstanceRecord(
-        instance_id=row[0],
-        execution_id=row[1],
-        name=row[2],
-        version=row[3],
-        status=Status(row[4]),
-        start=row[5],
-        start_number=row[6],
-        wake_at=row[7],
-        created_at=row[8],
-        updated_at=row[9],
-        completed_at=row[10],
-        custom_status=row[11],
-        output=row[12],
-        failure=row[13],
-        problem=row[14],
-        orphans=row[15],
-        parent_id=row[16],
-        tags=None if row[17] is None else json.loads(row[17]),
-        progress=row[18],
-    )

@@ -7,11 +7,12 @@ is newer than this code, is refused before anything is written to it.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
 
 from replayflow.errors import NewerSchemaError, NotAHubError
+from replayflow.store.sqlite import filling
 from replayflow.store.sqlite.connection import in_transaction
 from replayflow.store.sqlite.statements import SQL
 
@@ -54,6 +55,8 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
             if number > present:
                 for statement in _statements(script):
                     connection.execute(statement)
+                if number in FILLS:
+                    FILLS[number](connection)
                 connection.execute(_SET_VERSION[number])
         connection.execute(_SET_APPLICATION)
 
@@ -62,6 +65,8 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 # A pragma takes no parameters; these are the only values that there are.
 _SET_APPLICATION = f"PRAGMA application_id = {APPLICATION_ID}"
+FILLS: dict[int, Callable[[sqlite3.Connection], None]] = {10: filling.fill}
+"""What a script cannot say in SQL, by the number of the migration that it belongs to."""
 _SET_VERSION = {number: f"PRAGMA user_version = {number}" for number, _ in migrations()}
 
 

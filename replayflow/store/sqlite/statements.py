@@ -1,4 +1,4 @@
-"""The SQL of the store, by name: `statements.sql` beside this file is the one place where it is written.
+"""The SQL of the store, by name: `statements.sql` beside this file is where it is written, and `whole.sql` what reads all of a hub.
 
 A `walk` becomes a statement for each way through an index, `NAME forward` and `NAME back`: from the place `(:at, :key)`, which is left out, to
 the position `:end` (forward, left out) or `:start` (back); and, with `size` behind the name, how many places
@@ -45,10 +45,11 @@ class Rows:
                 start += count
 
 
-def _read() -> tuple[dict[str, str], dict[str, Rows]]:
-    parts = _NAME.split(files("replayflow.store.sqlite").joinpath("statements.sql").read_text("utf-8"))
+def _read(file: str, shared: dict[str, str]) -> tuple[dict[str, str], dict[str, Rows]]:
+    """The statements of the file; its parts join the shared ones."""
+    parts = _NAME.split(files("replayflow.store.sqlite").joinpath(file).read_text("utf-8"))
     each = list(zip(parts[1::4], parts[2::4], parts[3::4], map(str.strip, parts[4::4]), strict=True))
-    shared = {f"{{{name}}}": text for kind, name, _, text in each if kind == "part"}
+    shared.update((f"{{{name}}}", text) for kind, name, _, text in each if kind == "part")
     plain: dict[str, str] = {}
     many: dict[str, Rows] = {}
     for kind, name, row, text in each:
@@ -80,4 +81,6 @@ def _both_ways(walk: str) -> tuple[str, str]:
     return forward, back
 
 
-SQL, ROWS = _read()
+_shared: dict[str, str] = {}
+SQL, ROWS = _read("statements.sql", _shared)
+WHOLE, _ = _read("whole.sql", _shared)

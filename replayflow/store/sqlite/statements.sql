@@ -1,49 +1,40 @@
 -- name: hub
-SELECT epoch, next_key, next_number, data_version FROM hub, pragma_data_version
+SELECT epoch, next_key, next_number, owner_pid, owner_host, owner_since, sum, pragma_data_version.data_version FROM hub, pragma_data_version
 
--- name: owner
-SELECT owner_pid, owner_host, owner_since FROM hub
-
--- name: epoch
-SELECT epoch, owner_pid, owner_host, owner_since FROM hub
-
--- name: take_hub
-UPDATE hub SET epoch = epoch + 1, owner_pid = ?, owner_host = ?, owner_since = ? RETURNING epoch
-
--- name: leave_hub
-UPDATE hub SET owner_pid = NULL, owner_host = NULL, owner_since = NULL WHERE epoch = ?
-
--- name: count_on
-UPDATE hub SET next_key = ?, next_number = ?
+-- name: change_hub
+UPDATE hub SET epoch = ?, next_key = ?, next_number = ?, owner_pid = ?, owner_host = ?, owner_since = ?, sum = ?
 
 -- name: known
 SELECT instance.id, instance.key, instance.execution_id, instance.status, instance.start_number,
-       instance.problem IS NOT NULL,
-       (SELECT max(number) FROM history WHERE history.instance = instance.key)
+       instance.problem IS NOT NULL, instance.start_sum, piece.number, piece.sum + 2147483648
 FROM json_each(?) AS wanted JOIN instance ON instance.id = wanted.value
+     LEFT JOIN history AS piece ON piece.instance = instance.key
+          AND piece.number = (SELECT max(number) FROM history WHERE history.instance = instance.key)
 
--- name: add_instances (?, ?, ?, ?, nullif(?, 0), ?, ?, ?, nullif(?, ''), ?, nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, 0), nullif(?, 0), nullif(?, ''), ?)
+-- name: add_instances (?, ?, ?, ?, nullif(?, 0), ?, ?, ?, nullif(?, ''), ?, nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, 0), nullif(?, 0), nullif(?, ''), ?, ?, ?, ?)
 INSERT INTO instance (key, id, execution_id, name, version, status, start, start_number, wake_at, created_at,
                       completed_at, custom_status, output, failure, orphans, parent_id, tags,
-                      progress, is_entity)
+                      progress, is_entity, last, start_sum, sum)
 VALUES
 
--- name: add_pieces (?, ?, ?, ?)
-INSERT INTO history (instance, number, at, events)
+-- Sums of pieces are stored less 2^31, in four bytes; outside of the statements they are as crc32 has them.
+
+-- name: add_pieces (?, ?, ? * 31, ?, ? - 2147483648)
+INSERT INTO history (instance, number, at, events, sum)
 VALUES
 
--- name: add_messages (?, ?, nullif(?, ''), nullif(?, 0), ?, ?)
-INSERT INTO inbox (number, instance, event, execution_id, is_control, at)
+-- name: add_messages (?, ?, nullif(?, ''), nullif(?, 0), ?, ?, ?)
+INSERT INTO inbox (number, instance, event, execution_id, is_control, at, sum)
 VALUES
 
--- name: show_states (?, ?, nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''))
-WITH shown (key, status, wake_at, custom_status, output, failure, completed_at, orphans, progress) AS (VALUES
+-- name: show_states (?, ?, nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), ?, ?)
+WITH shown (key, status, wake_at, custom_status, output, failure, completed_at, orphans, progress, last, sum) AS (VALUES
 -- then:
 )
 UPDATE instance
 SET status = shown.status, wake_at = shown.wake_at, custom_status = shown.custom_status, output = shown.output,
     failure = shown.failure, completed_at = shown.completed_at, orphans = shown.orphans,
-    progress = shown.progress
+    progress = shown.progress, last = shown.last, sum = shown.sum
 FROM shown WHERE instance.key = shown.key
 
 -- name: consume
@@ -53,7 +44,7 @@ DELETE FROM inbox WHERE number IN (SELECT value FROM json_each(?))
 SELECT 1 FROM dedupe WHERE instance = ? AND key = ?
 
 -- name: remember
-INSERT INTO dedupe (instance, key) VALUES (?, ?)
+INSERT INTO dedupe (instance, key, sum) VALUES (?, ?, ?)
 
 -- name: forget_keys
 DELETE FROM dedupe WHERE instance = ?
@@ -68,37 +59,39 @@ DELETE FROM history WHERE instance = ? AND number < ?
 DELETE FROM execution WHERE instance = ? AND number < ?
 
 -- name: park
-UPDATE instance SET problem = ? WHERE key = ?
-
--- name: move_start_into_history
-INSERT INTO history (instance, number, at, events) SELECT key, start_number, created_at, start FROM instance WHERE key = ?
+UPDATE instance SET problem = ?, problem_sum = ? WHERE key = ?
 
 -- name: note_past_execution
-INSERT INTO execution (instance, execution_id, number) SELECT key, execution_id, start_number FROM instance WHERE key = ?
+INSERT INTO execution (instance, execution_id, number, sum) VALUES (?, ?, ?, ?)
 
 -- name: begin_continued
 UPDATE instance
 SET execution_id = ?, name = ?, version = ?, status = 'PENDING', start = ?, start_number = ?, wake_at = ?, tags = ?,
-    completed_at = NULL, output = NULL, failure = NULL, problem = NULL, progress = NULL
+    last = ?, start_sum = ?, sum = ?,
+    completed_at = NULL, output = NULL, failure = NULL, problem = NULL, problem_sum = NULL, progress = NULL
 WHERE key = ?
 
 -- name: begin_replacing
 UPDATE instance
 SET execution_id = ?, name = ?, version = ?, status = 'PENDING', start = ?, start_number = ?, wake_at = ?, tags = ?,
-    completed_at = NULL, output = NULL, failure = NULL, problem = NULL, progress = NULL,
+    last = ?, start_sum = ?, sum = ?,
+    completed_at = NULL, output = NULL, failure = NULL, problem = NULL, problem_sum = NULL, progress = NULL,
     created_at = ?, parent_id = ?, custom_status = NULL
 WHERE key = ?
 
+-- part: row
+-- In the order that sums.py has.
+instance.id, execution_id, name, version, status, start, start_number, wake_at, created_at,
+       (SELECT at FROM history WHERE history.instance = instance.key ORDER BY number DESC LIMIT 1),
+       completed_at, custom_status, output, failure, problem, orphans, parent_id, tags, progress,
+       last, start_sum, sum, problem_sum, instance.key
+
 -- name: records
-SELECT instance.id, execution_id, name, version, status, start, start_number, wake_at, created_at,
-       max(created_at, coalesce((SELECT at FROM history WHERE history.instance = instance.key ORDER BY number DESC LIMIT 1), created_at)),
-       completed_at, custom_status, output, failure, problem, orphans, parent_id, tags, progress, instance.key
+SELECT {row}
 FROM json_each(?) AS wanted JOIN instance ON instance.id = wanted.value
 
 -- name: record
-SELECT id, execution_id, name, version, status, start, start_number, wake_at, created_at,
-       max(created_at, coalesce((SELECT at FROM history WHERE instance = key ORDER BY number DESC LIMIT 1), created_at)),
-       completed_at, custom_status, output, failure, problem, orphans, parent_id, tags, progress, key
+SELECT {row}
 FROM instance WHERE id = ?
 
 -- name: pieces
@@ -108,40 +101,42 @@ SELECT json_extract(wanted.value, '$[0]'),
        (SELECT CAST(group_concat(events, '') AS BLOB)
         FROM (SELECT events FROM history
               WHERE instance = json_extract(wanted.value, '$[0]') AND number > json_extract(wanted.value, '$[1]')
-              ORDER BY number))
+              ORDER BY number)),
+       (SELECT sum + 2147483648 FROM history
+        WHERE instance = json_extract(wanted.value, '$[0]') AND number > json_extract(wanted.value, '$[1]')
+        ORDER BY number DESC LIMIT 1)
 FROM json_each(?) AS wanted
 WHERE pieces
 
 -- name: pieces_between
-SELECT events FROM history WHERE instance = ? AND number >= ? AND number < ? ORDER BY number
+SELECT number, events, sum + 2147483648 FROM history WHERE instance = ? AND number >= ? AND number < ? ORDER BY number
 
 -- name: past_execution
-SELECT number, (SELECT min(number) FROM execution AS later WHERE later.instance = execution.instance AND later.number > execution.number)
+SELECT number, (SELECT min(number) FROM execution AS later WHERE later.instance = execution.instance AND later.number > execution.number), sum
 FROM execution WHERE instance = ? AND execution_id = ?
 
--- name: executions
-SELECT execution_id FROM (
-    SELECT execution.execution_id, execution.number
-    FROM instance JOIN execution ON execution.instance = instance.key WHERE instance.id = :id
-    UNION ALL
-    SELECT execution_id, start_number FROM instance WHERE id = :id)
-ORDER BY number
+-- name: past_executions
+SELECT execution.execution_id, execution.number, execution.sum, start.events, start.sum + 2147483648
+FROM execution LEFT JOIN history AS start ON start.instance = execution.instance AND start.number = execution.number
+WHERE execution.instance = ? ORDER BY execution.number
 
 -- name: inboxes
-SELECT inbox.number, inbox.instance, inbox.event, inbox.execution_id, inbox.is_control
+SELECT inbox.number, inbox.instance, inbox.event, inbox.execution_id, inbox.is_control, inbox.at, inbox.sum
 FROM json_each(?) AS wanted JOIN inbox ON inbox.instance = wanted.value
 ORDER BY inbox.number
 
 -- name: arrived
-SELECT number, instance.id, event, inbox.execution_id, is_control, problem IS NULL AND status <> 'SUSPENDED'
+SELECT number, inbox.instance, event, inbox.execution_id, is_control, inbox.at, inbox.sum, instance.id,
+       (SELECT own.key FROM instance AS own WHERE own.id = instance.id), problem IS NULL AND status <> 'SUSPENDED'
 FROM inbox JOIN instance ON instance.key = inbox.instance
 WHERE number > ? ORDER BY number LIMIT ?
 
 -- name: wakes
 -- Two searches that are merged: `(wake_at, key) > (?, ?)` would walk over all of an equal time again for each page of it.
-SELECT wake_at, key, id FROM instance WHERE wake_at = :at AND key > :key
+-- The index may have another time than the row: the row is asked, too.
+SELECT wake_at, key, id, (SELECT wake_at FROM instance AS own WHERE own.key = instance.key) FROM instance WHERE wake_at = :at AND key > :key
 UNION ALL
-SELECT wake_at, key, id FROM instance WHERE wake_at > :at
+SELECT wake_at, key, id, (SELECT wake_at FROM instance AS own WHERE own.key = instance.key) FROM instance WHERE wake_at > :at
 ORDER BY 1, 2 LIMIT :limit
 
 -- name: database_changes
@@ -177,9 +172,7 @@ SELECT completed_at, key FROM instance WHERE status = :status AND completed_at I
 SELECT id, key FROM instance WHERE TRUE
 
 -- name: fitting
-SELECT instance.id, execution_id, name, version, status, start, start_number, wake_at, created_at,
-       max(created_at, coalesce((SELECT at FROM history WHERE history.instance = instance.key ORDER BY number DESC LIMIT 1), created_at)),
-       completed_at, custom_status, output, failure, problem, orphans, parent_id, tags, progress, instance.key
+SELECT {row}
 FROM json_each(:keys) AS walked CROSS JOIN instance ON instance.key = walked.value
 WHERE {fits}
 LIMIT :limit
@@ -204,7 +197,7 @@ GROUP BY status, name
   AND NOT EXISTS (
       SELECT 1 FROM json_each(:tags) AS wanted
       WHERE NOT EXISTS (
-          SELECT 1 FROM json_each(coalesce(tags, '{}')) AS had
+          SELECT 1 FROM json_each(iif(json_valid(tags), tags, '{}')) AS had
           WHERE had.key = json_extract(wanted.value, '$[0]') AND had.value = json_extract(wanted.value, '$[1]')))
 
 -- name: places
@@ -218,20 +211,19 @@ SELECT status, count(*) FROM instance WHERE is_entity = :is_entity AND created_a
 SELECT name, count(*) FROM instance WHERE is_entity = :is_entity AND created_at >= :from AND created_at < :to GROUP BY name
 
 -- name: waiting_since
-SELECT inbox.number, instance.id, inbox.event, inbox.at, inbox.is_control, problem IS NULL AND status <> 'SUSPENDED'
+SELECT inbox.number, inbox.instance, inbox.event, inbox.execution_id, inbox.is_control, inbox.at, inbox.sum, instance.id,
+       (SELECT own.key FROM instance AS own WHERE own.id = instance.id), problem IS NULL AND status <> 'SUSPENDED'
 FROM inbox JOIN instance ON instance.key = inbox.instance
 WHERE inbox.number > ? ORDER BY inbox.number LIMIT ?
 
 -- name: waiting_for
-SELECT inbox.number, instance.id, inbox.event, inbox.at, inbox.is_control, problem IS NULL AND status <> 'SUSPENDED'
+SELECT inbox.number, inbox.instance, inbox.event, inbox.execution_id, inbox.is_control, inbox.at, inbox.sum, instance.id,
+       (SELECT own.key FROM instance AS own WHERE own.id = instance.id), problem IS NULL AND status <> 'SUSPENDED'
 FROM instance JOIN inbox ON inbox.instance = instance.key
 WHERE instance.id = ? ORDER BY inbox.number LIMIT ?
 
 -- name: size
 SELECT page_count * page_size, freelist_count * page_size FROM pragma_page_count, pragma_page_size, pragma_freelist_count
-
--- name: quick_check
-PRAGMA quick_check(20)
 
 -- What purging and retention need. First all of an instance, wherever it is kept:
 
@@ -254,7 +246,11 @@ DELETE FROM instance WHERE key IN (SELECT value FROM json_each(?))
 SELECT 1 FROM instance WHERE key = ? AND orphans IS NOT NULL
 
 -- name: count_purged
-INSERT INTO purged (day, cause, instances) VALUES (?, ?, ?) ON CONFLICT (day, cause) DO UPDATE SET instances = instances + excluded.instances
+INSERT INTO purged (day, cause, instances, sum) VALUES (?, ?, ?, ?)
+ON CONFLICT (day, cause) DO UPDATE SET instances = excluded.instances, sum = excluded.sum
+
+-- name: purged_on
+SELECT day, cause, instances, sum FROM purged WHERE day = ? AND cause = ?
 
 -- name: newest_execution
 SELECT number FROM execution WHERE instance = ? ORDER BY number DESC LIMIT 1 OFFSET ?
@@ -281,12 +277,12 @@ SELECT status, count(*), min(completed_at) FROM instance
 WHERE status IN ('COMPLETED', 'FAILED', 'TERMINATED', 'CANCELED') AND completed_at IS NOT NULL GROUP BY status
 
 -- name: all_purged
-SELECT coalesce(sum(instances), 0) FROM purged
+SELECT day, cause, instances, sum FROM purged
 
 -- Suspicions: who was in flight when a worker died, and what is held against it.
 
 -- name: suspicions
-SELECT instance, piece, is_held, is_watched, party, strikes, releases, alibis FROM suspect
+SELECT instance, piece, is_held, is_watched, party, strikes, releases, alibis, sum FROM suspect
 
 -- name: in_flight
 -- All of the inbox is read once, as by a worker that starts (`arrived`). SQLite 3.53 would read all instances to have them in the order of their keys.
@@ -301,17 +297,20 @@ WHERE key IN (SELECT inbox.instance FROM inbox WHERE number > 0 AND (is_control 
 -- name: forget_suspicions
 DELETE FROM suspect
 
--- name: add_suspicions (?, ?, ?, ?, ?, ?, ?, ?)
-INSERT INTO suspect (instance, piece, is_held, is_watched, party, strikes, releases, alibis)
+-- name: add_suspicions (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO suspect (instance, piece, is_held, is_watched, party, strikes, releases, alibis, sum)
 VALUES
 
 -- name: held
-SELECT instance.id, piece, is_held, is_watched, party, strikes, releases, alibis
+SELECT instance.id, suspect.instance, piece, is_held, is_watched, party, strikes, releases, alibis, suspect.sum
 FROM suspect JOIN instance ON instance.key = suspect.instance WHERE is_held ORDER BY suspect.instance
 
 -- name: change_suspicion
-UPDATE suspect SET piece = ?, is_held = ?, is_watched = ?, party = ?, strikes = ?, releases = ?, alibis = ?
-WHERE instance = (SELECT key FROM instance WHERE id = ?)
+UPDATE suspect SET piece = ?, is_held = ?, is_watched = ?, party = ?, strikes = ?, releases = ?, alibis = ?, sum = ?
+WHERE instance = ?
+
+-- name: key_of
+SELECT key FROM instance WHERE id = ?
 
 -- name: forget_suspicion
 DELETE FROM suspect WHERE instance = (SELECT key FROM instance WHERE id = ?)
@@ -319,13 +318,13 @@ DELETE FROM suspect WHERE instance = (SELECT key FROM instance WHERE id = ?)
 -- Versions: what workers serve, and what is open. The pairs are found by jumps, a search of the index for each.
 
 -- name: served
-SELECT name, version, digest, is_default FROM served ORDER BY name, version
+SELECT name, version, digest, is_default, sum FROM served ORDER BY name, version
 
 -- name: forget_served
 DELETE FROM served WHERE name IN (SELECT value FROM json_each(?))
 
 -- name: keep_served
-INSERT INTO served (name, version, digest, is_default) VALUES (?, ?, ?, ?)
+INSERT INTO served (name, version, digest, is_default, sum) VALUES (?, ?, ?, ?, ?)
 
 -- name: open_versions
 WITH RECURSIVE
@@ -342,6 +341,9 @@ WITH RECURSIVE
                       WHERE completed_at IS NULL AND instance.name = pair.name AND coalesce(instance.version, '') > pair.version)
         FROM pair WHERE pair.version IS NOT NULL)
 SELECT name, version FROM pair WHERE version IS NOT NULL ORDER BY name, version
+
+-- name: some_open
+SELECT {row} FROM instance WHERE completed_at IS NULL AND name = ? AND coalesce(version, '') = ? LIMIT 5
 
 -- name: count_open
 SELECT count(*) FROM instance WHERE completed_at IS NULL AND name = ? AND coalesce(version, '') = ?
@@ -395,7 +397,7 @@ FROM instance WHERE id = :id
 SELECT 1 FROM inbox WHERE instance = ? AND number > ? AND execution_id = ? LIMIT 1
 
 -- name: mark_transacted
-INSERT INTO transacted (instance, execution_id, task) VALUES (?, ?, ?)
+INSERT INTO transacted (instance, execution_id, task, sum) VALUES (?, ?, ?, ?)
 
 -- name: sweep_transacted
 DELETE FROM transacted WHERE instance = ? AND execution_id NOT IN (SELECT value FROM json_each(?))

@@ -20,8 +20,8 @@ from replayflow.core.instance import Status
 from replayflow.core.suspicion import Suspicion
 from replayflow.errors import (
     HubOwnedError,
-    LeaseLostError,
     StoreBusyError,
+    StoreCorruptError,
     StoreError,
     StoreUnavailableError,
     starved,
@@ -46,9 +46,10 @@ from replayflow.store.base import (
     Wake,
 )
 from replayflow.store.outgoing import checked_limit
-from replayflow.store.sqlite import finding, reading, schema, suspects, transactions
+from replayflow.store.sqlite import finding, hub, reading, schema, suspects, transactions
 from replayflow.store.sqlite.condition import condition
 from replayflow.store.sqlite.connection import (
+    SQLITE_ERRORS,
     DatabaseThread,
     check_file,
     check_length,
@@ -64,6 +65,7 @@ from replayflow.store.sqlite.known import Remembered
 from replayflow.store.sqlite.lock import FileLock
 from replayflow.store.sqlite.place import Place
 from replayflow.store.sqlite.statements import SQL
+from replayflow.store.sqlite.sums import of_row
 from replayflow.store.sqlite.together import Together
 
 T = TypeVar("T")
@@ -130,7 +132,7 @@ class SqliteStore:
             self._reader = DatabaseThread(reader, self._place, f"replayflow {self.path.name}, reading", POLL_SECONDS)
         except BaseException as error:  # a cancelled caller, too, must not leave half of it open
             await self.close()
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, SQLITE_ERRORS):
                 raise of_sqlite_error(error, self.path) from error
             if (refusal := starved(error)) is not None:
                 raise refusal from error
@@ -202,15 +204,7 @@ class SqliteStore:
         )
 
     async def confirm(self, epoch: int) -> None:
-        await self._read(lambda connection: self._confirm(connection, epoch))
-
-    def _confirm(self, connection: sqlite3.Connection, epoch: int) -> None:
-        present, *noted = connection.execute(SQL["epoch"]).fetchone()
-        if present != epoch:
-            taker = f", {Owner(*noted)}" if noted[0] is not None else ""
-            raise LeaseLostError(
-                f"the hub {self.url} has another owner by now{taker} (epoch {present}, ours was {epoch}): nothing was written"
-            )
+        await self._read(lambda connection: hub.read_as_owner(connection, epoch, self.url))
 
     async def _lock_within_moments(self) -> bool:
         """Whether the lock has become ours. Somebody who looks who has it keeps others from it for less than a moment."""
@@ -225,9 +219,7 @@ class SqliteStore:
         if epoch is None:
             return
         try:
-            await self._write(
-                lambda connection: in_transaction(connection, lambda c: c.execute(SQL["leave_hub"], (epoch,)).rowcount)
-            )
+            await self._write(lambda connection: in_transaction(connection, lambda c: _leave(c, epoch)))
         finally:
             self._lock.release()
 
@@ -237,10 +229,7 @@ class SqliteStore:
         return noted if noted is not None and self._lock.is_taken() else None
 
     async def _noted_owner(self) -> Owner | None:
-        for row in await self._read(lambda connection: reading.rows(connection, "owner")):
-            if row[0] is not None:
-                return Owner(*row)
-        return None
+        return (await self._read(hub.read))[0].owner
 
     async def _describe_owner(self) -> str:
         return str(await self._noted_owner() or "another worker")
@@ -272,8 +261,8 @@ class SqliteStore:
     async def keep_served(self, served: Sequence[Served], epoch: int) -> None:
         def write(connection: sqlite3.Connection) -> None:
             connection.execute(SQL["forget_served"], (json.dumps([each.name for each in served]),))
-            rows = [(each.name, each.version or "", each.digest, each.is_default) for each in served]
-            connection.executemany(SQL["keep_served"], rows)
+            rows = [(each.name, each.version or "", each.digest, int(each.is_default)) for each in served]
+            connection.executemany(SQL["keep_served"], [(*row, of_row(*row)) for row in rows])
 
         await self._write_as_owner(epoch, write)
 
@@ -295,7 +284,7 @@ class SqliteStore:
 
     async def _write_as_owner(self, epoch: int, write: Callable[[sqlite3.Connection], object]) -> None:
         def work(connection: sqlite3.Connection) -> None:
-            self._confirm(connection, epoch)
+            hub.read_as_owner(connection, epoch, self.url)
             write(connection)
 
         await self._write(lambda connection: in_transaction(connection, work))
@@ -332,7 +321,7 @@ class SqliteStore:
             raise StoreUnavailableError(f"{self.path} is not open")
         return await self._together.get(instance_id)
 
-    async def _records(self, instance_ids: Sequence[str]) -> dict[str, InstanceRecord]:
+    async def _records(self, instance_ids: Sequence[str]) -> dict[str, InstanceRecord | StoreCorruptError]:
         return await self._read(lambda connection: reading.records(connection, instance_ids, self._cipher))
 
     async def page(
@@ -372,7 +361,7 @@ class SqliteStore:
 
     async def executions(self, instance_id: str) -> list[str]:
         return await self._read(
-            lambda connection: [id for (id,) in reading.rows(connection, "executions", {"id": instance_id})]
+            lambda connection: reading.in_snapshot(connection, lambda c: reading.executions(c, instance_id))
         )
 
     async def wakes(self, after: tuple[int, int] | None, limit: int) -> list[Wake]:
@@ -403,7 +392,7 @@ class SqliteStore:
             raise StoreUnavailableError(f"{self.path} is not open")
         try:
             return await thread.run(work)
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             raise of_sqlite_error(error, self.path) from error
         except MemoryError as error:
             raise starved(error) or error from error
@@ -412,8 +401,19 @@ class SqliteStore:
 def _take(connection: sqlite3.Connection, owner: Owner, has_died: bool) -> int:
     """The hub is this owner's; returns its new epoch. What the last one's death means is concluded first: its name is gone afterwards."""
     suspects.conclude(connection, owner.since, has_died)
-    taken = connection.execute(SQL["take_hub"], (owner.process_id, owner.host, owner.since)).fetchall()
-    return int(taken[0][0])
+    own, _ = hub.read(connection)
+    hub.change(
+        connection,
+        own._replace(epoch=own.epoch + 1, owner_pid=owner.process_id, owner_host=owner.host, owner_since=owner.since),
+    )
+    return own.epoch + 1
+
+
+def _leave(connection: sqlite3.Connection, epoch: int) -> None:
+    """The hub has no owner, where it is still that one's."""
+    own, _ = hub.read(connection)
+    if own.epoch == epoch:
+        hub.change(connection, own._replace(owner_pid=None, owner_host=None, owner_since=None))
 
 
 def _close_opened(opening: asyncio.Future[tuple[sqlite3.Connection, sqlite3.Connection, Place]]) -> None:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from replayflow.errors import StoreCorruptError
 from replayflow.store.base import InstanceRecord
 
 TOGETHER_MAX = 500
 
 
 class Together:
-    def __init__(self, read: Callable[[Sequence[str]], Awaitable[Mapping[str, InstanceRecord]]]) -> None:
+    def __init__(
+        self, read: Callable[[Sequence[str]], Awaitable[Mapping[str, InstanceRecord | StoreCorruptError]]]
+    ) -> None:
         self._read = read
         self._asked: dict[str, asyncio.Future[InstanceRecord | None]] = {}
         self._reader: asyncio.Task[None] | None = None
@@ -46,6 +49,11 @@ class Together:
                         raise
                 else:
                     for id, future in futures.items():
-                        future.set_result(found.get(id))
+                        record = found.get(id)
+                        if isinstance(record, StoreCorruptError):
+                            future.set_exception(record)
+                            future.exception()
+                        else:
+                            future.set_result(record)
         finally:
             self._reader = None

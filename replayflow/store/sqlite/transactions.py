@@ -10,13 +10,14 @@ from functools import partial
 from replayflow.codec.cipher import Cipher
 from replayflow.core import rows
 from replayflow.core.instance import Status
-from replayflow.errors import LeaseLostError
 from replayflow.store.base import Delivery, Transact
 from replayflow.store.incoming import Incoming
 from replayflow.store.outgoing import Outgoing
-from replayflow.store.sqlite import contents
+from replayflow.store.sqlite import contents, hub, records
 from replayflow.store.sqlite.guard import commit_together, perform
-from replayflow.store.sqlite.statements import NO_TEXT, ROWS, SQL
+from replayflow.store.sqlite.statements import ROWS, SQL
+from replayflow.store.sqlite.sums import of_row
+from replayflow.store.sqlite.unwritten import message_row
 
 
 def transact(
@@ -45,16 +46,15 @@ def _transact(
     outgoing: Outgoing,
     cipher: Cipher | None,
 ) -> Delivery | None:
-    present, next_key, number, _ = connection.execute(SQL["hub"]).fetchone()
-    if present != epoch:
-        raise LeaseLostError(
-            f"the hub {url} has another owner by now (epoch {present}, ours was {epoch}): nothing was written"
-        )
+    own, _ = hub.read_as_owner(connection, epoch, url)
+    number = own.next_number
     place = {"id": wanted.instance_id, "execution_id": wanted.execution_id, "task": wanted.task_id}
     found = connection.execute(SQL["receiver"], place).fetchone()
     if found is None:
         return None
     key, execution_id, status, orphans, is_parked, has_run = found
+    for row in records.rows(connection, "record", (wanted.instance_id,)):
+        records.verified(connection, row)
     owed: set[tuple[str, int]] = set()
     if orphans:
         opened = Incoming(partial(contents.fetch, connection), cipher).events(orphans, wanted.instance_id)
@@ -63,15 +63,16 @@ def _transact(
     if has_run or not (is_open or (wanted.execution_id, wanted.task_id) in owed):
         return None
     event = perform(connection, wanted.run, wanted.seconds_max)
-    connection.execute(SQL["mark_transacted"], (key, wanted.execution_id, wanted.task_id))
+    mark = (key, wanted.execution_id, wanted.task_id)
+    connection.execute(SQL["mark_transacted"], (*mark, of_row(*mark)))
     alive = {execution_id, wanted.execution_id, *(owner for owner, _ in owed)}
     connection.execute(SQL["sweep_transacted"], (key, json.dumps(sorted(alive))))
     if not is_open and not (execution_id == wanted.execution_id and status == Status.FAILED.value):
         return None
     stored = outgoing.events(event, -number, wanted.instance_id)
     contents.keep(connection, outgoing)
-    message = (number, key, bytearray(stored), execution_id or NO_TEXT, 0, time.time_ns() // 1_000)
+    message = message_row(number, key, stored, execution_id, 0, time.time_ns() // 1_000)
     ROWS["add_messages"].run(connection, [message])
-    connection.execute(SQL["count_on"], (next_key, number + 1))
+    hub.change(connection, own._replace(next_number=number + 1))
     takes = not is_parked and status != Status.SUSPENDED.value
     return Delivery(number, wanted.instance_id, event, execution_id, takes_messages=takes)

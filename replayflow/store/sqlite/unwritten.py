@@ -11,14 +11,17 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from replayflow.codec.cipher import Cipher
 from replayflow.core.commit import RowState
 from replayflow.store.operations import Operation
 from replayflow.store.outgoing import Outgoing
 from replayflow.store.sqlite import contents
+from replayflow.store.sqlite.damage import damaged
 from replayflow.store.sqlite.known import Known, Remembered
-from replayflow.store.sqlite.statements import NO_BLOB, NO_NUMBER, ROWS, SQL
+from replayflow.store.sqlite.statements import NO_BLOB, NO_NUMBER, NO_TEXT, ROWS, SQL
+from replayflow.store.sqlite.sums import fits, of_row, of_shown
 
 
 class Unwritten:
@@ -44,12 +47,13 @@ class Unwritten:
         self._epoch = epoch
         self._url = url
         self._known = self._remembered.instances
-        self._instances: list[list[object]] = []
+        self._instances: list[list[Any]] = []
         self._added: list[Known] = []
+        self._damaged: set[str] = set()
         self._pieces: list[tuple[object, ...]] = []
         self._states: dict[int, tuple[object, ...]] = {}
         self._consumed: list[int] = []
-        self._messages: list[tuple[object, ...]] = []
+        self._messages: list[tuple[int, int, bytes | None, str | None, int]] = []
         self._removed: list[int] = []
         self._purged: Counter[tuple[int, str]] = Counter()
         self._outgoing = Outgoing(large_over_bytes, cipher)
@@ -66,11 +70,11 @@ class Unwritten:
         if self._removed:
             self._remove_all()
         if self._instances:
-            ROWS["add_instances"].run(connection, self._instances)
-            self._instances = []
-            for known in self._added:
+            for known, row in zip(self._added, self._instances, strict=True):
+                row[21] = of_shown(known.start_sum, *row[21])  # by now it is known what it shows
                 known.row = None
-            self._added = []
+            ROWS["add_instances"].run(connection, self._instances)
+            self._instances, self._added = [], []
         if self._pieces:
             ROWS["add_pieces"].run(connection, self._pieces)
             self._pieces = []
@@ -82,7 +86,7 @@ class Unwritten:
             self._consumed = []
         if self._messages:
             at = time.time_ns() // 1_000
-            ROWS["add_messages"].run(connection, [(*message, at) for message in self._messages])
+            ROWS["add_messages"].run(connection, [message_row(*message, at) for message in self._messages])
             self._messages = []
 
     def _remove_all(self) -> None:
@@ -100,26 +104,61 @@ class Unwritten:
             connection.execute(SQL[statement], (keys,))
         self._removed = []
         for (day, cause), instances in self._purged.items():
-            connection.execute(SQL["count_purged"], (day, cause, instances))
+            for *row, sum in connection.execute(SQL["purged_on"], (day, cause)).fetchall():
+                instances += row[-1]
+                if not fits(row, sum):
+                    raise damaged(connection, "the count of what was purged")
+            connection.execute(SQL["count_purged"], (day, cause, instances, of_row(day, cause, instances)))
         self._purged.clear()
 
-    def _shown(self, state: RowState, key: int, instance_id: str) -> tuple[object, ...]:
-        """The state as a row of `show_states`, after the key."""
-        outgoing = self._outgoing
-        return (
-            state.status.value,
-            NO_NUMBER if state.wake_at is None else state.wake_at,
-            as_blob(outgoing.payload(state.custom_status, key, instance_id)),
-            as_blob(outgoing.payload(state.output, key, instance_id)),
-            _events(outgoing, state.failure, key, instance_id),
-            NO_NUMBER if state.completed_at is None else state.completed_at,
-            _events(outgoing, state.orphans, key, instance_id),
-            as_blob(state.progress),
-        )
+    def _show(self, known: Known, state: RowState, instance_id: str) -> None:
+        """The instance's row shows the state, as of the last piece."""
+        outgoing, key, last, row = self._outgoing, known.key, known.last_number, known.row
+        status, wake_at, completed_at, progress = state.status.value, state.wake_at, state.completed_at, state.progress
+        custom_status = outgoing.payload(state.custom_status, key, instance_id)
+        output = outgoing.payload(state.output, key, instance_id)
+        failure = None if state.failure is None else outgoing.events(state.failure, key, instance_id)
+        orphans = None if state.orphans is None else outgoing.events(state.orphans, key, instance_id)
+        if row is None:
+            self._states[key] = (
+                key,
+                status,
+                NO_NUMBER if wake_at is None else wake_at,
+                as_blob(custom_status),
+                as_blob(output),
+                as_blob(failure),
+                NO_NUMBER if completed_at is None else completed_at,
+                as_blob(orphans),
+                as_blob(progress),
+                last,
+                of_shown(
+                    known.start_sum,
+                    status,
+                    wake_at,
+                    custom_status,
+                    output,
+                    failure,
+                    completed_at,
+                    orphans,
+                    progress,
+                    last,
+                ),
+            )
+        else:
+            row[5] = status
+            row[8] = NO_NUMBER if wake_at is None else wake_at
+            row[10] = NO_NUMBER if completed_at is None else completed_at
+            row[11:15] = as_blob(custom_status), as_blob(output), as_blob(failure), as_blob(orphans)
+            row[17], row[19] = as_blob(progress), last
+            row[21] = (status, wake_at, custom_status, output, failure, completed_at, orphans, progress, last)
 
 
-def _events(outgoing: Outgoing, encoded: bytes | None, key: int, instance_id: str) -> object:
-    return NO_BLOB if encoded is None else bytearray(outgoing.events(encoded, key, instance_id))
+def message_row(
+    number: int, key: int, event: bytes | None, execution_id: str | None, is_control: int, at: int
+) -> tuple[object, ...]:
+    """The message as a row of `add_messages`."""
+    sum = of_row(number, key, event, execution_id, is_control, at)
+    return number, key, as_blob(event), NO_TEXT if execution_id is None else execution_id, is_control, at, sum
 
 
 def as_blob(payload: bytes | None) -> object:

@@ -93,13 +93,10 @@ def _faults(found: Rows) -> list[str]:
         if table not in _MAY_BE_STRAY and rows and "instance" in rows[0]:
             wrong += [f"{table} has {row} of no instance" for row in rows if row["instance"] not in instances]
     [hub] = found["hub"]
-    # By their former names, or by those that they have since.
-    next_key = hub["next_key"] if "next_key" in hub else hub["next_instance"]
-    next_number = hub["next_number"] if "next_number" in hub else hub["next_message"]
-    if instances and next_key <= max(instances):
-        wrong.append(f"the next instance would have the key {next_key}, which is taken")
-    if found["inbox"] and next_number <= max(row["number"] for row in found["inbox"]):
-        wrong.append(f"the next message would have the number {next_number}, which is taken")
+    if instances and hub["next_key"] <= max(instances):
+        wrong.append(f"the next instance would have the key {hub['next_key']}, which is taken")
+    if found["inbox"] and hub["next_number"] <= max(row["number"] for row in found["inbox"]):
+        wrong.append(f"the next message would have the number {hub['next_number']}, which is taken")
     return wrong + _faults_of_histories(found, instances) + _faults_of_tags(found) + _faults_of_payloads(found)
 
 

@@ -38,8 +38,6 @@ class Change(NamedTuple):
 
 
 CHANGES = [
-    Change(10, "hub", "next_key", "next_instance"),
-    Change(10, "hub", "next_number", "next_message"),
     Change(10, "history", "at", "at", 31),
 ]
 
