@@ -22,8 +22,9 @@ from replayflow.codec.cipher import Cipher
 from replayflow.codec.sealed import EncryptedValue
 from replayflow.core.activity_context import ActivityContext
 from replayflow.core.context import OrchestrationContext
-from replayflow.core.entity_context import EntityContext
-from replayflow.core.entity_ids import EntityInstanceId
+from replayflow.core.entity.context import EntityContext
+from replayflow.core.entity.ids import EntityInstanceId
+from replayflow.core.entity.sections import EntityLock
 from replayflow.core.events import (
     CompensationFailed,
     ContinueAsNew,
@@ -85,10 +86,9 @@ from replayflow.core.events import (
 )
 from replayflow.core.instance import Status
 from replayflow.core.limiter import Quota, Rate
-from replayflow.core.map_progress import MapState
-from replayflow.core.map_result import MapFailure, MapResult
+from replayflow.core.map.progress import MapState
+from replayflow.core.map.result import MapFailure, MapResult
 from replayflow.core.saga import Saga
-from replayflow.core.sections import EntityLock
 from replayflow.core.tasks import Orchestration, Task, TimerTask, race, when_all, when_any
 from replayflow.core.transaction import Transaction
 from replayflow.core.versions import VersionFailureStrategy, VersioningOptions, VersionMatchStrategy

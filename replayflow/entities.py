@@ -17,9 +17,9 @@ from replayflow.codec import Codec
 from replayflow.codec.sealed import is_sealed, sealed_error, shown_sealed
 from replayflow.core import events
 from replayflow.core.commit import Message
-from replayflow.core.entity import Standing
-from replayflow.core.entity_actions import signal
-from replayflow.core.entity_ids import AnyEntityId, EntityInstanceId, check_entity_name, check_operation, entity_id_text
+from replayflow.core.entity.actions import signal
+from replayflow.core.entity.entity import Standing
+from replayflow.core.entity.ids import AnyEntityId, EntityInstanceId, check_entity_name, check_operation, entity_id_text
 from replayflow.core.events import EntityRemovalRequested, EntityStateSet
 from replayflow.core.ids import check_dedupe_key
 from replayflow.core.moments import due_at

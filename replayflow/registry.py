@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar, overload
 from replayflow.core.activity_context import ActivityContext
 from replayflow.core.context import OrchestrationContext
 from replayflow.core.definitions import ActivityDefinition, Executor, OrchestratorDefinition, Orchestrators
-from replayflow.core.entity_definition import EntityDefinition, define_entity
+from replayflow.core.entity.definition import EntityDefinition, define_entity
 from replayflow.core.ids import is_unicode
 from replayflow.core.limiter import Quota, Rate, check_limits
 from replayflow.core.signatures import OWN_PREFIX, check_name, hints_of, parameters_of

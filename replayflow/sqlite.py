@@ -26,7 +26,7 @@ from replayflow.client.access import message_of
 from replayflow.client.arguments import event_of
 from replayflow.clock import SystemClock
 from replayflow.codec import Codec
-from replayflow.core.entity_ids import is_entity_id
+from replayflow.core.entity.ids import is_entity_id
 from replayflow.errors import InvalidArgumentError
 from replayflow.registry import App, app_of
 from replayflow.store.base import Create, OnExisting, Post

@@ -14,9 +14,9 @@ from msgspec import Struct
 from replayflow.clock import to_datetime
 from replayflow.codec import decode
 from replayflow.core import events
-from replayflow.core.blocks import payloads_of
 from replayflow.core.events import Block, HistoryEvent
 from replayflow.core.instance import Status
+from replayflow.core.map.blocks import payloads_of
 from replayflow.errors import DecodeError, InvalidArgumentError, PayloadError, StoreCorruptError
 from replayflow.retry import DURATION_MICROSECONDS_MAX, RetryValues
 

@@ -16,7 +16,7 @@ from replayflow.cli import output, values
 from replayflow.cli.access import open_client
 from replayflow.cli.options import Count, given_input, input_options, start_at, store_options
 from replayflow.cli.target import load_app
-from replayflow.core.entity_ids import EntityInstanceId, check_operation
+from replayflow.core.entity.ids import EntityInstanceId, check_operation
 from replayflow.entities import EntityState
 from replayflow.errors import InstanceNotFoundError
 

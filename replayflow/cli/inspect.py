@@ -25,7 +25,7 @@ from replayflow.client import Instance, InstancePage, InstanceState, LargeValue,
 from replayflow.client.finding import Wanted
 from replayflow.codec.sealed import EncryptedValue
 from replayflow.core.events import HistoryEvent
-from replayflow.core.map_progress import MapState
+from replayflow.core.map.progress import MapState
 from replayflow.errors import InvalidStateError
 from replayflow.store.base import Grouping
 

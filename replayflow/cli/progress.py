@@ -18,7 +18,7 @@ from replayflow.cli import output, values
 from replayflow.client import InstanceState
 from replayflow.core import events
 from replayflow.core.events import HistoryEvent
-from replayflow.core.map_progress import MapStates
+from replayflow.core.map.progress import MapStates
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from replayflow.cli.target import load_app
 from replayflow.clock import to_datetime
 from replayflow.codec import Codec
 from replayflow.core.definitions import Environment, OrchestratorDefinition, version_mismatch
-from replayflow.core.entity_ids import is_entity_id
+from replayflow.core.entity.ids import is_entity_id
 from replayflow.core.events import HistoryEvent, OrchestratorStarted, describe
 from replayflow.core.stepping import ReplayedEpisode, replayed
 from replayflow.engine.built_in import add_built_ins

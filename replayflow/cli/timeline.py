@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from replayflow.cli import values
 from replayflow.core import events
 from replayflow.core.events import HistoryEvent
-from replayflow.core.mapping import NEVER
+from replayflow.core.map.mapping import NEVER
 
 _SHOWN_MAX = 5
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from replayflow.client.access import Access
-from replayflow.core import departures, events, ids, map_children, rows
+from replayflow.core import departures, events, ids, rows
 from replayflow.core.branches import Call, Cut, History
 from replayflow.core.commit import Message, RowState, Start
-from replayflow.core.entity_actions import SendEntityMessage
+from replayflow.core.entity.actions import SendEntityMessage
 from replayflow.core.events import (
     ChildNow,
     CustomStatusSet,
@@ -23,6 +23,7 @@ from replayflow.core.events import (
 )
 from replayflow.core.instance import Instance as Fold
 from replayflow.core.instance import Status
+from replayflow.core.map import children as map_children
 from replayflow.core.signatures import OWN_PREFIX
 from replayflow.errors import InvalidArgumentError
 from replayflow.store.base import Branch, Branched, Delivery, InstanceRecord, Seen

@@ -17,7 +17,7 @@ from replayflow.client.waits import Wait
 from replayflow.codec import Codec
 from replayflow.core import admission, events, rows
 from replayflow.core.commit import Ending
-from replayflow.core.entity_ids import is_entity_id
+from replayflow.core.entity.ids import is_entity_id
 from replayflow.core.events import (
     ExecutionCancelRequested,
     ExecutionResumed,
@@ -26,7 +26,7 @@ from replayflow.core.events import (
     HistoryEvent,
 )
 from replayflow.core.instance import COMPLETED, Status
-from replayflow.core.map_progress import MapState, MapStates
+from replayflow.core.map.progress import MapState, MapStates
 from replayflow.errors import (
     InstanceFinishedError,
     InvalidArgumentError,

@@ -12,10 +12,10 @@ from replayflow.codec import Codec
 from replayflow.codec.reference import is_reference, size_of
 from replayflow.codec.sealed import is_sealed, shown_sealed
 from replayflow.core import events, rows
-from replayflow.core.blocks import payloads_of
 from replayflow.core.events import ExecutionStarted, HistoryEvent, MapPage, MapProgress, MapScheduled
 from replayflow.core.instance import Status
-from replayflow.core.map_progress import MapState, decode_progress
+from replayflow.core.map.blocks import payloads_of
+from replayflow.core.map.progress import MapState, decode_progress
 from replayflow.errors import FailureDetails
 from replayflow.registry import App
 from replayflow.store.base import InstanceRecord

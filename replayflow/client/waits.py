@@ -13,8 +13,8 @@ from replayflow.codec import Codec
 from replayflow.core import events
 from replayflow.core.decisions import FAULTS
 from replayflow.core.definitions import Environment, OrchestratorDefinition
-from replayflow.core.entity import Standing
-from replayflow.core.entity_ids import is_entity_id
+from replayflow.core.entity.entity import Standing
+from replayflow.core.entity.ids import is_entity_id
 from replayflow.core.events import (
     EventRaised,
     ExecutionCancelRequested,

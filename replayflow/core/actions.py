@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from replayflow.codec import Payload
 from replayflow.core import events
-from replayflow.core.entity_actions import EntityAction, SendEntityMessage
+from replayflow.core.entity.actions import EntityAction, SendEntityMessage
 from replayflow.core.events import HistoryEvent
 from replayflow.errors import FailureDetails
 from replayflow.retry import RetryValues

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from random import Random
 from typing import Any
 
-from replayflow.core import mapping
 from replayflow.core.departures import follow_map
 from replayflow.core.endings import tell_again
 from replayflow.core.events import (
@@ -42,6 +41,7 @@ from replayflow.core.events import (
 )
 from replayflow.core.executor import Executor
 from replayflow.core.instance import CHILD_RETRY, MAP_RETRY, RUNNING, SUSPENDED, TASK_RETRY, Alarm, Instance, Status
+from replayflow.core.map import mapping
 from replayflow.core.outcome import Episode
 from replayflow.retry import next_attempt_at
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from replayflow.core import events, map_children, origins
+from replayflow.core import events, origins
 from replayflow.core.events import (
     Decided,
     EntityOperationCalled,
@@ -47,7 +47,8 @@ from replayflow.core.events import (
     describe,
 )
 from replayflow.core.instance import Instance, Status
-from replayflow.core.mapping import OpenMap
+from replayflow.core.map import children as map_children
+from replayflow.core.map.mapping import OpenMap
 from replayflow.errors import FailureDetails, InvalidArgumentError, InvalidStateError
 
 _FAILURES = (TaskFailed, SubOrchestrationInstanceFailed, EntityOperationFailed)

@@ -19,10 +19,10 @@ from replayflow.core.actions import CompleteOrchestration, CreateSubOrchestratio
 from replayflow.core.activity_calls import ActivityCalls
 from replayflow.core.decisions import Decisions
 from replayflow.core.definitions import CallPlan, Environment
-from replayflow.core.entity_calls import EntityCalls
+from replayflow.core.entity.calls import EntityCalls
 from replayflow.core.events import ExecutionStarted
 from replayflow.core.labels import check_tags
-from replayflow.core.maps import MapContext
+from replayflow.core.map.maps import MapContext
 from replayflow.core.recording import RecordContext
 from replayflow.core.replay_logger import ReplaySafeLogger
 from replayflow.core.saga import Saga, run_saga

@@ -34,7 +34,7 @@ from replayflow.core.actions import (
     StartInstance,
     StopMap,
 )
-from replayflow.core.entity_actions import SendEntityMessage
+from replayflow.core.entity.actions import SendEntityMessage
 from replayflow.core.events import (
     EntityLockGranted,
     EntityOperationCalled,

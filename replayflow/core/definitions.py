@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from replayflow.codec import Codec
-from replayflow.core.entity_definition import EntityDefinition
+from replayflow.core.entity.definition import EntityDefinition
 from replayflow.core.limiter import Quota, Rate
 from replayflow.core.versions import VersioningOptions, of_version, version_key
 from replayflow.errors import FailureDetails, UnknownNameError, VersionMismatchError

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from replayflow.codec import Codec
-from replayflow.core import events, ids, map_children
+from replayflow.core import events, ids
 from replayflow.core.actions import StartInstance
 from replayflow.core.commit import Message, Start
-from replayflow.core.entity_actions import SendEntityMessage
+from replayflow.core.entity.actions import SendEntityMessage
 from replayflow.core.events import (
     EventRaised,
     EventSent,
@@ -23,7 +23,8 @@ from replayflow.core.events import (
     SubOrchestrationRetried,
 )
 from replayflow.core.instance import Instance
-from replayflow.core.mapping import OpenMap
+from replayflow.core.map import children as map_children
+from replayflow.core.map.mapping import OpenMap
 from replayflow.core.outcome import Episode
 
 _codec = Codec()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from replayflow.core import events, map_children
+from replayflow.core import events
 from replayflow.core.actions import CompleteOrchestration
 from replayflow.core.commit import Message, Start
 from replayflow.core.departures import cancel, stop_map, told
-from replayflow.core.entity_actions import releases
+from replayflow.core.entity.actions import releases
 from replayflow.core.events import (
     CustomStatusSet,
     ExecutionReplaced,
@@ -22,6 +22,7 @@ from replayflow.core.events import (
     TaskScheduled,
 )
 from replayflow.core.instance import CANCELED, CONTINUED_AS_NEW, TERMINATED, Instance, Status
+from replayflow.core.map import children as map_children
 from replayflow.core.outcome import Episode
 from replayflow.errors import FailureDetails
 

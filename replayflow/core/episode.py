@@ -26,8 +26,8 @@ from replayflow.core.departures import (
     stop_map,
 )
 from replayflow.core.endings import continuation, finish, owed, replacement
-from replayflow.core.entity_actions import RemoveEntity, ScheduleOrchestration, SendEntityMessage
-from replayflow.core.entity_ids import is_entity_id
+from replayflow.core.entity.actions import RemoveEntity, ScheduleOrchestration, SendEntityMessage
+from replayflow.core.entity.ids import is_entity_id
 from replayflow.core.events import (
     EventSent,
     ExecutionCancelRequested,

@@ -25,7 +25,7 @@ from replayflow.core.events import (
     TaskCompleted,
     TaskScheduled,
 )
-from replayflow.core.mapping import NEVER, OpenMap
+from replayflow.core.map.mapping import NEVER, OpenMap
 from replayflow.core.nothing import NOTHING
 from replayflow.errors import FailureDetails
 

@@ -14,7 +14,7 @@ from replayflow.core.events import (
     TaskScheduled,
 )
 from replayflow.core.instance import Alarm
-from replayflow.core.mapping import OpenMap
+from replayflow.core.map.mapping import OpenMap
 
 
 class Episode(Struct, eq=False):

@@ -19,7 +19,8 @@ from replayflow.core.actions import Action, CompleteOrchestration
 from replayflow.core.context import OrchestrationContext
 from replayflow.core.decisions import Decisions, Diverged, settle
 from replayflow.core.definitions import Environment, OrchestratorDefinition
-from replayflow.core.entity_calls import answered, entity_error
+from replayflow.core.entity.calls import answered, entity_error
+from replayflow.core.entity.sections import LockTask
 from replayflow.core.events import (
     CustomStatusSet,
     EntityLockGranted,
@@ -43,9 +44,8 @@ from replayflow.core.events import (
     TimerFired,
     describe,
 )
-from replayflow.core.map_result import MapTask
+from replayflow.core.map.result import MapTask
 from replayflow.core.origins import inherited_until
-from replayflow.core.sections import LockTask
 from replayflow.core.sites import site_of, site_of_code, waiting_frame
 from replayflow.core.tasks import ActivityTask, Pending, Task, complete, leaves
 from replayflow.errors import (

@@ -13,7 +13,7 @@ from replayflow.core.events import (
     TaskScheduled,
 )
 from replayflow.core.instance import RUNNING, Instance
-from replayflow.core.map_progress import encode_progress
+from replayflow.core.map.progress import encode_progress
 from replayflow.errors import FailureDetails, StoreCorruptError
 
 # What nearly all rows show, once for all instances. Whose row is `AT_WORK` has an activity under way, and no map, custom status or debt.

@@ -23,9 +23,9 @@ from replayflow.codec import Payload
 from replayflow.core.actions import AskInstance, CreateTimer, StopMap
 from replayflow.core.decisions import Decisions, Diverged
 from replayflow.core.definitions import CallPlan, Environment
+from replayflow.core.entity.sections import LockTask
 from replayflow.core.events import TaskScheduled
-from replayflow.core.map_result import MapTask
-from replayflow.core.sections import LockTask
+from replayflow.core.map.result import MapTask
 from replayflow.core.sites import site_of
 from replayflow.core.tasks import (
     ActivityTask,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from replayflow.codec import Codec
 from replayflow.core.definitions import Environment, OrchestratorDefinition
-from replayflow.core.entity import Entity
+from replayflow.core.entity.entity import Entity
 from replayflow.core.events import ExecutionStarted
 from replayflow.core.instance import Status
 from replayflow.engine.built_in import add_built_ins

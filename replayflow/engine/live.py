@@ -12,7 +12,7 @@ from typing import TypeAlias
 from replayflow.core import admission, events, rows
 from replayflow.core.actions import Action
 from replayflow.core.commit import Ending, RowState, Start
-from replayflow.core.entity import Entity
+from replayflow.core.entity.entity import Entity
 from replayflow.core.events import ExecutionStarted, HistoryEvent, TaskCompleted, TaskScheduled
 from replayflow.core.folding import folded
 from replayflow.core.instance import SUSPENDED, Instance, Status

@@ -1,7 +1,7 @@
 """Maps at work: which calls of which instance run here, and what becomes of their ends.
 
 A call that ends makes room for the next at once; that its result becomes durable is another matter, and goes on beside it. The order of things is in
-`docs/decisions/0007-map.md`, what is due in `core/mapping.py`.
+`docs/decisions/0007-map.md`, what is due in `core/map/mapping.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from replayflow.codec import Codec
-from replayflow.core.blocks import encode_items
 from replayflow.core.events import (
     HistoryEvent,
     MapDrained,
@@ -22,7 +21,8 @@ from replayflow.core.events import (
     TaskFailed,
 )
 from replayflow.core.instance import Alarm, Status
-from replayflow.core.mapping import PAGE, OpenMap
+from replayflow.core.map.blocks import encode_items
+from replayflow.core.map.mapping import PAGE, OpenMap
 from replayflow.core.nothing import NOTHING
 from replayflow.core.origins import key_scope
 from replayflow.engine.activities import Activities

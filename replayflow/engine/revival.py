@@ -7,8 +7,8 @@ from typing import Any, NoReturn
 
 from replayflow.core.decisions import FAULTS
 from replayflow.core.definitions import Environment, OrchestratorDefinition
-from replayflow.core.entity import Entity
-from replayflow.core.entity_ids import entity_name_of, is_entity_id
+from replayflow.core.entity.entity import Entity
+from replayflow.core.entity.ids import entity_name_of, is_entity_id
 from replayflow.core.events import ExecutionStarted, HistoryEvent
 from replayflow.core.replay import Replay
 from replayflow.engine.live import Ended, Live

@@ -18,7 +18,7 @@ from functools import partial
 
 from replayflow.core import suspicion
 from replayflow.core.commit import Commit
-from replayflow.core.entity_ids import is_entity_id
+from replayflow.core.entity.ids import is_entity_id
 from replayflow.core.events import ExecutionResumed
 from replayflow.core.suspicion import POISON_PREFIX, Suspicion
 from replayflow.engine.committer import Committer

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from replayflow.core.events import HistoryEvent, MapProgress, TaskScheduled
-from replayflow.core.mapping import PAGE, Due, OpenMap, answered
+from replayflow.core.map.mapping import PAGE, Due, OpenMap, answered
 from replayflow.engine.activities import Plan, Run
 
 RESULTS_AHEAD_MAX = 10_000

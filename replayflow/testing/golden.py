@@ -13,7 +13,7 @@ from replayflow.archive.verbs import read_export
 from replayflow.client import Client, Instance
 from replayflow.codec import Codec
 from replayflow.core.definitions import Environment
-from replayflow.core.entity_ids import is_entity_id
+from replayflow.core.entity.ids import is_entity_id
 from replayflow.core.stepping import replayed
 from replayflow.core.versions import of_version
 from replayflow.engine.built_in import add_built_ins

@@ -19,7 +19,7 @@ from replayflow.core.events import (
     MapRetried,
 )
 from replayflow.core.instance import Instance
-from replayflow.core.mapping import PAGE
+from replayflow.core.map.mapping import PAGE
 from replayflow.errors import FailureDetails
 from tests.core.driver import Stage, app_with, done, encoded, failed, folded
 

@@ -25,7 +25,7 @@ from replayflow import (
     Transaction,
     when_all,
 )
-from replayflow.core import entity
+from replayflow.core.entity import entity
 from replayflow.errors import LeaseLostError, StoreBusyError
 from replayflow.hub import WhenOwned
 from tests.engine.crash_hands import CANNOT_TAKE, OUSTED

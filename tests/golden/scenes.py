@@ -14,8 +14,8 @@ from typing import TypeAlias
 import pytest
 
 from replayflow import StuckError
-from replayflow.core import entity
 from replayflow.core.commit import Commit, Message
+from replayflow.core.entity import entity
 from replayflow.core.events import (
     ContinueAsNew,
     EntityOperationSignaled,

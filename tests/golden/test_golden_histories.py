@@ -14,7 +14,7 @@ from msgspec.structs import FieldInfo, fields
 
 from replayflow import App, Client, NonDeterminismError, OrchestrationContext
 from replayflow.core import events
-from replayflow.core.entity_ids import is_entity_id
+from replayflow.core.entity.ids import is_entity_id
 from replayflow.core.events import KINDS, HistoryEvent
 from replayflow.core.instance import Instance
 from replayflow.store import MemoryStore

@@ -356,7 +356,7 @@ MUTATIONS = [
         "I1",
         "what an entity's operation sent before it failed is sent all the same",
         (Edit("del self._decided[before:]\nself._state = _ABSENT", "self._state = _ABSENT", "core"),),
-        ("tests/core/test_core_entity.py", "tests/semantics/test_entities.py"),
+        ("tests/core/entity/test_core_entity.py", "tests/semantics/test_entities.py"),
     ),
     Mutation(
         "values-in-the-clear",

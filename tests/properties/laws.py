@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from replayflow import HistoryEvent, Status
-from replayflow.core.blocks import Calls
 from replayflow.core.events import (
     EntityOperationCalled,
     EntityOperationCompleted,
@@ -27,7 +26,8 @@ from replayflow.core.events import (
     ValueRecorded,
 )
 from replayflow.core.instance import Child, Instance
-from replayflow.core.mapping import OpenMap, Tally
+from replayflow.core.map.blocks import Calls
+from replayflow.core.map.mapping import OpenMap, Tally
 from replayflow.testing import check_history
 from tests.core.driver import folded
 from tests.properties import grammar

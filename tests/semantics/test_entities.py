@@ -29,7 +29,7 @@ from replayflow import (
     UnknownNameError,
     when_all,
 )
-from replayflow.core import entity
+from replayflow.core.entity import entity
 from tests.semantics.kit import LIMIT, Place, kinds, until
 
 app = App()

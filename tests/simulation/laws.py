@@ -18,7 +18,7 @@ from replayflow.codec import Codec
 from replayflow.core import events
 from replayflow.core.commit import Commit
 from replayflow.core.definitions import Environment
-from replayflow.core.entity_ids import is_entity_id
+from replayflow.core.entity.ids import is_entity_id
 from replayflow.core.events import (
     ExecutionCompleted,
     ExecutionForked,

@@ -18,7 +18,7 @@ from random import Random
 from typing import Any
 from unittest import mock
 
-from replayflow.core import entity
+from replayflow.core.entity import entity
 from replayflow.engine.watchdog import Watchdog
 from tests.simulation import code, faults, workloads
 from tests.simulation.disk import Disk

@@ -45,10 +45,11 @@ from replayflow import (
 )
 from replayflow.codec import to_json
 from replayflow.codec.sealed import key_of, opened, sealed
-from replayflow.core import events, folding, map_progress, rows
+from replayflow.core import events, folding, rows
 from replayflow.core.commit import Commit, RowState, Start
 from replayflow.core.events import ExecutionStarted, OrchestratorStarted, TaskCompleted, TaskFailed, TaskScheduled
 from replayflow.core.instance import Status
+from replayflow.core.map import progress as map_progress
 from replayflow.errors import (
     DecodeError,
     FailureDetails,

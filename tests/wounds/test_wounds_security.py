@@ -86,7 +86,7 @@ READERS = ("codec", "core", "store", "archive")
 OWN_NAMES = {
     "codec/simplify.py": "the fields of a class, by their declared names",
     "codec/texts.py": "a class of a module that is imported already, by its own name, for a message",
-    "core/entity_definition.py": "the fields of a state, by their declared names",
+    "core/entity/definition.py": "the fields of a state, by their declared names",
     "archive/plain.py": "the fields of an event, by their declared names",
     "archive/checks.py": "the fields of an event, by their declared names",
     "store/incoming.py": "two columns of a row, named there",

@@ -23,10 +23,10 @@ from replayflow.codec import Codec, Payload
 from replayflow.core import ids
 from replayflow.core.actions import Action, CompleteOrchestration, CreateTimer
 from replayflow.core.definitions import Environment
-from replayflow.core.entity_actions import RemoveEntity, ScheduleOrchestration, SendEntityMessage, SetEntityState
-from replayflow.core.entity_context import EntityContext
-from replayflow.core.entity_definition import EntityDefinition
-from replayflow.core.entity_ids import AnyEntityId, EntityInstanceId, check_operation, entity_id_text
+from replayflow.core.entity.actions import RemoveEntity, ScheduleOrchestration, SendEntityMessage, SetEntityState
+from replayflow.core.entity.context import EntityContext
+from replayflow.core.entity.definition import EntityDefinition
+from replayflow.core.entity.ids import AnyEntityId, EntityInstanceId, check_operation, entity_id_text
 from replayflow.core.events import (
     EntityLocked,
     EntityLockGranted,

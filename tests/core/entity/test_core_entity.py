@@ -19,11 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from replayflow import App, EntityContext, EntityError, EntityInstanceId, Orchestration, OrchestrationContext, when_all
-from replayflow.core import entity, episode, events
+from replayflow.core import episode, events
 from replayflow.core.commit import Message, RowState, Start
 from replayflow.core.definitions import Environment, Orchestrators
-from replayflow.core.entity import Entity, Line, Standing
-from replayflow.core.entity_actions import releases, signal
+from replayflow.core.entity import entity
+from replayflow.core.entity.actions import releases, signal
+from replayflow.core.entity.entity import Entity, Line, Standing
 from replayflow.core.events import (
     EntityLockRequested,
     EntityOperationCalled,

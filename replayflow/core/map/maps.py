@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeAlias, TypeVar, overload
 
-from replayflow.core.blocks import encode_items
 from replayflow.core.definitions import CallPlan, Environment
 from replayflow.core.events import Block, MapScheduled
-from replayflow.core.map_result import Deciding, MapResult, OnItemError, ask, checked, decoding_of
+from replayflow.core.map.blocks import encode_items
+from replayflow.core.map.result import Deciding, MapResult, OnItemError, ask, checked, decoding_of
 from replayflow.core.sites import site_of
 from replayflow.core.tasks import Orchestration, Task
 from replayflow.errors import InvalidArgumentError

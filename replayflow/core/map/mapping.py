@@ -17,8 +17,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from replayflow.codec import Payload
-from replayflow.core.blocks import STORING, Calls
 from replayflow.core.events import HistoryEvent, MapItemFailed, MapPage, MapProgress, MapRetried, MapScheduled
+from replayflow.core.map.blocks import STORING, Calls
 from replayflow.core.nothing import NOTHING
 from replayflow.errors import FailureDetails
 from replayflow.retry import next_attempt_at

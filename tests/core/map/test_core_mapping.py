@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from replayflow import Codec
 from replayflow.core import events
-from replayflow.core.blocks import BLOCK_BYTES, CALLS_PER_BLOCK, Calls, encode_items, payloads_of
 from replayflow.core.events import MapItemFailed, MapPage, MapProgress, MapRetried, MapScheduled
-from replayflow.core.mapping import MISSING, PAGE, Due, Gathering, OpenMap, Tally, admitted, answered, gathered
+from replayflow.core.map.blocks import BLOCK_BYTES, CALLS_PER_BLOCK, Calls, encode_items, payloads_of
+from replayflow.core.map.mapping import MISSING, PAGE, Due, Gathering, OpenMap, Tally, admitted, answered, gathered
 from replayflow.errors import FailureDetails
 from replayflow.retry import RetryPolicy
 

@@ -14,8 +14,8 @@ from types import FunctionType
 from typing import Any
 
 from replayflow.codec import Codec, Payload
-from replayflow.core.entity_context import EntityContext
-from replayflow.core.entity_ids import check_entity_name
+from replayflow.core.entity.context import EntityContext
+from replayflow.core.entity.ids import check_entity_name
 from replayflow.core.signatures import check_name, hints_of, parameters_of
 from replayflow.errors import EncodeError, InvalidArgumentError, RegistrationError, UnknownNameError
 

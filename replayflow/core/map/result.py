@@ -13,11 +13,11 @@ from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, cast
 
 from replayflow.codec import Codec, Payload
 from replayflow.core.actions import ScheduleMap
-from replayflow.core.blocks import pack_calls
 from replayflow.core.decisions import Decisions
 from replayflow.core.definitions import Environment
 from replayflow.core.events import MapPage, MapProgress, MapScheduled
-from replayflow.core.mapping import MISSING, PAGE, Gathering
+from replayflow.core.map.blocks import pack_calls
+from replayflow.core.map.mapping import MISSING, PAGE, Gathering
 from replayflow.core.sites import site_of
 from replayflow.core.tasks import Pending, Task, complete
 from replayflow.errors import FailureDetails, InvalidArgumentError, MapError, OrchestratorError

@@ -11,7 +11,7 @@ from hashlib import sha256
 from replayflow.core import events, ids
 from replayflow.core.commit import Message, Start
 from replayflow.core.events import ExecutionStarted, HistoryEvent, MapItemFailed, MapProgress, ParentInstance
-from replayflow.core.mapping import OpenMap
+from replayflow.core.map.mapping import OpenMap
 from replayflow.errors import FailureDetails
 
 

@@ -8,7 +8,7 @@ from logging import Logger, getLogger
 from typing import Any, Generic, Protocol, TypeVar, cast, overload
 
 from replayflow.clock import to_datetime
-from replayflow.core.entity_ids import AnyEntityId, EntityInstanceId
+from replayflow.core.entity.ids import AnyEntityId, EntityInstanceId
 
 S = TypeVar("S")
 T = TypeVar("T")

@@ -27,7 +27,7 @@ from replayflow.core.events import (
 from replayflow.core.instance import MAP_RETRY, Instance
 from replayflow.errors import FailureDetails, NonDeterminismError
 from tests.core.driver import BEGIN, SECOND, Stage, done, encoded, fired, raised
-from tests.core.test_core_mapping import told
+from tests.core.map.test_core_mapping import told
 
 BAD = FailureDetails("ValueError", "bad")
 SETTINGS = settings(deadline=None, max_examples=60)

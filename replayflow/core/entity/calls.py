@@ -12,12 +12,12 @@ from typing import Any, ClassVar, TypeVar, overload
 
 from replayflow.core.decisions import Decisions
 from replayflow.core.definitions import Environment
-from replayflow.core.entity_actions import SendEntityMessage
-from replayflow.core.entity_ids import AnyEntityId, check_operation, entity_id_text, entity_name_of
+from replayflow.core.entity.actions import SendEntityMessage
+from replayflow.core.entity.ids import AnyEntityId, check_operation, entity_id_text, entity_name_of
+from replayflow.core.entity.sections import EntityLock, Section
 from replayflow.core.events import EntityOperationCalled, EntityOperationSignaled, ExecutionStarted
 from replayflow.core.moments import due_at
 from replayflow.core.origins import identity_at
-from replayflow.core.sections import EntityLock, Section
 from replayflow.core.sites import site_of
 from replayflow.core.tasks import Pending, Task, complete
 from replayflow.errors import EntityError, FailureDetails, InvalidArgumentError, OrchestratorError

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from replayflow.codec import Payload
 from replayflow.core import events
 from replayflow.core.commit import Message, Start
-from replayflow.core.entity_ids import entity_name_of
+from replayflow.core.entity.ids import entity_name_of
 from replayflow.core.events import (
     EntityLockGranted,
     EntityLockRequested,

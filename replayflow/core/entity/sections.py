@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from replayflow.core.decisions import Decisions
-from replayflow.core.entity_actions import SendEntityMessage
+from replayflow.core.entity.actions import SendEntityMessage
 from replayflow.core.events import EntityLockGranted, EntityLockRequested, EntityUnlockSent
 from replayflow.core.sites import site_of
 from replayflow.core.tasks import Pending, complete

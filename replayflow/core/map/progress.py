@@ -18,7 +18,7 @@ from replayflow.core.events import (
     MapScheduled,
     TaskCanceled,
 )
-from replayflow.core.mapping import OpenMap, Tally
+from replayflow.core.map.mapping import OpenMap, Tally
 from replayflow.errors import StoreCorruptError
 
 

@@ -1,0 +1,1 @@
+"""Entities: state with a name that does one thing at a time."""

@@ -1,0 +1,1 @@
+"""Maps: a call for each of many items, as one task."""
