@@ -351,9 +351,11 @@ class Instance(Generic[T]):
 
     async def _is_being_suspended(self) -> bool:
         for loaded in await self._access.store.load([self.id]):
-            for delivery in loaded.inbox:
-                if delivery.event is not None and isinstance(events.decode(delivery.event)[0], ExecutionSuspended):
-                    return True
+            # An execution that has not begun may have been handed the suspension by the one before.
+            told = [loaded.record.start] if loaded.piece_count == 0 else []
+            told += [delivery.event for delivery in loaded.inbox if delivery.event is not None]
+            if any(isinstance(event, ExecutionSuspended) for encoded in told for event in events.decode(encoded)):
+                return True
         # The request may have become history between the two looks.
         return (await self._access.record(self.id)).status is Status.SUSPENDED
 

@@ -348,6 +348,34 @@ async def test_an_attempt_that_ends_while_its_instance_is_read_again_is_not_made
         assert attempts == [1, 2]
 
 
+async def test_a_suspension_that_the_next_execution_has_not_begun_with_can_be_taken_back(bench: Bench) -> None:
+    """It is in no inbox any more, and the row says PENDING: it stands in the start of the execution that comes next."""
+
+    @bench.app.orchestrator
+    def loops(ctx: OrchestrationContext, left: int) -> Orchestration[int]:
+        if not left:
+            return 7
+        yield from ctx.wait_for_external_event("go")
+        ctx.continue_as_new(left - 1)
+        return 0
+
+    bench.store.failing = lambda operations: (
+        BUSY if any(isinstance(o, Commit) and o.next_start is None and o.sequence > 2 for o in operations) else None
+    )
+    async with bench.hub() as hub:
+        instance = await hub.client.start(loops, 1)
+        with bench.store.holding():
+            asked = asyncio.gather(instance.raise_event("go"), instance.suspend())
+            await turns()
+        await asked
+        await until_state(instance, lambda state: state.status == "PENDING")
+        resumed = asyncio.create_task(instance.resume())
+        await turns()
+        bench.store.work()
+        await resumed
+        assert await instance.result(timeout=5) == 7
+
+
 async def test_an_owed_activity_that_ends_while_its_instance_is_read_again_keeps_nobody_from_going_on(
     bench: Bench,
 ) -> None:
