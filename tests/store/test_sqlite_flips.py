@@ -231,6 +231,21 @@ async def test_waiting_messages_and_what_they_refer_to_are_of_one_moment(
     await store.close()
 
 
+# ---- what callers give -----------------------------------------------------------------------------------------
+
+
+class Text(str):
+    """Text of a caller's own class, as libraries have it."""
+
+
+async def test_text_of_a_class_of_its_own_has_the_sum_of_what_it_reads_back_as(store: SqliteStore) -> None:
+    await accepted(store, post("a", b"event", Text("k")), post("b", b"event", "k"))
+    await accepted(store, post("a", b"again", "k"))
+    assert b"again" not in await inbox(store, "a")
+    assert (await store.condition(is_thorough=True)).faults == ()
+    await store.close()
+
+
 # ---- the write-ahead log ---------------------------------------------------------------------------------------
 
 
