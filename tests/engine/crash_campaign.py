@@ -46,6 +46,7 @@ from replayflow import (
     Schedule,
 )
 from replayflow.core import events
+from replayflow.store.sqlite.audit import faults
 from tests.engine.crash_client import ITEMS, ask_again, check_what_it_was_told
 from tests.engine.crash_hands import Hands
 
@@ -96,9 +97,9 @@ async def campaign(path: Path, kills: int, batches: int, seed: int) -> dict[str,
 
 
 def check_file(path: Path, seed: int) -> None:
-    """The file is sound, and nothing is in it that belongs to nobody."""
+    """The file is sound, with all of its sums, and nothing is in it that belongs to nobody."""
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",), f"seed {seed}: the file is damaged"
+        assert faults(connection) == (), f"seed {seed}: the file is damaged"
         assert connection.execute("SELECT count(*) FROM inbox").fetchone() == (0,), f"seed {seed}: messages are left"
         assert connection.execute(STRAYS).fetchone() == (0,), f"seed {seed}: something is left of what was purged"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,22 @@ from replayflow.core.instance import Status
 from replayflow.errors import StoreCorruptError, StoreError
 from replayflow.store import SqliteStore
 from replayflow.store.base import InstanceFilter, Park, Post, Purge
-from replayflow.store.sqlite import schema
+from replayflow.store.sqlite import records, schema
+from replayflow.store.sqlite.statements import SQL, WHOLE
 from tests.store import flips
-from tests.store.builders import accepted, commit, create, everything, message, one, post, shown
+from tests.store.builders import (
+    accepted,
+    commit,
+    create,
+    encoded_events,
+    everything,
+    inbox,
+    message,
+    one,
+    post,
+    shown,
+    start,
+)
 
 SAMPLE_EVERY = 101
 
@@ -131,6 +145,15 @@ async def test_a_status_that_is_none_refuses_what_is_for_the_instance_and_keeps_
     await store.close()
 
 
+async def test_what_was_refused_once_for_damage_is_refused_again(store: SqliteStore) -> None:
+    """What is said of a damaged instance for one group's sake is not remembered as what it is."""
+    await change(store, "UPDATE instance SET status = 'RUNNINF' WHERE id = 'a'")
+    for operation in (Park("a", "x1", b"no"), post("a"), commit("a", sequence=4), Park("a", "x1", b"no")):
+        assert isinstance((await one(store, operation)).error, StoreCorruptError)
+    assert [delivery.instance_id for delivery in await store.arrived(4, 10)] == []
+    await store.close()
+
+
 async def test_a_damaged_counter_stops_all_writing(store: SqliteStore) -> None:
     """A number that is given twice loses a message."""
     await change(store, "UPDATE hub SET next_number = next_number - 1")
@@ -157,6 +180,69 @@ async def test_a_wake_up_whose_row_says_earlier_comes_earlier(store: SqliteStore
         connection.execute("PRAGMA writable_schema = RESET")
     await store.open()
     assert [(wake.at, wake.instance_id) for wake in await store.wakes(None, 10)] == [(5, "a"), (7, "b")]
+    await store.close()
+
+
+# ---- beside somebody who writes --------------------------------------------------------------------------------
+
+
+def meanwhile(
+    monkeypatch: pytest.MonkeyPatch, place: str, statement: str, write: Callable[[], Awaitable[object]]
+) -> None:
+    """Once, just after the rows of that statement were read at that place, somebody else has written."""
+    loop, read, written = asyncio.get_running_loop(), records.fetched, list[object]()
+
+    def then_written(connection: sqlite3.Connection, text: str, parameters: Any = ()) -> list[Any]:
+        found = read(connection, text, parameters)
+        if text == statement and not written:
+            written.append(asyncio.run_coroutine_threadsafe(_awaited(write()), loop).result(10))
+        return found
+
+    monkeypatch.setattr(f"replayflow.store.sqlite.{place}.fetched", then_written)
+
+
+async def _awaited(awaitable: Awaitable[object]) -> object:
+    return await awaitable
+
+
+async def test_the_thorough_look_sees_one_moment(
+    store: SqliteStore, other: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An instance that continues as new between the reading of its row and that of its history is not damaged."""
+    goes_on = commit("a", sequence=4, next_start=start("a", "x2"))
+    meanwhile(monkeypatch, "audit", WHOLE["all_instances"], lambda: accepted(other, goes_on))
+    assert (await store.condition(is_thorough=True)).faults == ()
+    assert [one.record.execution_id for one in await store.load(["a"])] == ["x2"]  # it has been written
+    await store.close()
+
+
+async def test_waiting_messages_and_what_they_refer_to_are_of_one_moment(
+    path: Path, other: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large message that is taken in just then was not damaged."""
+    store = SqliteStore(path, large_over_bytes=100)
+    await store.open()
+    large = encoded_events(b"\xc4" + b"x" * 500)
+    await accepted(store, create("a"), post("a", large))
+    taken = commit("a", consumed=[1, 2])
+    meanwhile(monkeypatch, "records", SQL["waiting_since"], lambda: accepted(other, taken))
+    assert large in [message.event for message in await store.waiting(None)]
+    assert await inbox(store) == []
+    await store.close()
+
+
+# ---- what callers give -----------------------------------------------------------------------------------------
+
+
+class Text(str):
+    """Text of a caller's own class, as libraries have it."""
+
+
+async def test_text_of_a_class_of_its_own_has_the_sum_of_what_it_reads_back_as(store: SqliteStore) -> None:
+    await accepted(store, post("a", b"event", Text("k")), post("b", b"event", "k"))
+    await accepted(store, post("a", b"again", "k"))
+    assert b"again" not in await inbox(store, "a")
+    assert (await store.condition(is_thorough=True)).faults == ()
     await store.close()
 
 

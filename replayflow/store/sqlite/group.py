@@ -111,6 +111,8 @@ class Group(Applying):
         self._read_known()
         if self._damaged:
             outcomes = [self._refused(operation) or self._work(operation) for operation in self._operations]
+            for id in self._damaged:
+                self._known.pop(id, None)  # the next group is not to take it for what it is
         else:
             outcomes = [_WORK[type(operation)](self, operation) for operation in self._operations]
         self._flush()

@@ -340,10 +340,16 @@ class SqliteStore:
         )
 
     async def waiting(self, instance_id: str | None, limit: int = 1_000) -> list[Waiting]:
-        return await self._read(lambda connection: reading.waiting(connection, instance_id, limit, self._cipher))
+        return await self._read(
+            lambda connection: reading.in_snapshot(
+                connection, lambda c: reading.waiting(c, instance_id, limit, self._cipher)
+            )
+        )
 
     async def condition(self, is_thorough: bool = False) -> Condition:
-        return await self._read(lambda connection: condition(connection, self.path, is_thorough))
+        return await self._read(
+            lambda connection: reading.in_snapshot(connection, lambda c: condition(c, self.path, is_thorough))
+        )
 
     async def history(
         self, instance_id: str, execution_id: str | None = None, *, is_opened: bool = False

@@ -18,7 +18,15 @@ from msgspec.msgpack import Encoder
 TIMES = 31
 """The time of a piece is stored so many times over (by the statements that add it): a flipped bit leaves a rest."""
 
-encode = Encoder().encode
+
+def _plain(value: object) -> str:
+    """Text of a caller's own class (a dedupe key, say) as it will read back. Other classes are those of no column."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    raise TypeError(f"a column has no {type(value).__name__}")
+
+
+encode = Encoder(enc_hook=_plain).encode
 
 
 def of_row(*values: object) -> int:
