@@ -236,7 +236,7 @@ async def test_waiting_messages_and_what_they_refer_to_are_of_one_moment(
 
 
 async def test_a_content_that_is_kept_longer_than_it_is_used_is_no_damage(path: Path) -> None:
-    """A large custom status is sealed anew with each row that shows it, and what the row had before stays noted until the history is cut or purged."""
+    """A large custom status is sealed anew with each row that shows it; what the row had before stays noted until history is cut."""
     store = SqliteStore(path, large_over_bytes=100, cipher=ToyCipher())
     await store.open()
     await accepted(store, create("a"))
