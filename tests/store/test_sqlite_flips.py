@@ -155,6 +155,14 @@ async def test_what_was_refused_once_for_damage_is_refused_again(store: SqliteSt
     await store.close()
 
 
+async def test_a_count_that_is_no_number_is_damage(store: SqliteStore) -> None:
+    await change(store, "INSERT INTO purged VALUES (0, 'asked', 'many', 1)")
+    await accepted(store, commit("b", sequence=4, state=RowState(Status.COMPLETED, None, completed_at=3), consumed=[4]))
+    with pytest.raises(StoreCorruptError, match="the count of what was purged"):
+        await store.write([Purge("b")])
+    await store.close()
+
+
 async def test_a_damaged_counter_stops_all_writing(store: SqliteStore) -> None:
     """A number that is given twice loses a message."""
     await change(store, "UPDATE hub SET next_number = next_number - 1")
