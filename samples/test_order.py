@@ -1,4 +1,5 @@
-"""How orchestrations are tested: a file to copy. `pytest samples/test_order.py` runs it as it stands (with pytest-asyncio in mode "auto").
+"""How orchestrations are tested: a file to copy, with `samples/order_saga.py`. `pytest samples/test_order.py` runs it as it stands
+(with pytest-asyncio in mode "auto").
 
 What is tested is the saga of `samples/order_saga.py`, and an approval that may not come in time. docs/testing.md explains each kind of test.
 """

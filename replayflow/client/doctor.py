@@ -25,7 +25,7 @@ from replayflow.core.signatures import OWN_PREFIX
 from replayflow.core.suspicion import is_poison
 from replayflow.core.versions import of_version
 from replayflow.core.waits import WaitKind, Waits
-from replayflow.errors import StoreCorruptError
+from replayflow.errors import SealedError, StoreCorruptError
 from replayflow.patterns.schedule_handle import ScheduleState
 from replayflow.registry import App
 from replayflow.store import Store
@@ -346,7 +346,11 @@ async def _schedules(
     store: Store, schedules: AsyncIterator[ScheduleState], now: datetime, limits: Patience
 ) -> list[Finding]:
     found: list[Finding] = []
-    async for state in schedules:
+    try:
+        states = [state async for state in schedules]
+    except SealedError as error:
+        return [Finding("schedule", False, f"the schedules cannot be looked at: {error}", "the rest can, and was")]
+    for state in states:
         if state.is_paused:
             because = f": {state.reason}" if state.reason else ""
             advice = f"replayflow schedule resume {_id(state.name)}{_store(store)}"

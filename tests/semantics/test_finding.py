@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,8 +22,10 @@ from replayflow import (
 )
 from replayflow.client import doctor
 from replayflow.client.finding import Wanted
+from replayflow.store import SqliteStore
 from replayflow.store.base import Condition
 from tests import menagerie
+from tests.ciphers import ToyCipher
 from tests.semantics.kit import Place
 
 NOTHING = timedelta(0)
@@ -335,3 +338,13 @@ async def test_a_filter_that_is_misspelt_does_not_mean_everybody(place: Place) -
         for asked in (anext(client.list(**misspelt)), client.list_page(**misspelt), client.count(**misspelt)):
             with pytest.raises(InvalidArgumentError, match="there is no filter 'statuss'; there are status, name"):
                 await asked
+
+
+async def test_schedules_whose_key_is_not_at_hand_keep_nobody_from_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "hub.db"
+    async with Client(SqliteStore(path, cipher=ToyCipher())) as client:
+        await client.create_schedule("nightly", "completes", every=timedelta(days=1))
+    async with Client(SqliteStore(path)) as client:
+        found = await client.examine(is_thorough=True)
+    assert found.condition.faults == ()
+    assert [finding.is_problem for finding in found.findings if finding.topic == "schedule"] == [False]

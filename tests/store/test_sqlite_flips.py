@@ -19,6 +19,7 @@ from replayflow.store import SqliteStore
 from replayflow.store.base import InstanceFilter, Park, Post, Purge
 from replayflow.store.sqlite import records, schema
 from replayflow.store.sqlite.statements import SQL, WHOLE
+from tests.ciphers import ToyCipher
 from tests.store import flips
 from tests.store.builders import (
     accepted,
@@ -154,6 +155,14 @@ async def test_what_was_refused_once_for_damage_is_refused_again(store: SqliteSt
     await store.close()
 
 
+async def test_a_count_that_is_no_number_is_damage(store: SqliteStore) -> None:
+    await change(store, "INSERT INTO purged VALUES (0, 'asked', 'many', 1)")
+    await accepted(store, commit("b", sequence=4, state=RowState(Status.COMPLETED, None, completed_at=3), consumed=[4]))
+    with pytest.raises(StoreCorruptError, match="the count of what was purged"):
+        await store.write([Purge("b")])
+    await store.close()
+
+
 async def test_a_damaged_counter_stops_all_writing(store: SqliteStore) -> None:
     """A number that is given twice loses a message."""
     await change(store, "UPDATE hub SET next_number = next_number - 1")
@@ -228,6 +237,20 @@ async def test_waiting_messages_and_what_they_refer_to_are_of_one_moment(
     meanwhile(monkeypatch, "records", SQL["waiting_since"], lambda: accepted(other, taken))
     assert large in [message.event for message in await store.waiting(None)]
     assert await inbox(store) == []
+    await store.close()
+
+
+# ---- what is sound ---------------------------------------------------------------------------------------------
+
+
+async def test_a_content_that_is_kept_longer_than_it_is_used_is_no_damage(path: Path) -> None:
+    """A large custom status is sealed anew with each row that shows it; what the row had before stays noted until history is cut."""
+    store = SqliteStore(path, large_over_bytes=100, cipher=ToyCipher())
+    await store.open()
+    await accepted(store, create("a"))
+    for number in (1, 2):
+        await accepted(store, commit("a", sequence=number, state=RowState(Status.RUNNING, None, b"\xc4" + b"x" * 500)))
+    assert (await store.condition(is_thorough=True)).faults == ()
     await store.close()
 
 

@@ -23,7 +23,7 @@ class Known:
     start_sum: int
     """The sum of the execution's start, from which go on those of its history and of its row."""
     sum: int
-    """The sum of its history so far, start and pieces. """
+    """The sum of its history so far, start and pieces."""
     row: list[Any] | None = None
     """Its row, where the transaction itself adds it and has not written it yet."""
 

@@ -105,9 +105,9 @@ class Unwritten:
         self._removed = []
         for (day, cause), instances in self._purged.items():
             for *row, sum in connection.execute(SQL["purged_on"], (day, cause)).fetchall():
-                instances += row[-1]
                 if not fits(row, sum):
                     raise damaged(connection, "the count of what was purged")
+                instances += row[-1]
             connection.execute(SQL["count_purged"], (day, cause, instances, of_row(day, cause, instances)))
         self._purged.clear()
 
