@@ -29,7 +29,6 @@ from replayflow.store.base import InstanceFilter
 ASKED_TOGETHER = 500
 REASONS_MAX = 50
 OPEN = frozenset(status for status in Status if not status.is_finished)
-FINISHED = frozenset(status for status in Status if status.is_finished)
 
 
 @dataclass(slots=True)

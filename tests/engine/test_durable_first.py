@@ -30,7 +30,7 @@ from replayflow.core.activity_context import ActivityContext
 from replayflow.core.commit import Commit
 from replayflow.engine import patience
 from replayflow.errors import LeaseLostError, ReplayflowError, StoreBusyError, StoreError, StoreFullError
-from replayflow.store.base import Operation
+from replayflow.store.base import Operation, Outcome
 from tests.engine.kit import Counted, ToldStore, audit, history_of, hub_on, turns, until, until_state, within
 
 FULL = StoreFullError("the disk is full")
@@ -374,6 +374,45 @@ async def test_a_suspension_that_the_next_execution_has_not_begun_with_can_be_ta
         bench.store.work()
         await resumed
         assert await instance.result(timeout=5) == 7
+
+
+async def test_a_message_that_is_loaded_with_its_receiver_before_its_sender_hears_of_it_is_taken_once(
+    bench: Bench,
+) -> None:
+    """What is loaded stands on the whole inbox, also on what the commit under way has put there."""
+    told = asyncio.Event()
+    told.set()
+
+    class Late(ToldStore):
+        async def write(self, operations: Sequence[Operation], epoch: int | None = None) -> list[Outcome]:
+            outcomes = await super().write(operations, epoch)
+            await told.wait()
+            return outcomes
+
+    store = bench.store = Late()
+
+    @bench.app.orchestrator
+    def listens(ctx: OrchestrationContext) -> Orchestration[list[int]]:
+        heard = yield from ctx.wait_for_external_event("go", type=int)
+        return [heard, (yield from ctx.wait_for_external_event("go", type=int))]
+
+    async with bench.hub() as hub:
+        assert hub._engine is not None
+        listener = await hub.client.start(listens, instance_id="listener")
+        await until(lambda: hub._engine is not None and hub._engine.is_idle, "it listens")
+        hub._engine.cool_all()
+        told.clear()
+        store.reading.clear()
+        sending = asyncio.create_task(hub.client.start("sends", "listener"))
+        await until(lambda: any(isinstance(o, Commit) and o.messages for o in store.written), "the message is written")
+        hub._engine._residents.look_at("listener")
+        await until(lambda: "listener" in store.loads, "it is loaded")
+        await turns()
+        told.set()
+        await sending
+        store.reading.set()
+        await listener.raise_event("go", 8)
+        assert await listener.result(timeout=5) == [7, 8]
 
 
 async def test_an_owed_activity_that_ends_while_its_instance_is_read_again_keeps_nobody_from_going_on(

@@ -56,6 +56,13 @@ MUTATIONS = [
         ("tests/engine/test_entities_durable.py", "tests/engine/test_durable_first.py"),
     ),
     Mutation(
+        "accepted-later-heard-first",
+        "I5",
+        "what a client in the process asked for overtakes what another was told before",
+        (Edit("if number == self._last + 1:", "if number > self._last:", "engine"),),
+        ("tests/semantics/test_external_events.py",),
+    ),
+    Mutation(
         "message-not-struck",
         "I5",
         "a message stays in the inbox when the history has it",
