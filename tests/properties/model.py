@@ -74,6 +74,8 @@ class Task:
     error: frozenset[str] | None = None
     is_sure: bool = False
     """Whether the code knows that it is complete."""
+    order: int = 0
+    """Of those that carried events complete: which of them it was, from 1."""
     is_gone: bool = False
     label: str = ""
     kind: str = ""
@@ -162,19 +164,24 @@ class Execution:
         self.now = now
         self.arrivals = arrivals
         self.buffered = buffered
+        self.carried: list[tuple[int, str]] = []
+        """What the execution before left: it comes when the code waits for the first time, one event at a time, as in the Durable Task Framework."""
         self.number = number
         self.seen: list[Any] = [] if seen is None else seen
         self.status = status
         self.kept: list[Task] = []
         self._waiting: list[Task] = []
         self._races: list[Task] = []
-        self._count = 0
+        self._count = self._carried = 0
 
     def next(self, number: int) -> Execution:
         """The execution that continues this one."""
-        return Execution(
-            self.outcome, self.scope, self.now, self.arrivals, self.buffered, number, self.seen, self.status
+        heir = Execution(
+            self.outcome, self.scope, self.now, self.arrivals, defaultdict(list), number, self.seen, self.status
         )
+        buffered = [(at, name) for name, numbers in self.buffered.items() for at in numbers]
+        heir.carried = sorted([*self.carried, *buffered])
+        return heir
 
     def label(self) -> str:
         self._count += 1
@@ -339,6 +346,8 @@ class Execution:
 
     def wait_for(self, task: Task) -> None:
         """It is complete, and so is what was due before."""
+        while self.carried and not self.is_complete_for_sure(task):
+            self.deliver_carried(*self.carried.pop(0))
         while True:
             self.look_at(task)
             at = None if task.due is None else max(task.due, self.now)
@@ -360,6 +369,17 @@ class Execution:
             if task.name == name and not task.is_gone and (task.due is None or task.due > arrival.at):
                 task.due, task.error, task.value = arrival.at, None, number
                 self._waiting.remove(task)
+                break
+        else:
+            self.buffered[name].append(number)
+
+    def deliver_carried(self, number: int, name: str) -> None:
+        for task in self._waiting:
+            if task.name == name and not task.is_gone:
+                self._carried += 1
+                task.due, task.error, task.value, task.is_sure, task.order = self.now, None, number, True, self._carried
+                self._waiting.remove(task)
+                self.settle_races(self.now, is_new=True)
                 break
         else:
             self.buffered[name].append(number)
@@ -423,11 +443,19 @@ class Execution:
 
     def first(self, task: Task, *, is_seen: bool) -> int:
         """Which of the tasks was the first."""
-        sure = [n for n, one in enumerate(task.below) if self.is_complete_from_the_start(one)]
+        known = [n for n, one in enumerate(task.below) if self.is_complete_from_the_start(one)]
+        sure = sorted(known, key=lambda n: self.order(task.below[n]))
         due = task.due
         tied = [n for n, one in enumerate(task.below) if one.due is not None and max(one.due, task.made_at) == due]
         choice: int = self.outcome.choice(task.label, sure[:1] or tied, is_seen=is_seen)
         return choice
+
+    def order(self, task: Task) -> int:
+        """When it was complete, among those that carried events have completed; 0 for one that was so from the start."""
+        if not task.kind:
+            return task.order
+        each = [self.order(one) for one in task.below if self.is_complete_from_the_start(one)]
+        return min(each) if task.kind in ("any", "race") else max(each, default=0)
 
     def is_complete_from_the_start(self, task: Task) -> bool:
         if not task.kind:
