@@ -77,7 +77,6 @@ class Arrivals:
 
     def missing(self, instance_id: str) -> None:
         """The store has no such instance, or cannot read it."""
-        self._memory.intake.is_to_try(instance_id)
         live = self._lives.get(instance_id)
         if live is not None:
             self._memory.set_aside(live)
@@ -87,7 +86,7 @@ class Arrivals:
         """The instance is in memory as the store has it, replayed, with everything going that has to go."""
         record = loaded.record
         live = self._lives.get(record.instance_id)
-        is_to_try = self._memory.intake.is_to_try(record.instance_id) or live is not None
+        goes_on = self._memory.intake.tries(record.instance_id) or live is not None
         if live is None:
             live = Live(record.instance_id, record.execution_id)
         elif not live.is_loading:
@@ -112,7 +111,7 @@ class Arrivals:
         if is_poison(record.problem) and not any(isinstance(event, ExecutionResumed) for event in live.mailbox):
             self._leave_poison(live)
             return
-        if record.problem is not None and not is_to_try and not self._is_called(live, loaded):
+        if record.problem is not None and not goes_on and not self._is_called(live, loaded):
             self._memory.set_aside(live)
             return
         problem = revive(live, pieces, self._environment)

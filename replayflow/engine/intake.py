@@ -5,7 +5,7 @@
    passed over, also one that was consumed while the reading of it was under way.
 2. Instances are loaded many at a time, in the order in which they were asked for. One that is asked for while it loads gets what came meanwhile.
 3. What was read of an instance is used only if nothing has happened to it in memory since the reading began.
-4. What former workers have parked is tried once, `to_try`; what this one parks is not, however late the list of the parked is read.
+4. What former workers have parked is tried once; what this one parks is not, however late the list of the parked is read.
 """
 
 from __future__ import annotations
@@ -136,8 +136,8 @@ class Intake:
         if self._parked_here is not None:
             self._parked_here.add(instance_id)
 
-    def is_to_try(self, instance_id: str) -> bool:
-        """Whether a former worker has parked the instance, and this is the once that it is tried."""
+    def tries(self, instance_id: str) -> bool:
+        """Whether a former worker has parked the instance, and this is the one time that it is tried for that. Asked again, it is not."""
         if instance_id not in self._to_try:
             return False
         self._to_try.remove(instance_id)
@@ -181,6 +181,7 @@ class Intake:
                 (id,) = batch
                 _logger.exception("instance '%s' cannot be read, and is left as it is", id)
                 self.loading.pop(id, None)
+                self._to_try.discard(id)
                 self._missing(id)
                 return
             for id, meanwhile in batch.items():  # one bad history must not keep the others from running
@@ -192,6 +193,7 @@ class Intake:
             del self.loading[id]
             loaded = found.get(id)
             if loaded is None:
+                self._to_try.discard(id)
                 self._missing(id)
                 continue
             if meanwhile:

@@ -224,7 +224,7 @@ MUTATIONS = [
         "a wake-up from before an instance was parked has it tried again",
         (
             Edit(
-                "if record.problem is not None and not is_to_try and not self._is_called(live, loaded):",
+                "if record.problem is not None and not goes_on and not self._is_called(live, loaded):",
                 "if False:",
                 "engine",
             ),
