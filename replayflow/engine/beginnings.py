@@ -109,6 +109,7 @@ class Beginnings:
                 step.settle(outcome, error)
                 if was_wanted:
                     self._memory.reload_if_in(live)
+                    self._memory.look_at(live.id)  # where it is parked by now, what has come for it may be a request
             else:
                 self._memory.close_executor(live)
 

@@ -110,7 +110,7 @@ class Engine:
                 services.create_task(self._residents.intake.read_arrivals())
                 for _ in range(2):  # while one replays what it has read, the store reads for the other
                     services.create_task(self._residents.intake.load_wanted())
-                services.create_task(self._residents.intake.want_parked())
+                services.create_task(self._residents.want_parked())
                 services.create_task(self._residents.alarms.run())
                 services.create_task(
                     meet_what_is_open(

@@ -100,6 +100,10 @@ class Residents:
         """The instance comes into memory, unless it is there."""
         self._memory.look_at(instance_id)
 
+    async def want_parked(self) -> None:
+        """What former workers have parked is tried once."""
+        await self.intake.want_parked(self._lives)
+
     def cool_all(self) -> None:
         """No generator is left of those that wait: whoever hears of something next is replayed first."""
         self._memory.cool_all()
