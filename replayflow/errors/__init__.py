@@ -151,7 +151,12 @@ __all__ = [
     "starved",
 ]
 
-for _public in [each for each in globals().values() if isinstance(each, type) and issubclass(each, BaseException)]:
-    # Histories know an error by this name, for ever; in which file it stands may change.
-    _public.__module__ = __name__
-del _public
+
+def _name_as_imported(classes: list[object]) -> None:
+    """Histories know an error by this name, for ever; in which file it stands may change."""
+    for cls in classes:
+        if isinstance(cls, type) and issubclass(cls, BaseException):
+            cls.__module__ = __name__
+
+
+_name_as_imported([*globals().values()])
