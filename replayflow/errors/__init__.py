@@ -152,11 +152,10 @@ __all__ = [
 ]
 
 
-def _name_as_imported(classes: list[object]) -> None:
+def _name_as_imported() -> None:
     """Histories know an error by this name, for ever; in which file it stands may change."""
-    for cls in classes:
-        if isinstance(cls, type) and issubclass(cls, BaseException):
-            cls.__module__ = __name__
+    for cls in every():
+        cls.__module__ = __name__
 
 
-_name_as_imported([*globals().values()])
+_name_as_imported()
