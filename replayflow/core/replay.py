@@ -208,63 +208,48 @@ class Replay:
                 if task is self._blocked_on or (self._blocked_on is not None and self._blocked_on.is_complete):
                     self._go_on()
             return
-        if (
-            type(event) is ExecutionStarted
-        ):  # once for every execution; the rest is asked in turn, each at ten times the price of this
+        # Once for every execution; the rest is asked in turn, each at ten times the price of this.
+        if type(event) is ExecutionStarted:
             self._start()
             return
-        match event:
-            case EventRaised():
-                self.decisions.raise_event(event)
-            case SubOrchestrationInstanceCompleted():
-                task = self.decisions.open.pop(event.task_scheduled_id, None)
-                if task is None:
-                    return
-                settle(task, event.result)
-            case TimerFired():
-                timer = self.decisions.open.pop(event.timer_id, None)
-                if timer is None:
-                    return
-                self.decisions.expire(timer)
-            case TaskFailed() | SubOrchestrationInstanceFailed():
-                task = self.decisions.open.pop(event.task_scheduled_id, None)
-                if task is None:
-                    return
-                fail(task, event.failure_details)
-            case MapProgress() | MapPage():
-                task = self.decisions.open.get(event.task_scheduled_id)
-                if not isinstance(task, MapTask) or not task.take(event):
-                    return
-                del self.decisions.open[event.task_scheduled_id]
-            case MapDrained():
-                task = self.decisions.open.pop(event.task_scheduled_id, None)
-                if task is None:
-                    return
-                complete(task, None, TaskCanceledError(f"{task.title} was stopped before every item had its turn"))
-            case ExecutionCancelRequested():
-                self._cancel(event)
-                return
-            case CustomStatusSet():
-                self.decisions.custom_status = event.custom_status  # carried over from the execution before
-                return
-            case EntityOperationCompleted():
-                task = answered(self.decisions, event.request_id)
-                if task is None:
-                    return
-                settle(task, event.output)
-            case EntityOperationFailed():
-                task = answered(self.decisions, event.request_id)
-                if task is None:
-                    return
-                complete(task, None, entity_error(task, event.failure_details))
-            case EntityLockGranted():
-                if self.decisions.section is not None:
-                    self.decisions.section.granted(event)
-            case _:
-                return
+        if type(event) is ExecutionCancelRequested:
+            self._cancel(event)
+            return
+        self._happen(event)
         blocked_on = self._blocked_on
         if blocked_on is not None and blocked_on.is_complete:
             self._go_on()
+
+    def _happen(self, event: HistoryEvent) -> None:
+        """The event has happened to the task that it is for, where that is open still."""
+        decisions, open = self.decisions, self.decisions.open
+        match event:
+            case EventRaised():
+                decisions.raise_event(event)
+            case TimerFired() if (timer := open.pop(event.timer_id, None)) is not None:
+                decisions.expire(timer)
+            case SubOrchestrationInstanceCompleted() if (task := open.pop(event.task_scheduled_id, None)) is not None:
+                settle(task, event.result)
+            case TaskFailed() | SubOrchestrationInstanceFailed() if (
+                task := open.pop(event.task_scheduled_id, None)
+            ) is not None:
+                fail(task, event.failure_details)
+            case MapProgress() | MapPage():
+                task = open.get(event.task_scheduled_id)
+                if isinstance(task, MapTask) and task.take(event):
+                    del open[event.task_scheduled_id]
+            case MapDrained() if (task := open.pop(event.task_scheduled_id, None)) is not None:
+                complete(task, None, TaskCanceledError(f"{task.title} was stopped before every item had its turn"))
+            case EntityOperationCompleted() if (task := answered(decisions, event.request_id)) is not None:
+                settle(task, event.output)
+            case EntityOperationFailed() if (task := answered(decisions, event.request_id)) is not None:
+                complete(task, None, entity_error(task, event.failure_details))
+            case EntityLockGranted() if decisions.section is not None:
+                decisions.section.granted(event)
+            case CustomStatusSet():
+                decisions.custom_status = event.custom_status  # carried over from the execution before
+            case _:
+                pass
 
     def take(self) -> list[Action]:
         """What the code decided in this episode, in order; the last is its end, where it has ended."""
