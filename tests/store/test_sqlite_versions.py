@@ -38,12 +38,14 @@ async def test_what_pairs_cost_does_not_grow_with_the_instances(tmp_path: Path) 
 
     def steps(count: int) -> int:
         with closing(sqlite3.connect(tmp_path / "hub.db", isolation_level=None)) as connection:
+            connection.execute("BEGIN")
             connection.execute("DELETE FROM instance")
             connection.executemany(
                 "INSERT INTO instance (id, execution_id, name, version, status, start, start_number, created_at) "
                 "VALUES (?, 'e', ?, ?, 'RUNNING', x'', 1, 1)",
                 ((f"i{n}", f"name{n % 3}", str(n % 2) if n % 5 else None) for n in range(count)),
             )
+            connection.execute("COMMIT")
             taken = 0
 
             def step() -> int:

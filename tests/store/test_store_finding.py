@@ -21,6 +21,7 @@ from replayflow.errors import InvalidArgumentError
 from replayflow.store import MemoryStore, SqliteStore, Store
 from replayflow.store.base import Create, Grouping, InstanceFilter, InstanceRecord, Operation, Page, Park
 from replayflow.store.sqlite import finding, schema
+from tests import scratch
 from tests.store.builders import OWNER, accepted, all_ids, commit, create, post, shown, start
 
 # ---- a law for every filter
@@ -174,7 +175,7 @@ def test_pages_and_counts_are_those_of_a_plain_list(
         finally:
             await store.close()
 
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+    with tempfile.TemporaryDirectory(dir=scratch.memory()) as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(finding, "MANY", 2 * few)
         patch.setattr(finding, "FEW", few)  # so that every way of searching is taken with few instances, too
         asyncio.run(

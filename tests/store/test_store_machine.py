@@ -39,6 +39,7 @@ from replayflow.store.base import (
     Seen,
     Trim,
 )
+from tests import scratch
 from tests.store.builders import EVERYTHING, OWNER, contents_of, encoded_events
 
 T = TypeVar("T")
@@ -90,7 +91,7 @@ class TwoStores(RuleBasedStateMachine):
     @initialize(with_client=st.booleans())
     def open(self, with_client: bool) -> None:
         self.runner = asyncio.Runner()
-        self.folder = Path(tempfile.mkdtemp(prefix="replayflow-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="replayflow-", dir=scratch.memory()))
         self.memory = MemoryStore(large_over_bytes=LARGE_OVER_BYTES)
         self.sqlite = self.store_on_file()
         # What a client writes goes through a connection of its own: the worker's must notice.
