@@ -160,7 +160,7 @@ def _relations(connection: sqlite3.Connection) -> Iterator[str]:
 
 
 def _contents(connection: sqlite3.Connection, used: set[tuple[int, bytes]]) -> Iterator[str]:
-    """A use that is noted and is none any more (of a custom status that was sealed anew, say) keeps a content for longer, and is no damage."""
+    """A use that is noted and is none any more (of what an orphan was given, sealed, say) keeps a content for longer, and is no damage."""
     kept: set[bytes] = set()
     for digest, content in connection.execute(WHOLE["all_contents"]):
         kept.add(digest)

@@ -367,6 +367,9 @@ INSERT INTO payload_use (owner, digest) VALUES (?, ?) ON CONFLICT DO NOTHING
 -- name: content
 SELECT content FROM payload WHERE digest = ?
 
+-- name: shown
+SELECT custom_status, output, orphans FROM instance WHERE key = ?
+
 -- name: is_plain
 SELECT NOT EXISTS (SELECT 1 FROM payload) AND NOT EXISTS (SELECT 1 FROM sealing_key)
 

@@ -115,6 +115,12 @@ class Unwritten:
         """The instance's row shows the state, as of the last piece."""
         outgoing, key, last, row = self._outgoing, known.key, known.last_number, known.row
         status, wake_at, completed_at, progress = state.status.value, state.wake_at, state.completed_at, state.progress
+        if (
+            self._cipher is not None
+            and row is None
+            and any(outgoing.seals_anew(one, instance_id) for one in (state.custom_status, state.output, state.orphans))
+        ):
+            contents.recall(self._connection, outgoing, key, instance_id)
         custom_status = outgoing.payload(state.custom_status, key, instance_id)
         output = outgoing.payload(state.output, key, instance_id)
         failure = None if state.failure is None else outgoing.events(state.failure, key, instance_id)
