@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -107,12 +108,13 @@ class SqliteStore:
         if self._writer is not None:
             return
         check_file(self.path)
+        unwanted = threading.Event()
 
         def prepare() -> tuple[sqlite3.Connection, sqlite3.Connection, Place]:
             self._refuse_what_is_no_hub()
             connection = connect(self.path, self._busy_seconds, self._synchronous)
             try:
-                schema.migrate(connection, self.path)
+                schema.migrate(connection, self.path, self._busy_seconds, unwanted)
                 return connection, connect_reader(self.path, self._busy_seconds), Place(self.path)
             except BaseException:
                 connection.close()
@@ -124,6 +126,7 @@ class SqliteStore:
                 await asyncio.wait([preparing])
                 connection, reader, self._place = preparing.result()
             except asyncio.CancelledError:
+                unwanted.set()
                 preparing.add_done_callback(_close_opened)  # the thread goes on, and what it opens would be nobody's
                 raise
             self._together = Together(self._records)
