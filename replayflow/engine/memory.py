@@ -22,7 +22,7 @@ from replayflow.engine.patience import Backoff
 from replayflow.engine.steps import Parking
 from replayflow.engine.warm import Warm
 from replayflow.errors import ReplayflowError
-from replayflow.store.base import Park
+from replayflow.store.base import InstanceRecord, Park
 
 _logger = logging.getLogger("replayflow")
 _OWN = (TaskCompleted, TaskFailed, HeartbeatRecorded, MapProgress, MapPage)
@@ -71,6 +71,10 @@ class Memory:
     def unpark(self, live: Live) -> None:
         """The instance's row shows no problem any more."""
         self._committer.add(Park(live.id, live.execution_id, None), _ignore)
+
+    def show_problem(self, record: InstanceRecord, problem: str) -> None:
+        """The row of an instance that is not in memory shows the problem."""
+        self._committer.add(Park(record.instance_id, record.execution_id, problem.encode()), _ignore)
 
     def parking(self, live: Live, problem: str) -> Parking:
         """An operation that sets the instance aside with its problem; what only memory has of it goes into its inbox (I9)."""

@@ -36,6 +36,7 @@ from replayflow.store.base import (
     InstanceFilter,
     InstanceRecord,
     Loaded,
+    Lost,
     Operation,
     Outcome,
     Owner,
@@ -43,11 +44,12 @@ from replayflow.store.base import (
     Served,
     Suspect,
     Transact,
+    Unread,
     Waiting,
     Wake,
 )
 from replayflow.store.outgoing import checked_limit
-from replayflow.store.sqlite import finding, hub, reading, schema, suspects, transactions
+from replayflow.store.sqlite import finding, hub, reading, removing, schema, suspects, transactions
 from replayflow.store.sqlite.condition import condition
 from replayflow.store.sqlite.connection import (
     SQLITE_ERRORS,
@@ -250,6 +252,14 @@ class SqliteStore:
             return write_group(
                 connection, operations, epoch, self.url, remembered, self._large_over_bytes, self._cipher
             )
+
+        return await self._write(work)
+
+    async def remove_damaged(self, instance_id: str, at: int, unread: Unread | None = None) -> Lost:
+        def work(connection: sqlite3.Connection) -> Lost:
+            self._place.look()
+            self._remembered.forget()
+            return removing.remove_damaged(connection, instance_id, at, self.url, unread)
 
         return await self._write(work)
 
