@@ -3,8 +3,8 @@
     python -m samples.aggregator [STORE]
 
 A station is an entity: it has a state, and does one thing at a time, however many report to it at once. A reading that makes no sense fails its
-operation and changes nothing. `compare` locks two stations, so that no reading comes between its two looks. From the command line, while
-`replayflow worker samples/aggregator.py:app --store aggregator.db` serves:
+operation and changes nothing, which the log tells with a traceback. `compare` locks two stations, so that no reading comes between its two looks.
+From the command line, while `replayflow worker samples/aggregator.py:app --store aggregator.db` serves:
 
     replayflow entity signal @station@oslo report --input -3.5 --store aggregator.db
     replayflow entity list --store aggregator.db

@@ -32,6 +32,48 @@ DAY = timedelta(days=1)
 def app(version: int = 1) -> App:
     """The code of the menagerie; with version 2 the instance `changes` no longer fits it, and `withdrawn` has none."""
     app = App()
+    _add_ending(app)
+    _add_waiting(app)
+    _add_working(app)
+    _add_families(app)
+    _add_entities(app)
+    if version > 1:
+        _add_changed(app)
+    else:
+        _add_unchanged(app)
+    return app
+
+
+def _add_ending(app: App) -> None:
+    """Those that come to their end, the one and the other."""
+
+    @app.orchestrator
+    def completes(ctx: OrchestrationContext) -> int:
+        return 1
+
+    @app.orchestrator
+    def breaks(ctx: OrchestrationContext) -> int:
+        raise ValueError("it broke")
+
+
+def _add_waiting(app: App) -> None:
+    """Those that wait for somebody, or for the time."""
+
+    @app.orchestrator
+    def listens(ctx: OrchestrationContext) -> Any:
+        return (yield ctx.wait_for_external_event("Go"))
+
+    @app.orchestrator
+    def listens_for_a_day(ctx: OrchestrationContext) -> Any:
+        return (yield ctx.wait_for_external_event("go", timeout=DAY))
+
+    @app.orchestrator
+    def sleeps(ctx: OrchestrationContext) -> Any:
+        yield ctx.create_timer(DAY)
+
+
+def _add_working(app: App) -> None:
+    """Those that wait for activities, which do not end."""
 
     @app.activity(retry=RetryPolicy(max_attempts=9, first_interval=DAY))
     async def fails(x: object) -> None:
@@ -48,26 +90,6 @@ def app(version: int = 1) -> App:
         return x
 
     @app.orchestrator
-    def completes(ctx: OrchestrationContext) -> int:
-        return 1
-
-    @app.orchestrator
-    def breaks(ctx: OrchestrationContext) -> int:
-        raise ValueError("it broke")
-
-    @app.orchestrator
-    def listens(ctx: OrchestrationContext) -> Any:
-        return (yield ctx.wait_for_external_event("Go"))
-
-    @app.orchestrator
-    def listens_for_a_day(ctx: OrchestrationContext) -> Any:
-        return (yield ctx.wait_for_external_event("go", timeout=DAY))
-
-    @app.orchestrator
-    def sleeps(ctx: OrchestrationContext) -> Any:
-        yield ctx.create_timer(DAY)
-
-    @app.orchestrator
     def works(ctx: OrchestrationContext) -> Any:
         yield ctx.call_activity(never_ends)
 
@@ -78,6 +100,10 @@ def app(version: int = 1) -> App:
     @app.orchestrator
     def maps(ctx: OrchestrationContext) -> Any:
         yield ctx.map(echo, [1, 2])
+
+
+def _add_families(app: App) -> None:
+    """A tree of instances; of its leaves some fail, some wait, some complete."""
 
     @app.orchestrator
     def child(ctx: OrchestrationContext, number: int) -> Any:
@@ -95,30 +121,9 @@ def app(version: int = 1) -> App:
     def grandparent(ctx: OrchestrationContext, count: int) -> Any:
         yield ctx.call_sub_orchestrator(parent, count, instance_id="parent")
 
-    @app.orchestrator
-    def holds(ctx: OrchestrationContext) -> Any:
-        with (yield ctx.lock_entities(["@counter@a"])):
-            yield ctx.wait_for_external_event("go")
 
-    @app.orchestrator
-    def calls(ctx: OrchestrationContext) -> Any:
-        yield ctx.call_entity("@counter@a", "add", 1)
-
-    if version > 1:
-
-        @app.orchestrator(name="changes")
-        def changed(ctx: OrchestrationContext) -> Any:
-            yield ctx.wait_for_external_event("go")
-
-    else:
-
-        @app.orchestrator
-        def changes(ctx: OrchestrationContext) -> Any:
-            yield ctx.create_timer(DAY)
-
-        @app.orchestrator
-        def withdrawn(ctx: OrchestrationContext) -> Any:
-            yield ctx.wait_for_external_event("go")
+def _add_entities(app: App) -> None:
+    """An entity, one that has locked it, and one that waits for that to end."""
 
     @app.entity
     class Counter:
@@ -128,7 +133,34 @@ def app(version: int = 1) -> App:
             self.state += more
             return self.state
 
-    return app
+    @app.orchestrator
+    def holds(ctx: OrchestrationContext) -> Any:
+        with (yield ctx.lock_entities(["@counter@a"])):
+            yield ctx.wait_for_external_event("go")
+
+    @app.orchestrator
+    def calls(ctx: OrchestrationContext) -> Any:
+        yield ctx.call_entity("@counter@a", "add", 1)
+
+
+def _add_unchanged(app: App) -> None:
+    """What another version of the code changes, and what it withdraws."""
+
+    @app.orchestrator
+    def changes(ctx: OrchestrationContext) -> Any:
+        yield ctx.create_timer(DAY)
+
+    @app.orchestrator
+    def withdrawn(ctx: OrchestrationContext) -> Any:
+        yield ctx.wait_for_external_event("go")
+
+
+def _add_changed(app: App) -> None:
+    """`changes` does not fit what began before, and `withdrawn` is gone."""
+
+    @app.orchestrator(name="changes")
+    def changed(ctx: OrchestrationContext) -> Any:
+        yield ctx.wait_for_external_event("go")
 
 
 ONE_OF_EACH: dict[str, WaitKind | None] = {

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 import replayflow
+from replayflow.cli import main
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
@@ -28,6 +31,19 @@ def test_the_first_program_runs_as_printed(tmp_path: Path) -> None:
         done = subprocess.run([sys.executable, "first.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
         assert done.stdout == "Hello, Tokyo! Hello, Seattle! Hello, London!\n"
     assert len(program.strip().splitlines()) <= 20
+
+
+def test_the_commands_of_the_readme_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("flows.py").touch()
+    readme = (ROOT / "README.md").read_text("utf-8")
+    lines = [shlex.split(line, comments=True) for line in readme.splitlines() if line.startswith("replayflow ")]
+    assert len(lines) > 10
+    for _, *words in lines:
+        command: click.Command = main
+        while isinstance(command, click.Group):
+            command = command.commands[words.pop(0)]
+        command.make_context(command.name, words)  # raises UsageError where an option is none
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -47,6 +47,10 @@ def test_every_class_has_a_public_name() -> None:
     assert {error.__name__ for error in every()} <= set(replayflow.__all__)
 
 
+def test_histories_know_an_error_as_it_is_imported() -> None:
+    assert {qualified_name(error) for error in every()} == {f"replayflow.errors.{error.__name__}" for error in every()}
+
+
 def test_a_code_finds_its_class_in_any_case() -> None:
     assert find("rf101") is errors.RegistrationError
     assert find("RF503") is OrchestrationCancelled

@@ -229,7 +229,7 @@ class _Reader:
 
     def _instance(self, line: dict[str, Any]) -> Archived:
         if self.open is None:
-            raise InvalidArgumentError(f"{self.where}: {_short(line)} comes before any 'instance' line")
+            raise InvalidArgumentError(f"{self.where}: {line!r:.80} comes before any 'instance' line")
         return self.open
 
     def _end_execution(self) -> None:
@@ -251,7 +251,7 @@ class _Reader:
             count = self._begins_with
             if not isinstance(count, int) or not 0 < count < len(pieces[0]):
                 raise InvalidArgumentError(
-                    f"{self.where}: 'begins_with' of execution '{execution.id}' is {_short(count)}, which is not how many events it began with"
+                    f"{self.where}: 'begins_with' of execution '{execution.id}' is {count!r:.80}, which is not how many events it began with"
                 )
             execution.start, pieces[0] = pieces[0][1 : 1 + count], [pieces[0][0], *pieces[0][1 + count :]]
         if not execution.start or not isinstance(execution.start[0], ExecutionStarted):
@@ -271,7 +271,7 @@ class _Reader:
 
     def _orphan(self, pair: Any) -> tuple[str, HistoryEvent]:
         if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)):
-            raise InvalidArgumentError(f"{self.where}: {_short(pair)} is no pair of an execution and its activity")
+            raise InvalidArgumentError(f"{self.where}: {pair!r:.80} is no pair of an execution and its activity")
         return pair[0], self._event(pair[1])
 
     def _event(self, plain: object) -> HistoryEvent:
@@ -295,14 +295,14 @@ def _object(text: str, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InvalidArgumentError(f"{where} is not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise InvalidArgumentError(f"{where}: {_short(value)} is no JSON object")
+        raise InvalidArgumentError(f"{where}: {value!r:.80} is no JSON object")
     return value
 
 
 def _text(line: dict[str, Any], name: str, where: str) -> str:
     value = line.get(name)
     if not _is_storable(value):
-        raise InvalidArgumentError(f"{where}: '{name}' is {_short(value)}, and has to be text")
+        raise InvalidArgumentError(f"{where}: '{name}' is {value!r:.80}, and has to be text")
     return cast("str", value)
 
 
@@ -312,7 +312,7 @@ def _is_storable(value: object) -> bool:
 
 def _list(value: Any, where: str) -> list[Any]:
     if not isinstance(value, list):
-        raise InvalidArgumentError(f"{where}: {_short(value)} is no list")
+        raise InvalidArgumentError(f"{where}: {value!r:.80} is no list")
     return value
 
 
@@ -320,9 +320,5 @@ def _tags(value: Any, where: str) -> dict[str, str] | None:
     if value is None:
         return None
     if not isinstance(value, dict) or not all(_is_storable(text) for pair in value.items() for text in pair):
-        raise InvalidArgumentError(f"{where}: 'tags' is {_short(value)}, and has to be an object of texts")
+        raise InvalidArgumentError(f"{where}: 'tags' is {value!r:.80}, and has to be an object of texts")
     return value
-
-
-def _short(value: object) -> str:
-    return f"{value!r:.80}"

@@ -42,7 +42,7 @@ def event_from(plain: object, codec: Codec, where: str) -> HistoryEvent:
     """
     if not isinstance(plain, dict) or not isinstance(plain.get("event"), str):
         raise InvalidArgumentError(
-            f'{where}: {_short(plain)} is no event; one has the form {{"event": KIND, "fields": {{...}}}}'
+            f'{where}: {plain!r:.80} is no event; one has the form {{"event": KIND, "fields": {{...}}}}'
         )
     cls = _KIND_OF_NAME.get(plain["event"])
     if cls is None:
@@ -142,7 +142,7 @@ def _bytes_from(value: Mapping[str, Any], where: str) -> bytes:
 
 def _struct_from(plain: Any, cls: _Record, codec: Codec, where: str) -> Any:
     if not isinstance(plain, dict):
-        raise InvalidArgumentError(f"{where}: {_short(plain)} is no object with the fields of {cls.__name__}")
+        raise InvalidArgumentError(f"{where}: {plain!r:.80} is no object with the fields of {cls.__name__}")
     known = _fields(cls)
     unknown = plain.keys() - {name for name, _, _ in known}
     if unknown:
@@ -180,7 +180,3 @@ def _looked_up(cls: _Record) -> tuple[tuple[str, Any, Any], ...]:
         )
         for field in msgspec.structs.fields(cls)
     )
-
-
-def _short(value: object) -> str:
-    return f"{value!r:.80}"

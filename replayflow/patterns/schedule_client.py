@@ -126,36 +126,15 @@ class ScheduleVerbs:
         now = to_datetime(self._clock.now())
         anchor = now if start_at is None else aware(start_at, "start_at")
         called, version = self._lasting_version(orchestrator, version)
-        plan = checked(
-            Plan(
-                called,
-                Timing(every, cron, zone, anchor, start_at, end_at, jitter),
-                encoded(self, input, called),
-                version,
-                {} if tags is None else check_tags(tags),
-                overlap,
-                misfire,
-                catch_up_max,
-                grace,
-            )
-        )
+        timing = Timing(every, cron, zone, anchor, start_at, end_at, jitter)
+        payload = encoded(self, input, called)
+        labels = {} if tags is None else check_tags(tags)
+        plan = checked(Plan(called, timing, payload, version, labels, overlap, misfire, catch_up_max, grace))
         state = State(name, plan, after=now, next_at=plan.timing.after(now), is_paused=paused)
         try:
             await self.start(SCHEDULE, state, instance_id=handle.instance_id, on_existing="replace_finished")
         except InstanceExistsError:
-            if await self.get(handle.instance_id)._is_being_terminated():  # deleted: no worker has seen to that yet
-                await self.start(SCHEDULE, state, instance_id=handle.instance_id, on_existing="terminate_and_replace")
-                return handle
-            if on_existing == "error":
-                raise InstanceExistsError(
-                    f"there is a schedule '{name}' already; on_existing='update' makes it as you say, 'return' leaves it as it is"
-                ) from None
-            if on_existing == "update":
-                present = (await handle._state()).plan
-                if start_at is None and _is_same_but_for_its_anchor(present.timing, plan.timing):
-                    plan = replace(plan, timing=present.timing)
-                if plan != present:
-                    await handle._ask(Request("update", plan=plan))
+            await _begin_beside(self, handle, state, on_existing, is_anchored=start_at is not None)
         return handle
 
     def get_schedule(self: Asks, name: str) -> Schedule:
@@ -173,6 +152,28 @@ class ScheduleVerbs:
         async for state in self.list(status=_OPEN, name=SCHEDULE, large=True):
             if state.id.startswith(ID_PREFIX):
                 yield shown(self, state)
+
+
+async def _begin_beside(
+    asks: Asks, handle: Schedule, wanted: State, on_existing: OnExistingSchedule, *, is_anchored: bool
+) -> None:
+    """What becomes of the schedule that is wanted where there is one of its name. `is_anchored` says whether somebody chose when it begins.
+
+    Raises:
+        InstanceExistsError: there is one, and `on_existing` is "error".
+    """
+    if await asks.get(handle.instance_id)._is_being_terminated():  # deleted: no worker has seen to that yet
+        await asks.start(SCHEDULE, wanted, instance_id=handle.instance_id, on_existing="terminate_and_replace")
+    elif on_existing == "error":
+        raise InstanceExistsError(
+            f"there is a schedule '{wanted.name}' already; on_existing='update' makes it as you say, 'return' leaves it as it is"
+        ) from None
+    elif on_existing == "update":
+        plan, present = wanted.plan, (await handle._state()).plan
+        if not is_anchored and _is_same_but_for_its_anchor(present.timing, plan.timing):
+            plan = replace(plan, timing=present.timing)
+        if plan != present:
+            await handle._ask(Request("update", plan=plan))
 
 
 def _is_same_but_for_its_anchor(present: Timing, wanted: Timing) -> bool:

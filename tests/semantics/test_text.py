@@ -91,6 +91,7 @@ def asks(client: Client) -> dict[str, Callable[[], Coroutine[Any, Any, Any]]]:
         "start": lambda: client.start(Text("waits"), instance_id=a, tags=tags),
         "start by an enum": lambda: client.start(Named.WAITS, instance_id=Named.ORDER),
         "start a version": lambda: client.start(Text("child"), 1, instance_id=Text("v"), version=Text("1")),
+        "start many": lambda: client.start_many(Text("waits"), [1], instance_ids=[Text("m")], tags=tags),
         "start in its place": lambda: client.start(Text("waits"), instance_id=a, on_existing="terminate_and_replace"),
         "signal with start": lambda: client.signal_with_start(
             Text("waits"), None, Text("go"), 1, instance_id=Text("s"), version=None, dedupe_key=Text("d"), tags=tags
@@ -114,7 +115,7 @@ async def test_a_client_takes_it(tmp_path: Path) -> None:
     async with Client(SqliteStore(tmp_path / "hub.db"), app) as client:
         for ask in asks(client).values():
             await ask()
-        assert {state.id async for state in client.list()} >= {"a", "order-7", "v", "s", "r", "f"}
+        assert {state.id async for state in client.list()} >= {"a", "m", "order-7", "v", "s", "r", "f"}
 
 
 async def test_orchestrations_and_entities_take_it(place: Place) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeAlias, TypeVar, overload
 
@@ -17,7 +18,7 @@ from replayflow.core.map.result import Deciding, MapResult, OnItemError, ask, ch
 from replayflow.core.sites import site_of
 from replayflow.core.tasks import Orchestration, Task
 from replayflow.errors import InvalidArgumentError
-from replayflow.retry import RetryPolicy, stored_duration
+from replayflow.retry import RetryPolicy, RetryValues, stored_duration
 
 I = TypeVar("I")  # noqa: E741
 R = TypeVar("R")
@@ -227,24 +228,13 @@ class MapContext(Deciding):
                 f"{title}: timeout is for attempts of activities; an orchestrator ends itself with a timer"
             )
         options = checked(concurrency, batch_size, tolerated_failures, on_item_error, timeout)
-        pages: CallPlan | None = None
-        blocks: list[Block] = []
-        count = 0
-        if callable(items):
-            pages = environment.activity(items)
-            _refuse_transactional(environment, pages, title)
-        else:
-            listed = _listed(items)
-            count = len(listed)
-            blocks = encode_items(environment.codec, listed, batch_size, title)
-        retry_values, predicate = plan.retry, plan.predicate
-        if retry is not None:
-            retry_values, predicate = retry.values(), retry.predicate
+        source = _source_of(environment, items, batch_size, title)
+        retry_values, predicate = (plan.retry, plan.predicate) if retry is None else (retry.values(), retry.predicate)
         scheduled = MapScheduled(
             0,
             plan.name,
-            blocks,
-            count,
+            source.blocks,
+            source.count,
             site_of(_frame(1)),
             is_orchestrator,
             options.concurrency,
@@ -254,12 +244,42 @@ class MapContext(Deciding):
             retry_values,
             plan.timeout_microseconds if timeout is None else stored_duration(timeout),
             plan.version,
-            None if pages is None else pages.name,
-            None if pages is None else pages.retry,
-            None if pages is None else pages.timeout_microseconds,
+            source.pages,
+            source.page_retry,
+            source.page_timeout_microseconds,
         )
         decoding = decoding_of(environment.codec, plan.decode, annotation, result_type, batch_size)
         return ask(self, scheduled, decoding, predicate)
+
+
+def _callee(environment: Environment, fn: Any) -> tuple[CallPlan, bool, Any]:
+    """How to call what is mapped, whether it is an orchestrator, and its result's annotation. An activity goes before an orchestrator of the name."""
+    activities, orchestrators = environment.activities, environment.orchestrators
+    found = orchestrators.get(fn) if isinstance(fn, str) else orchestrators.of_function(fn)
+    is_orchestrator = found is not None and not (isinstance(fn, str) and fn in activities)
+    plan = environment.orchestrator(fn) if is_orchestrator else environment.activity(fn)
+    definition = orchestrators.serving(plan.name, plan.version) if is_orchestrator else activities.get(plan.name)
+    return plan, is_orchestrator, Any if definition is None else definition.result_type
+
+
+@dataclass(slots=True)
+class _Source:
+    """Where the items come from: they are here, in blocks, or the activity `pages` gives them as it goes on."""
+
+    blocks: list[Block]
+    count: int
+    pages: str | None = None
+    page_retry: RetryValues | None = None
+    page_timeout_microseconds: int | None = None
+
+
+def _source_of(environment: Environment, items: Any, batch_size: int | None, title: str) -> _Source:
+    if callable(items):
+        pages = environment.activity(items)
+        _refuse_transactional(environment, pages, title)
+        return _Source([], 0, pages.name, pages.retry, pages.timeout_microseconds)
+    listed = _listed(items)
+    return _Source(encode_items(environment.codec, listed, batch_size, title), len(listed))
 
 
 def _refuse_transactional(environment: Environment, plan: CallPlan, title: str) -> None:
@@ -277,13 +297,3 @@ def _listed(items: Any) -> Sequence[Any]:
             f"map: items is {items!r:.80}; give a list or another iterable of items, or an activity that gives pages"
         )
     return items if isinstance(items, list | tuple | range) else list(items)
-
-
-def _callee(environment: Environment, fn: Any) -> tuple[CallPlan, bool, Any]:
-    """How to call what is mapped, whether it is an orchestrator, and its result's annotation. An activity goes before an orchestrator of the name."""
-    activities, orchestrators = environment.activities, environment.orchestrators
-    found = orchestrators.get(fn) if isinstance(fn, str) else orchestrators.of_function(fn)
-    is_orchestrator = found is not None and not (isinstance(fn, str) and fn in activities)
-    plan = environment.orchestrator(fn) if is_orchestrator else environment.activity(fn)
-    definition = orchestrators.serving(plan.name, plan.version) if is_orchestrator else activities.get(plan.name)
-    return plan, is_orchestrator, Any if definition is None else definition.result_type

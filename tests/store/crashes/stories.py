@@ -60,6 +60,16 @@ def nobody(*_: object) -> None:
 def app_of(heard: Heard) -> App:
     """The code: an orchestrator for each kind of effect that a commit can have."""
     app = App()
+    _add_activities(app, heard)
+    _add_callers(app)
+    _add_sleepers(app)
+    _add_families(app)
+    _add_talkers(app)
+    return app
+
+
+def _add_activities(app: App, heard: Heard) -> None:
+    """One that is heard, one that fails at first, one whose effect is in the commit of its result."""
 
     @app.activity
     async def double(ctx: ActivityContext, x: int) -> int:
@@ -79,20 +89,42 @@ def app_of(heard: Heard) -> App:
         tx.execute("INSERT INTO saved VALUES (?)", (x,))
         return x
 
-    @app.entity
-    def tally(ctx: EntityContext[int | None], more: int = 0) -> int:
-        after = ctx.state = (ctx.state or 0) + more
-        return after
+
+def _add_callers(app: App) -> None:
+    """Those that ask for activities: with a result, in vain, and to be undone."""
 
     @app.orchestrator
     def calls(ctx: OrchestrationContext) -> Orchestration[list[int]]:
-        first = yield from ctx.call_activity(double, 1)
-        return (yield from when_all([ctx.call_activity(double, first), ctx.call_activity(second_time, 3)]))
+        first = yield from ctx.call_activity("double", 1, result_type=int)
+        doubled = ctx.call_activity("double", first, result_type=int)
+        return (yield from when_all([doubled, ctx.call_activity("second_time", 3, result_type=int)]))
+
+    @app.orchestrator
+    def saves(ctx: OrchestrationContext) -> Orchestration[int]:
+        first = yield from ctx.call_activity("save", 1, result_type=int)
+        second = yield from ctx.call_activity("save", 2, result_type=int)
+        return first + second
 
     @app.orchestrator
     def owes(ctx: OrchestrationContext) -> None:
-        ctx.call_activity(save, 3)
+        ctx.call_activity("save", 3)
         raise ValueError("it is owed all the same")
+
+    @app.orchestrator
+    def undoes(ctx: OrchestrationContext) -> Orchestration[str]:
+        def body(saga: Saga) -> Orchestration[None]:
+            yield from saga.run("double", "double", 1)
+            raise ValueError("on second thoughts")
+
+        try:
+            yield from ctx.saga(body)
+        except ValueError:
+            return "undone"
+        return "done"
+
+
+def _add_sleepers(app: App) -> None:
+    """Those that come back: after a while, and as another execution."""
 
     @app.orchestrator
     def sleeps(ctx: OrchestrationContext) -> Orchestration[str]:
@@ -101,13 +133,37 @@ def app_of(heard: Heard) -> App:
         return LARGE
 
     @app.orchestrator
+    def rounds(ctx: OrchestrationContext, left: int) -> Orchestration[str]:
+        yield ctx.call_activity("double", left)
+        if left:
+            ctx.continue_as_new(left - 1)
+        return "round"
+
+
+def _add_families(app: App) -> None:
+    """Those that are called by others, one by one and as a map."""
+
+    @app.orchestrator
     def child(ctx: OrchestrationContext, x: int) -> Orchestration[int]:
-        return (yield from ctx.call_activity(double, x))
+        return (yield from ctx.call_activity("double", x, result_type=int))
 
     @app.orchestrator
     def parent(ctx: OrchestrationContext) -> Orchestration[int]:
         children = [ctx.call_sub_orchestrator(child, x, instance_id=f"child-{x}") for x in (1, 2)]
         return sum((yield from when_all(children)))
+
+    @app.orchestrator
+    def maps(ctx: OrchestrationContext) -> Orchestration[int]:
+        return sum((yield from ctx.map(child, range(3), concurrency=2)).succeeded)
+
+
+def _add_talkers(app: App) -> None:
+    """Those that send messages to each other, and hear them."""
+
+    @app.entity
+    def tally(ctx: EntityContext[int | None], more: int = 0) -> int:
+        after = ctx.state = (ctx.state or 0) + more
+        return after
 
     @app.orchestrator
     def listens(ctx: OrchestrationContext, times: int) -> Orchestration[list[Any]]:
@@ -121,37 +177,6 @@ def app_of(heard: Heard) -> App:
         ctx.send_event("listens", "word", LARGE)
         ctx.signal_entity("@tally@all", "add", 1)
         return (yield from ctx.call_entity("@tally@all", "add", 1, result_type=int))
-
-    @app.orchestrator
-    def saves(ctx: OrchestrationContext) -> Orchestration[int]:
-        first = yield from ctx.call_activity(save, 1)
-        second = yield from ctx.call_activity(save, 2)
-        return first + second
-
-    @app.orchestrator
-    def rounds(ctx: OrchestrationContext, left: int) -> Orchestration[str]:
-        yield ctx.call_activity(double, left)
-        if left:
-            ctx.continue_as_new(left - 1)
-        return "round"
-
-    @app.orchestrator
-    def maps(ctx: OrchestrationContext) -> Orchestration[int]:
-        return sum((yield from ctx.map(child, range(3), concurrency=2)).succeeded)
-
-    @app.orchestrator
-    def undoes(ctx: OrchestrationContext) -> Orchestration[str]:
-        def body(saga: Saga) -> Orchestration[None]:
-            yield from saga.run(double, double, 1)
-            raise ValueError("on second thoughts")
-
-        try:
-            yield from ctx.saga(body)
-        except ValueError:
-            return "undone"
-        return "done"
-
-    return app
 
 
 ENDS: dict[str, Any] = {
