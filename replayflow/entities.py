@@ -87,7 +87,7 @@ class EntityVerbs:
             EncodeError, PayloadTooLargeError: the input cannot travel as a payload.
         """
         target = entity_id_text(entity_id)
-        check_operation(operation)
+        operation = check_operation(operation)
         check_dedupe_key(dedupe_key)
         if self._app is not None:
             self._app.entity_named(EntityInstanceId.parse(target).entity).find(operation)

@@ -19,6 +19,7 @@ from replayflow.clock import Clock, SystemClock
 from replayflow.codec import Codec
 from replayflow.codec.cipher import Cipher
 from replayflow.core.context import OrchestrationContext
+from replayflow.core.ids import check_instance_id
 from replayflow.core.tasks import Orchestration
 from replayflow.core.versions import VersioningOptions
 from replayflow.engine import Engine, Limits, Retention
@@ -257,6 +258,7 @@ def run(
 
     Raises:
         UnknownNameError: the function is registered with no app, and `app` is not given.
+        EncodeError, PayloadTooLargeError, InvalidArgumentError: the input or the id is none; no store was made.
         OrchestrationFailed, OrchestrationTerminated, TimeoutError: as for `Instance.result`.
     """
     served = app or app_of(orchestrator)
@@ -265,14 +267,13 @@ def run(
             f"{getattr(orchestrator, '__name__', orchestrator)!r} is registered with no app: decorate it with @app.orchestrator, or pass app="
         )
     definition = served.orchestrator_named(orchestrator)
+    hub = TaskHub(store, served, limits=limits)
+    # Before there is a hub: what is refused leaves no file.
+    encoded = hub._codec.encode(input, f"input of orchestrator '{definition.name}'")
+    id = instance_id_for(definition.name, encoded) if instance_id is None else check_instance_id(instance_id)
 
     async def main() -> Any:
-        async with TaskHub(store, served, limits=limits) as hub:
-            id = instance_id
-            if id is None:
-                id = instance_id_for(
-                    definition.name, hub._codec.encode(input, f"input of orchestrator '{definition.name}'")
-                )
+        async with hub:
             instance = await hub.client.start(orchestrator, input, instance_id=id, on_existing="return")
             return await instance.result(timeout)
 

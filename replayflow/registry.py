@@ -16,7 +16,7 @@ from replayflow.core.activity_context import ActivityContext
 from replayflow.core.context import OrchestrationContext
 from replayflow.core.definitions import ActivityDefinition, Executor, OrchestratorDefinition, Orchestrators
 from replayflow.core.entity.definition import EntityDefinition, define_entity
-from replayflow.core.ids import is_unicode
+from replayflow.core.ids import is_unicode, plain
 from replayflow.core.limiter import Quota, Rate, check_limits
 from replayflow.core.signatures import OWN_PREFIX, check_name, hints_of, parameters_of
 from replayflow.core.transaction import Transaction
@@ -377,7 +377,7 @@ def _orchestrator(fn: Callable[..., Any], name: str | None, version: str | None)
         )
     if version is not None and not (isinstance(version, str) and is_unicode(version)):
         raise RegistrationError(f"orchestrator '{title}': version is {version!r:.80}; a version is text")
-    version = version or None
+    version = plain(version) if version else None
     hints = hints_of(fn)
     first = hints.get(parameters[0].name)
     if first is not None and first is not OrchestrationContext and first is not Any:

@@ -27,6 +27,7 @@ from replayflow.client.arguments import event_of
 from replayflow.clock import SystemClock
 from replayflow.codec import Codec
 from replayflow.core.entity.ids import is_entity_id
+from replayflow.core.ids import plain
 from replayflow.errors import InvalidArgumentError
 from replayflow.registry import App, app_of
 from replayflow.store.base import Create, OnExisting, Post
@@ -90,10 +91,12 @@ def raise_event(
         NoTransactionError, NotAHubError, NewerSchemaError, StoreUnavailableError, StoreBusyError: as for `start`.
         InstanceNotFoundError, InstanceFinishedError, EncodeError, InvalidArgumentError: as for `Instance.raise_event`.
     """
+    if not isinstance(instance_id, str):
+        raise InvalidArgumentError(f"instance_id is {instance_id!r:.80}; an instance id is text")
     if is_entity_id(instance_id):
         raise InvalidArgumentError(f"'{instance_id}' is an entity, which takes signals and no events")
     event = event_of(codec or Codec(), name, payload, dedupe_key)
-    _write(connection, Post(message_of(instance_id, event, is_control=False), dedupe_key))
+    _write(connection, Post(message_of(plain(instance_id), event, is_control=False), dedupe_key))
 
 
 def signal_with_start(
@@ -149,7 +152,7 @@ def _named(orchestrator: Callable[..., Any] | str, app: App | None) -> tuple[str
     name = orchestrator if isinstance(orchestrator, str) else getattr(orchestrator, "__name__", None)
     if not isinstance(name, str) or not name:
         raise InvalidArgumentError(f"{orchestrator!r:.80} is no orchestrator: pass the function or its name")
-    return name, None
+    return plain(name), None
 
 
 __all__ = ["raise_event", "signal_with_start", "start"]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import replayflow
 from replayflow import App, Limits, MemoryStore, Orchestration, OrchestrationContext, TaskHub
-from replayflow.errors import HubOwnedError, InvalidArgumentError, NotAHubError, StoreUnavailableError
+from replayflow.errors import EncodeError, HubOwnedError, InvalidArgumentError, NotAHubError, StoreUnavailableError
 
 app = App()
 
@@ -101,3 +102,10 @@ def test_the_default_store_is_where_the_environment_says(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     assert replayflow.run(greet, "here") == "HELLO HERE"
     assert (tmp_path / "replayflow.db").exists()
+
+
+@pytest.mark.parametrize(("id", "given"), [("a/b", "you"), (7, "you"), ("a", object())])
+def test_what_run_refuses_leaves_no_hub(tmp_path: Path, id: Any, given: object) -> None:
+    with pytest.raises((InvalidArgumentError, EncodeError)):
+        replayflow.run(greet, given, store=tmp_path / "hub.db", instance_id=id)
+    assert list(tmp_path.iterdir()) == []

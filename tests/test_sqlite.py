@@ -28,6 +28,7 @@ from replayflow import (
     NoTransactionError,
     OrchestrationContext,
     StoreBusyError,
+    StoreCorruptError,
     StoreUnavailableError,
     TaskHub,
     UnknownNameError,
@@ -243,6 +244,23 @@ def test_factories_of_the_callers_do_not_matter_and_are_left_as_they_were(path: 
             assert (connection.row_factory, connection.text_factory) == (row_factory, bytes)
             connection.commit()
     assert worked_off(path) == {"b-0": [0], "b-1": [1]}
+
+
+def test_a_damaged_text_is_refused_as_damage(path: Path) -> None:
+    """What is no UTF-8 any more is read with another factory for text, also through the caller's connection."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        sqlite.start(connection, "basket", 1, instance_id="a")
+        connection.execute("COMMIT")
+        connection.execute("UPDATE instance SET status = CAST(x'52554eff' AS TEXT) WHERE id = 'a'")
+        connection.text_factory = bytes
+        connection.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreCorruptError, match="instance 'a'"):
+            sqlite.start(connection, "basket", 1, instance_id="a", on_existing="replace_finished")
+        assert connection.in_transaction
+        assert connection.text_factory is bytes
+        sqlite.start(connection, "basket", 1, instance_id="b")
+        connection.execute("COMMIT")
 
 
 def test_what_is_no_connection_is_refused(path: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 from replayflow.cli.failures import StoreMissingError
 from replayflow.cli.values import InputCodec
@@ -12,6 +13,8 @@ from replayflow.client import Client
 from replayflow.errors import InvalidArgumentError
 from replayflow.registry import App
 from replayflow.store import MemoryStore, SqliteStore, Store, store_at
+
+T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -27,6 +30,21 @@ async def open_client(url: str | None, app: App | None = None, *, creates: bool 
         _check_presence(store)
     async with Client(store, app, codec=InputCodec()) as client:
         yield client
+
+
+async def asked_of_a_hub(url: str | None, app: App | None, ask: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
+    """What `ask` comes to with a client of the store, which is made where it does not exist.
+
+    What an empty hub refuses makes none: it is asked of one in memory first (I11).
+
+    Raises:
+        StoreError: the store cannot be opened.
+    """
+    if _is_new(shared_store(url)):
+        async with Client(MemoryStore(), app, codec=InputCodec()) as client:
+            await ask(client)
+    async with open_client(url, app, creates=True) as client:
+        return await ask(client)
 
 
 @asynccontextmanager
@@ -54,6 +72,16 @@ def shared_store(url: str | None) -> Store:
             "memory:// is the memory of one process, and no other command sees it: use a file, --store orders.db"
         )
     return store
+
+
+def _is_new(store: Store) -> bool:
+    """Whether there is nothing at its path, or a file that is empty."""
+    try:
+        return isinstance(store, SqliteStore) and store.path.stat().st_size == 0
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False  # to open it says why it cannot be
 
 
 def _check_presence(store: Store) -> None:

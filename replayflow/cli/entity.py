@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 from replayflow.cli import output, values
-from replayflow.cli.access import open_client
+from replayflow.cli.access import asked_of_a_hub, open_client
 from replayflow.cli.options import Count, given_input, input_options, start_at, store_options
 from replayflow.cli.target import load_app
+from replayflow.client import Client
 from replayflow.core.entity.ids import EntityInstanceId, check_operation
 from replayflow.entities import EntityState
 from replayflow.errors import InstanceNotFoundError
@@ -145,14 +146,13 @@ def signal(
     if app is not None:
         app.entity_named(known.entity).find(operation)
 
-    async def send() -> None:
-        async with open_client(store, app, creates=True) as client:
-            if isinstance(when, timedelta):
-                await client.signal_entity(id, operation, given, delay=when, dedupe_key=dedupe_key)
-            else:
-                await client.signal_entity(id, operation, given, at=when, dedupe_key=dedupe_key)
+    async def send(client: Client) -> None:
+        if isinstance(when, timedelta):
+            await client.signal_entity(id, operation, given, delay=when, dedupe_key=dedupe_key)
+        else:
+            await client.signal_entity(id, operation, given, at=when, dedupe_key=dedupe_key)
 
-    asyncio.run(send())
+    asyncio.run(asked_of_a_hub(store, app, send))
     output.done(as_json, f"signal '{operation}' was sent to '{id}'", id=id, operation=operation)
 
 

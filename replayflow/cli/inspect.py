@@ -82,7 +82,7 @@ def _draw(page: InstancePage) -> None:
     for state in page.states:
         if state.damage is not None:
             output.note(f"{state.id}: {state.damage}")
-        if state.problem is not None:
+        elif state.problem is not None:
             output.note(f"{state.id} is parked: {state.problem}")
     if page.cursor is not None:
         output.note(f"there are more: --cursor {shlex.quote(page.cursor)}")

@@ -22,6 +22,7 @@ from replayflow.cli.values import InputCodec, JsonText, check_input
 from replayflow.client import Instance, instance_id_for
 from replayflow.codec import Codec
 from replayflow.core.definitions import OrchestratorDefinition
+from replayflow.core.ids import check_instance_id
 from replayflow.engine import Limits
 from replayflow.errors import InstanceExistsError, InstanceNotFoundError, InvalidStateError
 from replayflow.hub import TaskHub
@@ -58,7 +59,7 @@ def run(
     app, definition = load_orchestrator(target)
     if given is not None:
         check_input(definition, given)
-    id = instance_id or default_id(definition, given)
+    id = check_instance_id(instance_id, "--id") if instance_id else default_id(definition, given)
     one = _Run(app, definition, given, id, timeout, grace, store, as_json)
     try:
         with contextlib.redirect_stdout(sys.stderr):

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from replayflow.cli import output, values
-from replayflow.cli.access import open_client
+from replayflow.cli.access import asked_of_a_hub, open_client
 from replayflow.cli.options import given_input, input_options, span, start_at, store_options, tag_option
 from replayflow.client import Client
 from replayflow.errors import InvalidArgumentError
@@ -146,15 +146,14 @@ def create(
         )
     given = given_input(input, input_file)
 
-    async def make() -> ScheduleState:
-        async with open_client(store, creates=True) as client:
-            made: Any = client.create_schedule  # what click gives is checked there, and not by types
-            found: Schedule = await made(
-                name, orchestrator, given, tags=tags, paused=paused, on_existing=on_existing, **_given(options)
-            )
-            return await found.status()
+    async def make(client: Client) -> ScheduleState:
+        made: Any = client.create_schedule  # what click gives is checked there, and not by types
+        found: Schedule = await made(
+            name, orchestrator, given, tags=tags, paused=paused, on_existing=on_existing, **_given(options)
+        )
+        return await found.status()
 
-    state = asyncio.run(make())
+    state = asyncio.run(asked_of_a_hub(store, None, make))
     next_at = "none" if state.next_at is None else f"{values.moment(state.next_at)} UTC"
     output.done(as_json, f"schedule '{name}': next {next_at}", **document(state))
 

@@ -8,11 +8,11 @@ from typing import Any, cast
 import click
 
 from replayflow.cli import output
-from replayflow.cli.access import open_client
+from replayflow.cli.access import asked_of_a_hub
 from replayflow.cli.options import given_input, input_options, json_text, start_at, store_options, tag_option
 from replayflow.cli.target import load_app
 from replayflow.cli.values import check_input
-from replayflow.client import Instance
+from replayflow.client import Client, Instance
 from replayflow.errors import InvalidArgumentError
 from replayflow.store.base import OnExisting
 
@@ -78,29 +78,28 @@ def start(
         definition = app.orchestrator_named(name)
         check_input(app.orchestrators.serving(name, version or definition.version) or definition, given)
 
-    async def begin() -> Instance[Any]:
-        async with open_client(store, app, creates=True) as client:
-            if signal is not None and instance_id is not None:
-                return await client.signal_with_start(
-                    name,
-                    given,
-                    signal,
-                    carried,
-                    instance_id=instance_id,
-                    version=version,
-                    tags=tags,
-                    on_existing=cast("Any", choice),
-                    dedupe_key=dedupe_key,
-                )
-            return await client.start(
+    async def begin(client: Client) -> Instance[Any]:
+        if signal is not None and instance_id is not None:
+            return await client.signal_with_start(
                 name,
                 given,
+                signal,
+                carried,
                 instance_id=instance_id,
                 version=version,
-                start_at=moment,
                 tags=tags,
-                on_existing=choice,
+                on_existing=cast("Any", choice),
+                dedupe_key=dedupe_key,
             )
+        return await client.start(
+            name,
+            given,
+            instance_id=instance_id,
+            version=version,
+            start_at=moment,
+            tags=tags,
+            on_existing=choice,
+        )
 
-    id = asyncio.run(begin()).id
+    id = asyncio.run(asked_of_a_hub(store, app, begin)).id
     output.done(as_json, id, id=id)

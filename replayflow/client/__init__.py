@@ -11,6 +11,7 @@ from replayflow.client.tree import InstanceTree, Lineage
 from replayflow.client.views import InstancePage, InstanceState, LargeValue
 from replayflow.client.waits import Wait
 from replayflow.core.waits import WaitKind
+from replayflow.store.base import Lost
 
 __all__ = [
     "BulkOutcome",
@@ -24,6 +25,7 @@ __all__ = [
     "InstanceTree",
     "LargeValue",
     "Lineage",
+    "Lost",
     "Patience",
     "Wait",
     "WaitKind",

@@ -50,7 +50,7 @@ def event_of(codec: Codec, name: str, payload: object, dedupe_key: str | None) -
     Raises:
         EncodeError, InvalidArgumentError: the payload cannot travel, or the name or the key is none.
     """
-    check_event_name(name)
+    name = check_event_name(name)
     check_dedupe_key(dedupe_key)
     return EventRaised(name, codec.encode(payload, f"payload of event '{name}'"))
 

@@ -27,7 +27,7 @@ from replayflow.codec import Codec
 from replayflow.codec.cipher import Cipher
 from replayflow.core.context import OrchestrationContext
 from replayflow.core.definitions import version_mismatch
-from replayflow.core.ids import check_version
+from replayflow.core.ids import check_version, plain
 from replayflow.core.signatures import OWN_PREFIX
 from replayflow.core.tasks import Orchestration
 from replayflow.entities import EntityVerbs
@@ -165,7 +165,7 @@ class Client(FindingVerbs, DoctorVerbs, ScheduleVerbs, EntityVerbs, SignalVerbs,
         """
         if not isinstance(instance_id, str):
             raise InvalidArgumentError(f"instance_id is {instance_id!r:.80}; an instance id is text")
-        return self._handle(instance_id, Any)
+        return self._handle(plain(instance_id), Any)
 
     # ---- what this and the verbs of schedules and entities rest on
 
@@ -227,7 +227,7 @@ class Client(FindingVerbs, DoctorVerbs, ScheduleVerbs, EntityVerbs, SignalVerbs,
         if isinstance(orchestrator, str):
             if not orchestrator:
                 raise InvalidArgumentError("an orchestrator's name cannot be empty")
-            return orchestrator, None
+            return plain(orchestrator), None
         own = getattr(orchestrator, "__name__", None)
         if not callable(orchestrator) or own is None:
             raise InvalidArgumentError(f"{orchestrator!r:.80} is no orchestrator: pass the function or its name")

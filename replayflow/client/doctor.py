@@ -30,7 +30,7 @@ from replayflow.patterns.schedule_handle import ScheduleState
 from replayflow.registry import App
 from replayflow.store import Store
 from replayflow.store.base import Condition, InstanceFilter, InstanceRecord
-from replayflow.store.sound import load_sound
+from replayflow.store.sound import is_unreadable, load_sound
 
 LOOKED_AT_MAX = 2_000
 _TOGETHER = 200
@@ -38,7 +38,10 @@ _EXAMPLES = 3
 _FINISHED_MANY = 1_000_000
 _SIZE_LARGE = 10 * 2**30
 _LOG_LARGE = 256 * 2**20
-_DAMAGE_ADVICE = "keep a copy of the file, and restore the last good backup; all of it is looked through with: replayflow doctor --integrity"
+_DAMAGE_ADVICE = (
+    "keep a copy of the file, and restore the last good backup; all of it is looked through with: replayflow doctor --integrity; "
+    "where there is no backup, one damaged instance goes, and the rest stays, with: replayflow purge ID --damaged"
+)
 _UNFINISHED = frozenset({Status.PENDING, Status.RUNNING, Status.SUSPENDED})
 
 Topic = Literal[
@@ -202,18 +205,24 @@ def _damage_of(damaged: Mapping[str, object]) -> list[Finding]:
 async def _parked(store: Store) -> list[Finding]:
     groups: dict[tuple[str, str], list[InstanceRecord]] = defaultdict(list)
     parked, is_all = await _first_of(store, InstanceFilter(is_parked=True))
+    unreadable = {one.instance_id: _problem(one) for one in parked if is_unreadable(one.problem)}
     for record in parked:
+        if record.instance_id in unreadable:
+            continue
         groups[record.name, _generalized(record)].append(record)
     return [
-        Finding(
-            "parked",
-            True,
-            f"{_instances(len(records), is_all)} of '{name}' {_are(len(records))} parked: {_problem(records[0])}",
-            f"{_repair(records[0])}: replayflow resume {_id(records[0].instance_id)}{_store(store)}",
-            len(records),
-            _examples(records),
-        )
-        for (name, _), records in groups.items()
+        *_damage_of(unreadable),
+        *[
+            Finding(
+                "parked",
+                True,
+                f"{_instances(len(records), is_all)} of '{name}' {_are(len(records))} parked: {_problem(records[0])}",
+                f"{_repair(records[0])}: replayflow resume {_id(records[0].instance_id)}{_store(store)}",
+                len(records),
+                _examples(records),
+            )
+            for (name, _), records in groups.items()
+        ],
     ]
 
 

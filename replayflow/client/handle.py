@@ -9,7 +9,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 from replayflow.client.access import Access
 from replayflow.client.arguments import event_of, seconds
 from replayflow.client.forking import UNCHANGED, Changes, ForkCheck, forking, restart
-from replayflow.client.purging import purge_one
+from replayflow.client.purging import purge_damaged, purge_one
 from replayflow.client.rewinding import rewind
 from replayflow.client.tree import Lineage, lineage
 from replayflow.client.views import InstanceState, Views
@@ -35,7 +35,7 @@ from replayflow.errors import (
     OrchestrationFailed,
     OrchestrationTerminated,
 )
-from replayflow.store.base import InstanceRecord
+from replayflow.store.base import InstanceRecord, Lost
 
 T = TypeVar("T")
 
@@ -168,6 +168,20 @@ class Instance(Generic[T]):
         """
         refuse_for_entities(self.id, "purge")
         return await purge_one(self._access, self.id, self._access.clock.now(), recursive=recursive)
+
+    async def purge_damaged(self) -> Lost:
+        """The instance, which cannot be read any more, is gone with all that is kept of it, whatever its status was; returns what went.
+
+        For what is damaged where no backup is to be had: to terminate it, or to wait for its end, would take its history. Keep a copy of the
+        file first.
+        Others are as they were: what it started goes on and tells nobody, and who waits for it (its parent, in `Lost.parent_id`, or who called the
+        entity) waits for ever; terminate or rewind that. What it had at work in a worker runs to its end, and counts for nothing.
+
+        Raises:
+            InvalidStateError: it can be read: nothing was changed.
+            StoreCorruptError: it cannot be taken out without touching others; nothing was changed.
+        """
+        return await purge_damaged(self._access, self.id, self._access.clock.now())
 
     # ---- going back
 

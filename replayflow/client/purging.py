@@ -12,9 +12,12 @@ from collections.abc import AsyncIterator, Sequence
 from msgspec.structs import replace
 
 from replayflow.client.access import Access
+from replayflow.client.waits import past_of
+from replayflow.core import events, rows
+from replayflow.core.folding import folded
 from replayflow.core.instance import Status
-from replayflow.errors import StateError
-from replayflow.store.base import Finished, InstanceFilter, Purge, why_it_stays
+from replayflow.errors import StateError, StoreCorruptError
+from replayflow.store.base import Finished, InstanceFilter, Lost, Purge, Unread, why_it_stays
 
 PURGED_TOGETHER = 200
 _FINISHED = frozenset(status for status in Status if status.is_finished)
@@ -39,6 +42,38 @@ async def purge_one(access: Access, instance_id: str, now: int, *, recursive: bo
     if outcome.error is not None:
         raise outcome.error
     return gone + 1
+
+
+async def purge_damaged(access: Access, instance_id: str, now: int) -> Lost:
+    """The damaged instance has gone, whatever its status was; returns what went with it.
+
+    Raises:
+        InstanceNotFoundError: there is none.
+        InvalidStateError: it can be read.
+    """
+    return await access.store.remove_damaged(instance_id, now, await _unread(access, instance_id))
+
+
+async def _unread(access: Access, instance_id: str) -> Unread | None:
+    """The instance as something that nobody can make sense of, though it reads back as it was written; None where that is not so."""
+    try:
+        loaded = await access.store.load_whole(instance_id)
+    except StoreCorruptError:
+        return None  # it does not read back so, which the store sees for itself
+    if loaded is None:
+        return None
+    record = loaded.record
+    try:
+        events.decode(record.start)
+        folded(past_of(loaded))
+        if record.orphans is not None:
+            rows.decode_orphans(record.orphans)
+        for delivery in loaded.inbox:
+            if delivery.event is not None:
+                events.decode(delivery.event)
+    except StoreCorruptError as error:
+        return Unread(record.execution_id, loaded.piece_count, str(error))
+    return None
 
 
 async def purge_every(access: Access, wanted: InstanceFilter, now: int, *, recursive: bool) -> int:

@@ -70,4 +70,6 @@ class SignalVerbs:
         outcome = await self._submit(post)
         if outcome.error is not None:
             raise outcome.error
-        return self._handle(instance_id, self._views.result_type(name, default_version if version is None else version))
+        return self._handle(
+            post.message.instance_id, self._views.result_type(name, default_version if version is None else version)
+        )

@@ -125,7 +125,7 @@ def signal_with_start(
         tags=checked_tags(tags),
         is_first=on_existing == "error",
     )
-    message = message_of(instance_id, event, is_control=False)
+    message = message_of(start.instance_id, event, is_control=False)
     message.start = start
     return Post(message, dedupe_key, replaces_finished=on_existing == "replace_finished")
 

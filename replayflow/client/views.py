@@ -46,7 +46,7 @@ class InstanceState:
     custom_status: Any
     failure: FailureDetails | None
     problem: str | None
-    """Why the instance is parked; None where it is not."""
+    """Why the instance does not go on: why it is parked, or what is damaged of it; None where it does."""
     tags: Mapping[str, str]
     parent_instance_id: str | None
     created_at: datetime
@@ -154,7 +154,7 @@ def _damaged(record: InstanceRecord, damage: str) -> InstanceState:
         output=None,
         custom_status=None,
         failure=None,
-        problem=None,
+        problem=damage,
         tags={},
         parent_instance_id=None,
         created_at=created_at,

@@ -171,8 +171,8 @@ class OrchestrationContext(ActivityCalls, TimersAndEvents, MapContext, EntityCal
         plan: CallPlan = environment.orchestrator(orchestrator)
         payload = environment.codec.encode(input, f"input of sub-orchestration '{plan.name}'")
         if instance_id is not None:
-            ids.check_instance_id(instance_id)
-        ids.check_version(version)
+            instance_id = ids.check_instance_id(instance_id)
+        version = ids.check_version(version)
         decisions.refuse_in_section(f"{site_of(_frame(1))}: sub-orchestration '{plan.name}'")
         id = decisions.take_id()
         started = self._started
@@ -262,7 +262,7 @@ class OrchestrationContext(ActivityCalls, TimersAndEvents, MapContext, EntityCal
             raise OrchestratorError(
                 f"{site}: continue_as_new was called inside a saga, whose compensations would be forgotten: call it when ctx.saga has returned"
             )
-        ids.check_version(version)
+        version = ids.check_version(version)
         encoded = self._environment.codec.encode(input, "input of continue_as_new")
         decisions.saves_events = save_events
         decisions.ending = CompleteOrchestration(

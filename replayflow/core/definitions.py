@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from replayflow.codec import Codec
 from replayflow.core.entity.definition import EntityDefinition
+from replayflow.core.ids import plain
 from replayflow.core.limiter import Quota, Rate
 from replayflow.core.versions import VersioningOptions, of_version, version_key
 from replayflow.errors import FailureDetails, UnknownNameError, VersionMismatchError
@@ -184,6 +185,7 @@ class Environment:
         if isinstance(called, str):
             definition = definitions.get(called)
             if definition is None:
+                called = plain(called)
                 return CallPlan(called, f"input of {what} '{called}'", self.codec.decoder(Any))
         else:
             if isinstance(definitions, Orchestrators):

@@ -29,6 +29,11 @@ def is_unicode(text: str) -> bool:
     return True
 
 
+def plain(text: str) -> str:
+    """The text without the class of its own that a caller's text may have (a library's key, say): so it is stored, compared and shown."""
+    return text if type(text) is str else str.__str__(text)
+
+
 def check_instance_id(instance_id: object, where: str = "instance_id") -> str:
     """The id, if it is one.
 
@@ -37,6 +42,7 @@ def check_instance_id(instance_id: object, where: str = "instance_id") -> str:
     """
     if not isinstance(instance_id, str):
         raise InvalidArgumentError(f"{where} is {instance_id!r:.80}; an instance id is text")
+    instance_id = plain(instance_id)
     if not 0 < len(instance_id) <= INSTANCE_ID_CHARS_MAX:
         raise InvalidArgumentError(
             f"{where} has {len(instance_id)} characters; an instance id has 1 to {INSTANCE_ID_CHARS_MAX}"
@@ -60,7 +66,7 @@ def check_patch(name: object) -> str:
         raise InvalidArgumentError(
             f"{name!r:.80} is no name of a patch: it is text of 1 to {PATCH_NAME_CHARS_MAX} characters"
         )
-    return name
+    return plain(name)
 
 
 def check_version(version: object) -> str | None:
@@ -69,9 +75,11 @@ def check_version(version: object) -> str | None:
     Raises:
         InvalidArgumentError: it is no text.
     """
-    if version is not None and not (isinstance(version, str) and is_unicode(version)):
+    if not version and (version is None or isinstance(version, str)):
+        return None
+    if not (isinstance(version, str) and is_unicode(version)):
         raise InvalidArgumentError(f"version is {version!r:.80}; a version is text")
-    return version or None
+    return plain(version)
 
 
 def child_id(parent_id: str, execution_id: str, action_id: int, is_first_execution: bool) -> str:

@@ -20,7 +20,7 @@ def check_event_name(name: object) -> str:
         raise InvalidArgumentError(
             f"{name!r:.80} is no event name: it is text of 1 to {EVENT_NAME_CHARS_MAX} characters"
         )
-    return name
+    return ids.plain(name)
 
 
 def check_tags(tags: Mapping[str, str]) -> dict[str, str]:
@@ -36,4 +36,4 @@ def check_tags(tags: Mapping[str, str]) -> dict[str, str]:
             raise InvalidArgumentError(f"tags are text by text, and {key!r:.80}: {value!r:.80} is not")
         if "\0" in key + value or not ids.is_unicode(key + value):
             raise InvalidArgumentError(f"the tag {key!a:.80}: {value!a:.80} has a character that cannot be stored")
-    return dict(tags)
+    return {ids.plain(key): ids.plain(value) for key, value in tags.items()}

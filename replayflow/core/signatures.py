@@ -8,6 +8,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from replayflow.core.ids import plain
 from replayflow.errors import RegistrationError
 
 NAME_CHARS_MAX = 256
@@ -37,7 +38,7 @@ def check_name(fn: Callable[..., Any], name: str | None, what: str) -> str:
         raise RegistrationError(
             f"a lambda has no name to be found by after a restart: give it one, @app.{what}(name='...')"
         )
-    return title
+    return plain(title)
 
 
 def parameters_of(fn: Callable[..., Any], title: str, what: str) -> list[inspect.Parameter]:

@@ -59,7 +59,7 @@ class TimersAndEvents:
             InvalidArgumentError: the name is none, or the time limit is a naive datetime.
         """
         decisions = self._decisions
-        check_event_name(name)
+        name = check_event_name(name)
         fire_at = None if timeout is None else self._moment(timeout)
         decode = None if decisions.is_sealed else self._environment.codec.decoder(Any if type is None else type)
         task: EventTask[Any] = EventTask(0, name, decode, decisions)
@@ -80,8 +80,8 @@ class TimersAndEvents:
         Raises:
             EncodeError, InvalidArgumentError, OrchestratorError: as elsewhere; nothing is sent.
         """
-        ids.check_instance_id(instance_id)
-        check_event_name(name)
+        instance_id = ids.check_instance_id(instance_id)
+        name = check_event_name(name)
         encoded = self._environment.codec.encode(payload, f"payload of event '{name}'")
         self._decisions.add(SendEvent(self._decisions.take_id(), instance_id, name, encoded, site_of(_frame(1))))
 

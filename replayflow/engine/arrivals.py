@@ -24,6 +24,7 @@ from replayflow.engine.waiters import Waiters
 from replayflow.engine.work import Work
 from replayflow.errors import NonDeterminismError, SealedError, StoreCorruptError
 from replayflow.store.base import Delivery, InstanceRecord, Loaded
+from replayflow.store.sound import CANNOT_BE_READ
 
 _logger = logging.getLogger("replayflow")
 
@@ -82,6 +83,12 @@ class Arrivals:
             self._memory.set_aside(live)
         self._waiters.missing(instance_id)
 
+    def unreadable(self, record: InstanceRecord, error: StoreCorruptError) -> None:
+        """What is stored of the instance cannot be read, but for its row, which shows why: the only thing of it that is written."""
+        problem = f"{CANNOT_BE_READ}{error}"
+        if record.problem != problem.encode():
+            self._memory.show_problem(record, problem)
+
     def restore(self, loaded: Loaded) -> None:
         """The instance is in memory as the store has it, replayed, with everything going that has to go."""
         record = loaded.record
@@ -101,9 +108,10 @@ class Arrivals:
             for delivery in loaded.inbox:
                 self._memory.intake.held.add(delivery.number)
                 live.receive(delivery)
-        except StoreCorruptError:
+        except StoreCorruptError as error:
             _logger.exception("instance '%s' cannot be read, and is left as it is", live.id)
             self.missing(live.id)
+            self.unreadable(record, error)
             return
         self._lives[live.id] = live
         if live.row.status.is_finished:

@@ -18,7 +18,7 @@ from itertools import islice
 
 from replayflow.engine.patience import until_it_answers
 from replayflow.errors import StoreCorruptError
-from replayflow.store.base import Delivery, InstanceFilter, Loaded, Store
+from replayflow.store.base import Delivery, InstanceFilter, InstanceRecord, Loaded, Store
 
 ARRIVALS_PER_READ = 1_000
 LOADED_TOGETHER_MAX = 200
@@ -34,11 +34,13 @@ class Intake:
         route: Callable[[Delivery], None],
         restore: Callable[[Loaded], None],
         missing: Callable[[str], None],
+        unreadable: Callable[[InstanceRecord, StoreCorruptError], None],
     ) -> None:
         self._store = store
         self._route = route
         self._restore = restore
         self._missing = missing
+        self._unreadable = unreadable
         self.held: set[int] = set()
         self.held_back: set[str] = set()
         """Instances that are not loaded, whoever asks: what may kill the worker (`suspects.py`)."""
@@ -176,13 +178,16 @@ class Intake:
     async def _load(self, batch: dict[str, list[Delivery]]) -> None:
         try:
             found = {loaded.record.instance_id: loaded for loaded in await self._store.load(list(batch))}
-        except StoreCorruptError:
+        except StoreCorruptError as error:
             if len(batch) == 1:
                 (id,) = batch
                 _logger.exception("instance '%s' cannot be read, and is left as it is", id)
+                record = await self._sound_row(id)
                 self.loading.pop(id, None)
                 self._to_try.discard(id)
                 self._missing(id)
+                if record is not None:
+                    self._unreadable(record, error)
                 return
             for id, meanwhile in batch.items():  # one bad history must not keep the others from running
                 await self._load({id: meanwhile})
@@ -200,3 +205,10 @@ class Intake:
                 by_number = {delivery.number: delivery for delivery in [*meanwhile, *loaded.inbox]}
                 loaded.inbox = [by_number[number] for number in sorted(by_number)]
             self._restore(loaded)
+
+    async def _sound_row(self, instance_id: str) -> InstanceRecord | None:
+        """The row of an instance of which something else is damaged; None where the row itself is."""
+        try:
+            return await self._store.get(instance_id)
+        except StoreCorruptError:
+            return None

@@ -30,7 +30,7 @@ from replayflow.engine.patience import PASSING, Backoff
 from replayflow.engine.steps import Parking
 from replayflow.engine.warm import Warm
 from replayflow.errors import ReplayflowError
-from replayflow.store.base import Outcome, Park
+from replayflow.store.base import InstanceRecord, Outcome, Park
 
 _logger = logging.getLogger("replayflow")
 _OWN = (TaskCompleted, TaskFailed, HeartbeatRecorded, MapProgress, MapPage)
@@ -84,6 +84,17 @@ class Memory:
         """The instance's row shows no problem any more, as soon as the store takes it."""
         self.going_on.add(live.id)
         self._show_none(Park(live.id, live.execution_id, None))
+
+    def show_problem(self, record: InstanceRecord, problem: str) -> None:
+        """The row of an instance that is not in memory, and cannot be, shows the problem, as soon as the store takes it."""
+        self.intake.parked(record.instance_id)
+        park = Park(record.instance_id, record.execution_id, problem.encode())
+
+        def settle(outcome: Outcome | None, error: ReplayflowError | None) -> None:
+            if outcome is None and isinstance(error, PASSING):
+                self.later(lambda: self._committer.add(park, settle))
+
+        self._committer.add(park, settle)
 
     def _show_none(self, park: Park) -> None:
         def settle(outcome: Outcome | None, error: ReplayflowError | None) -> None:

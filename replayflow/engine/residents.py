@@ -55,6 +55,7 @@ class Residents:
             lambda delivery: self._arrivals.route(delivery),
             lambda loaded: self._arrivals.restore(loaded),
             lambda instance_id: self._arrivals.missing(instance_id),
+            lambda record, error: self._arrivals.unreadable(record, error),
         )
         self.alarms = Alarms(
             clock, lambda instance_id, alarm: self._work.ring(instance_id, alarm), self.look_at, store.wakes

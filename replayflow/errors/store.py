@@ -44,7 +44,8 @@ class StoreReadOnlyError(StoreError):
 class StoreCorruptError(StoreError):
     """The store's file is damaged: a page or a history does not read back as it was written.
 
-    Nothing was changed. Keep the file, run `PRAGMA integrity_check` on a copy of it, and restore the last good backup.
+    Nothing was changed. Keep the file, run `PRAGMA integrity_check` on a copy of it, and restore the last good backup. Where there is none, and one
+    instance is damaged, `replayflow purge ID --damaged` takes that out, whatever its status: its history is lost, of others nothing is touched.
     """
 
     code = "RF305"

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 from replayflow.clock import to_datetime
 from replayflow.core.context import OrchestrationContext
+from replayflow.core.ids import plain
 from replayflow.core.instance import Status
 from replayflow.core.labels import check_tags
 from replayflow.core.tasks import Orchestration
@@ -137,8 +138,14 @@ class ScheduleVerbs:
         return handle
 
     def get_schedule(self: Asks, name: str) -> Schedule:
-        """The handle of a schedule. Whether there is one shows when the handle is used."""
-        return Schedule(self, name)
+        """The handle of a schedule. Whether there is one shows when the handle is used.
+
+        Raises:
+            InvalidArgumentError: the name is no text.
+        """
+        if not isinstance(name, str):
+            raise InvalidArgumentError(f"{name!r:.80} is no name for a schedule: it is text")
+        return Schedule(self, plain(name))
 
     async def list_schedules(self: Asks) -> AsyncIterator[ScheduleState]:
         """All schedules that have not been deleted, in the order of their creation."""
@@ -180,4 +187,4 @@ def _check_name(name: object) -> str:
             f"{name!r:.80} is no name for a schedule: it is text of 1 to {NAME_CHARS_MAX} characters, "
             "without control characters and / \\ # ?, and does not begin with '@'"
         )
-    return name
+    return plain(name)

@@ -82,9 +82,11 @@ from replayflow.store.records import (
     Footprint,
     InstanceRecord,
     Loaded,
+    Lost,
     Owner,
     Served,
     Suspect,
+    Unread,
     Waiting,
     Wake,
 )
@@ -104,6 +106,7 @@ __all__ = [
     "InstanceFilter",
     "InstanceRecord",
     "Loaded",
+    "Lost",
     "OnExisting",
     "Operation",
     "Order",
@@ -122,6 +125,7 @@ __all__ = [
     "Suspect",
     "Transact",
     "Trim",
+    "Unread",
     "Waiting",
     "Wake",
     "cursor_of",
@@ -184,6 +188,19 @@ class Store(Protocol):
         Raises:
             LeaseLostError: the epoch is not the hub's; nothing was written.
             StoreFullError, StoreBusyError, StoreReadOnlyError, StoreCorruptError, StoreUnavailableError: nothing was written.
+        """
+        ...
+
+    async def remove_damaged(self, instance_id: str, at: int, unread: Unread | None = None) -> Lost:
+        """The instance, which does not read back as it was written, is no more, with all that is kept of it; of others nothing is touched.
+
+        Whatever its status is. `unread` says who could make no sense of it: it counts as damaged then, where nothing has come to it since.
+        `at` is for the hub's count of what was purged. Returns what went.
+
+        Raises:
+            InstanceNotFoundError: there is none, by the index of ids or in the rows.
+            InvalidStateError: it is sound.
+            StoreCorruptError: it cannot be taken out without touching others. Nothing was changed.
         """
         ...
 

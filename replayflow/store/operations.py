@@ -10,7 +10,7 @@ from msgspec import Struct
 from replayflow.core.commit import Commit, Message, RowState, Start
 from replayflow.core.instance import Status
 from replayflow.core.transaction import Statements
-from replayflow.errors import InstanceExistsError, InvalidStateError, ReplayflowError
+from replayflow.errors import InstanceExistsError, InstanceNotFoundError, InvalidStateError, ReplayflowError
 
 OnExisting = Literal["error", "return", "replace_finished", "terminate_and_replace"]
 PurgeCause = Literal["asked", "retention"]
@@ -172,6 +172,18 @@ ACCEPTED = Outcome()
 def id_taken(instance_id: str, status: Status) -> InstanceExistsError:
     """Why an instance cannot begin under the id."""
     return InstanceExistsError(f"instance '{instance_id}' exists already, with status {status}")
+
+
+def not_there(instance_id: str, url: str) -> InstanceNotFoundError:
+    """There is no instance with the id."""
+    return InstanceNotFoundError(f"no instance '{instance_id}' is in the hub {url}")
+
+
+def not_damaged(instance_id: str) -> InvalidStateError:
+    """Why an instance is not taken out as a damaged one."""
+    return InvalidStateError(
+        f"instance '{instance_id}' reads back as it was written: terminate it, if it has not finished, and purge it as any other"
+    )
 
 
 def moved_on(instance_id: str) -> InvalidStateError:

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 
 from replayflow.codec import Payload
 from replayflow.codec.cipher import Cipher
-from replayflow.codec.reference import digest_of, is_reference, may_refer, reference_to
-from replayflow.codec.sealed import is_sealed, key_of, sealed
+from replayflow.codec.reference import digest_of, is_reference, is_to_sealed, may_refer, reference_to
+from replayflow.codec.sealed import is_sealed, key_of, opened, sealed
 from replayflow.core.commit import Commit, Message, Start
-from replayflow.errors import InvalidArgumentError
+from replayflow.errors import InvalidArgumentError, SealedError
 from replayflow.store.base import Branch, Create, Operation, Park, Post
 from replayflow.store.trees import change_leaves, change_texts, encode, leaves, tree_of
 
@@ -87,6 +87,29 @@ class Outgoing:
     def text(self, text: bytes | None, instance_id: str) -> bytes | None:
         """The text of the instance as it is stored."""
         return text if text is None or self._cipher is None else self._seal(text, context_of(instance_id))
+
+    def seals_anew(self, payload: Payload, instance_id: str) -> bool:
+        """Whether the payload, or encoded events, may have what would be sealed anew, and kept out of line."""
+        return (
+            self._cipher is not None
+            and payload is not None
+            and len(payload) > self._over
+            and (context_of(instance_id), payload) not in self._sealed
+        )
+
+    def recall(self, reference: bytes, content: bytes, instance_id: str) -> None:
+        """Where the instance has that content again, it is the one that is there: no two contents for one value.
+
+        A content that does not open, or has changed, is left alone: the value is sealed anew.
+        """
+        if not is_to_sealed(reference) or reference_to(content, is_sealed=True) != reference:
+            return
+        try:
+            value = opened(content, self._cipher, OUT_OF_LINE_CONTEXT)
+        except SealedError:
+            return
+        if isinstance(value, bytes):
+            self._sealed.setdefault((context_of(instance_id), value), content)
 
     def forget(self) -> None:
         """All of it is written."""

@@ -83,6 +83,32 @@ class Finished(Struct):
     execution_id: str
 
 
+class Unread(Struct, frozen=True):
+    """An execution as somebody has found it who could not make sense of it, though it reads back as it was written."""
+
+    execution_id: str
+    pieces: int
+    """How many pieces of history it had."""
+    why: str
+
+
+class Lost(Struct, frozen=True):
+    """What went with a damaged instance, as far as it could be read: none of it can be believed."""
+
+    faults: tuple[str, ...]
+    """What was wrong with it, the first few."""
+    name: str
+    status: str
+    pieces: int
+    """How many pieces of history, of all its executions."""
+    messages: int
+    """How many messages it had not taken in."""
+    parent_id: str | None
+    """Whose child it said it was: that instance may wait for it for ever."""
+    children: int
+    """How many instances say that it started them: they stay, and tell nobody of their end."""
+
+
 class Suspect(Struct, frozen=True):
     """An instance that may have killed the workers before this one, and what is held against it."""
 

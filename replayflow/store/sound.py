@@ -7,6 +7,14 @@ from collections.abc import Sequence
 from replayflow.errors import StoreCorruptError
 from replayflow.store.base import Loaded, Store
 
+CANNOT_BE_READ = "it cannot be read: "
+"""How the problem begins that is shown of an instance of which all but the row is damaged."""
+
+
+def is_unreadable(problem: bytes | None) -> bool:
+    """Whether the problem of an instance's row is that the rest of it cannot be read."""
+    return problem is not None and problem.startswith(CANNOT_BE_READ.encode())
+
 
 async def load_sound(store: Store, instance_ids: Sequence[str]) -> tuple[list[Loaded], dict[str, StoreCorruptError]]:
     """As `Store.load`, of those that can be read; and for each of the others why it cannot."""

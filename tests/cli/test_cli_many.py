@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+from contextlib import closing
+
 import pytest
 
 from tests.cli.terminal import accepted, databases, invoke, refused, until, worker
@@ -43,6 +47,31 @@ def test_a_filter_purges_what_has_finished_once_it_is_certain() -> None:
         assert accepted("purge", "--completed-to", "-1h", "--yes", "--json") == {"requested": "purge", "purged": 0}
         assert invoke("purge", "--name", "checkout", "--yes").stdout == "2 instances are gone\n"
         assert all_are(a="RUNNING", b="RUNNING")
+
+
+def test_a_damaged_instance_is_purged_when_that_is_said_and_a_sound_one_is_not() -> None:
+    start_some()
+    [file] = [name for name in databases() if name.endswith(".db")]
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("UPDATE instance SET parent_id = 'b\x1b[2J', name = 'oops' WHERE id = 'a'")
+        connection.execute("UPDATE history SET events = x'00'")
+    listed = invoke("list", "--json").stdout
+    [shown] = [one for one in json.loads(listed)["instances"] if one["id"] == "a"]
+    assert "does not read back as it was written" in shown["problem"]
+    assert invoke("list").stderr.count("does not read back") == 1
+    assert "purge ID --damaged" in invoke("doctor").stdout
+    assert "reads back as it was written" in refused(5, "purge", "b", "--damaged")
+    assert "--damaged is for one instance" in refused(2, "purge", "--all", "--damaged")
+    assert "error RF201" in refused(4, "purge", "nobody", "--damaged")
+    result = invoke("purge", "a", "--damaged")
+    assert (result.exit_code, result.stdout) == (0, "'a' is gone, damaged as it was\n")
+    assert "lost: an instance of 'oops', PENDING, pieces of history: 0" in result.stderr
+    assert "it said that 'b\\x1b[2J' had started it" in result.stderr
+    assert set(statuses()) == {"b", "c", "d"}
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("UPDATE instance SET output = x'00' WHERE id = 'b'")
+    gone = accepted("purge", "b", "--damaged", "--json")
+    assert (gone["purged"], gone["lost"]["faults"]) == (1, ["its row does not read back as it was written"])
 
 
 def test_a_verb_for_many_says_how_many_took_it_and_why_the_others_did_not() -> None:

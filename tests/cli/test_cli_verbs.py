@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -65,6 +66,30 @@ def test_a_start_waits_for_its_time() -> None:
 def test_a_start_that_makes_no_sense_writes_nothing(arguments: tuple[str, ...], said: str) -> None:
     assert said in refused(2, "start", "unknown", *arguments)
     assert databases() == []
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("start checkout --id a/b", "none of / \\ # ?"),
+        ("start checkout --id @box@1", "those of entities"),
+        ("start checkout --id a --tag k=\ud800", "cannot be stored"),
+        ("start checkout --id a/b --signal go", "none of / \\ # ?"),
+        ("start checkout --id a --signal go --dedupe-key=", "dedupe_key has 0"),
+        ("run flows:approval --id a/b", "none of / \\ # ?"),
+        ("schedule create a/b checkout --every 5m", "no name for a schedule"),
+        ("schedule create a checkout --cron never", "cron"),
+        ("entity signal @box@1 add --dedupe-key=", "dedupe_key has 0"),
+    ],
+)
+@pytest.mark.parametrize("is_there", [False, True])
+def test_what_an_empty_hub_refuses_makes_none(command: str, said: str, is_there: bool) -> None:
+    """Nor does it make a hub of a file that is empty."""
+    if is_there:
+        Path("new.db").touch()
+    assert said in refused(2, *command.split(), "--store", "new.db")
+    assert not is_there or Path("new.db").stat().st_size == 0
+    assert databases() == (["new.db"] if is_there else [])
 
 
 def test_lengths_of_time_are_written_alike() -> None:

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from replayflow.core import events
 from replayflow.core.commit import RowState
+from replayflow.core.events import TaskScheduled
 from replayflow.core.instance import Status
 from replayflow.errors import StoreCorruptError, StoreError
 from replayflow.store import SqliteStore
@@ -24,6 +26,7 @@ from tests.store import flips
 from tests.store.builders import (
     accepted,
     commit,
+    contents_of,
     create,
     encoded_events,
     everything,
@@ -244,12 +247,16 @@ async def test_waiting_messages_and_what_they_refer_to_are_of_one_moment(
 
 
 async def test_a_content_that_is_kept_longer_than_it_is_used_is_no_damage(path: Path) -> None:
-    """A large custom status is sealed anew with each row that shows it; what the row had before stays noted until history is cut."""
+    """What an orphan was given is sealed once more with the row that says so, and stays noted when the row has it no more, until history is cut."""
     store = SqliteStore(path, large_over_bytes=100, cipher=ToyCipher())
     await store.open()
     await accepted(store, create("a"))
-    for number in (1, 2):
-        await accepted(store, commit("a", sequence=number, state=RowState(Status.RUNNING, None, b"\xc4" + b"x" * 500)))
+    owed = events.encode([TaskScheduled(1, "f", b"\xc4" + b"x" * 500)])
+    for number, orphans in enumerate((owed, None), 1):
+        over = RowState(Status.COMPLETED, None, completed_at=1, orphans=orphans)
+        await accepted(store, commit("a", sequence=number, state=over))
+    found = await contents_of(store)
+    assert len(found.kept - found.referred_to) == 1
     assert (await store.condition(is_thorough=True)).faults == ()
     await store.close()
 

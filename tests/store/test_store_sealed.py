@@ -13,6 +13,7 @@ from replayflow.codec.sealed import UNREADABLE, is_sealed
 from replayflow.core import events, rows
 from replayflow.core.commit import RowState
 from replayflow.core.events import (
+    CustomStatusSet,
     EventRaised,
     ExecutionStarted,
     HistoryEvent,
@@ -182,6 +183,61 @@ async def test_equal_large_values_cannot_be_told_from_what_is_kept(path: Path) -
     chunk = events.encode([OrchestratorStarted(1), TaskCompleted(1, LARGE)])
     await accepted(store, begins("c", None), commit("c", chunk=chunk, state=ended(output=LARGE)))
     assert len((await contents_of(store)).kept) == 3  # in its row and in its history it is the same
+    await store.close()
+
+
+async def test_a_large_value_that_a_row_shows_again_is_not_sealed_again(path: Path) -> None:
+    store = SqliteStore(path, large_over_bytes=100, cipher=ToyCipher())
+    await store.open()
+    told = events.encode([OrchestratorStarted(1), CustomStatusSet(LARGE)])
+    await accepted(store, begins(), commit(chunk=told, state=RowState(Status.RUNNING, 0, LARGE)))
+    for n in range(2, 6):
+        waits = RowState(Status.RUNNING, n, LARGE)
+        await accepted(store, commit(sequence=n, chunk=events.encode([OrchestratorStarted(n)]), state=waits))
+    orphans = events.encode([TaskScheduled(7, "f", LARGE + b"7")])
+    for n, owed in enumerate([orphans, orphans, None], 6):
+        over = RowState(Status.COMPLETED, 0, LARGE, LARGE[:-1], None, 1, owed)
+        await accepted(store, commit(sequence=n, chunk=events.encode([OrchestratorStarted(n)]), state=over))
+    found = await contents_of(store)
+    assert len(found.kept) == 3  # status, output, and what an orphan was given
+    row = await record(store)
+    assert [await store.fetch([one]) for one in (row.custom_status, row.output) if one] == [[LARGE], [LARGE[:-1]]]
+    await store.close()
+
+
+async def test_a_next_execution_has_the_large_status_that_the_row_shows(path: Path) -> None:
+    store = SqliteStore(path, large_over_bytes=100, cipher=ToyCipher())
+    await store.open()
+    told = events.encode([OrchestratorStarted(1), CustomStatusSet(LARGE)])
+    await accepted(store, begins(), commit(chunk=told, state=RowState(Status.RUNNING, 0, LARGE)))
+    carried = [ExecutionStarted("order", None, "a", "x2"), CustomStatusSet(LARGE)]
+    ends = commit(
+        sequence=2,
+        chunk=events.encode([OrchestratorStarted(2)]),
+        state=RowState(Status.CONTINUED_AS_NEW, None, LARGE),
+        next_start=start("a", "x2", event=events.encode(carried)),
+    )
+    await accepted(store, ends)
+    shown = RowState(Status.RUNNING, 0, LARGE)
+    await accepted(store, commit("a", "x2", 4, chunk=events.encode([OrchestratorStarted(4)]), state=shown))
+    found = await contents_of(store)
+    assert found.kept == found.referred_to
+    assert len(found.kept) == 1
+    await store.close()
+
+
+async def test_a_large_value_that_cannot_be_opened_is_sealed_anew(path: Path) -> None:
+    store = SqliteStore(path, large_over_bytes=100, cipher=ToyCipher())
+    await store.open()
+    shown = RowState(Status.RUNNING, 0, LARGE)
+    await accepted(store, begins(), commit(chunk=events.encode([OrchestratorStarted(1)]), state=shown))
+    await store.close()
+    store = SqliteStore(path, large_over_bytes=100, cipher=ToyCipher("k2"))
+    await store.open()
+    await accepted(store, commit(sequence=2, chunk=events.encode([OrchestratorStarted(2)]), state=shown))
+    now = (await record(store)).custom_status
+    assert now is not None
+    assert await store.fetch([now]) == [LARGE]
     await store.close()
 
 

@@ -107,6 +107,7 @@ OTHER_SQL = {
     ("store/sqlite/schema.py", "statement"): "a statement of a numbered migration",
     ("store/sqlite/schema.py", "_SET_VERSION[number]"): "a number of ours, which PRAGMA takes in no other way",
     ("store/sqlite/schema.py", "_SET_APPLICATION"): "the same",
+    ("store/sqlite/upgrading.py", "_busy_timeout(self._busy_seconds)"): "the same",
     ("store/sqlite/statements.py", "self._by_count[count]"): "a named statement for several rows",
     ("store/sqlite/records.py", "statement"): "what its callers give it, by name",
     ("store/sqlite/guard.py", "statement"): "the user's own, under an authorizer",

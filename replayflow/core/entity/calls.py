@@ -71,7 +71,7 @@ class EntityCalls:
         """
         decisions, environment = self._decisions, self._environment
         target = entity_id_text(entity_id)
-        check_operation(operation)
+        operation = check_operation(operation)
         site = site_of(_frame(1))
         section = decisions.section
         if section is not None and not decisions.is_sealed:
@@ -117,7 +117,7 @@ class EntityCalls:
         """
         decisions = self._decisions
         target = entity_id_text(entity_id)
-        check_operation(operation)
+        operation = check_operation(operation)
         site = site_of(_frame(1))
         section = decisions.section
         if section is not None and target in section.lock_set and not decisions.is_sealed:

@@ -367,7 +367,7 @@ class Entity:
         self, entity_id: AnyEntityId, operation: str, input: object, at: datetime | None, delay: timedelta | None
     ) -> None:
         target = entity_id_text(entity_id)
-        check_operation(operation)
+        operation = check_operation(operation)
         payload = self._codec.encode(input, f"input of operation '{operation}' of entity '{target}'")
         event = EntityOperationSignaled(
             -1, "", operation, due_at(at, delay, self.standing.now), payload, target_instance_id=target
@@ -389,7 +389,8 @@ class Entity:
             place = f"{self._started.execution_id}/{self._received}/{len(self._decided)}"
             instance_id = sha256(place.encode()).hexdigest()[:32]
         else:
-            ids.check_instance_id(instance_id)
+            instance_id = ids.check_instance_id(instance_id)
+        version = ids.check_version(version)
         checked = None if tags is None else check_tags(tags)
         self._decided.append(ScheduleOrchestration(instance_id, plan.name, payload, version or plan.version, checked))
         return instance_id

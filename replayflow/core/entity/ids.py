@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from replayflow.core.ids import INSTANCE_ID_CHARS_MAX, is_unicode
+from replayflow.core.ids import INSTANCE_ID_CHARS_MAX, is_unicode, plain
 from replayflow.errors import InvalidArgumentError
 
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f/\\#?\ud800-\udfff]")
@@ -30,6 +30,7 @@ class EntityInstanceId:
             raise InvalidArgumentError(
                 f"the key of an entity is {self.key!r:.80}; it is text of one character or more, without control characters and / \\ # ?"
             )
+        object.__setattr__(self, "key", plain(self.key))
         if len(self.entity) + len(self.key) + 2 > INSTANCE_ID_CHARS_MAX:
             raise InvalidArgumentError(f"the entity id {str(self)!r:.80}... is longer than {INSTANCE_ID_CHARS_MAX}")
 
@@ -43,7 +44,7 @@ class EntityInstanceId:
         Raises:
             InvalidArgumentError: it is no such text.
         """
-        parts = text.split("@", 2) if isinstance(text, str) else []
+        parts = str.split(text, "@", 2) if isinstance(text, str) else []
         if len(parts) != 3 or parts[0]:
             raise InvalidArgumentError(f"{text!r:.300} is no entity id; it is written @name@key, such as @counter@a")
         return cls(parts[1], parts[2])
@@ -81,7 +82,7 @@ def check_entity_name(name: object) -> str:
         raise InvalidArgumentError(
             f"{name!r:.80} is no name for an entity: it is printable text without @ / \\ # and ?"
         )
-    return name
+    return plain(name)
 
 
 def check_operation(operation: object) -> str:
@@ -94,4 +95,4 @@ def check_operation(operation: object) -> str:
         raise InvalidArgumentError(
             f"{operation!a:.80} is no name of an operation: it is text of 1 to {INSTANCE_ID_CHARS_MAX} characters"
         )
-    return operation
+    return plain(operation)

@@ -10,6 +10,7 @@ import msgspec
 from replayflow.core.events import entities, executions, maps, messages, tasks
 from replayflow.core.events.base import HistoryEvent
 from replayflow.core.events.executions import OrchestratorStarted
+from replayflow.core.ids import plain
 from replayflow.errors import InvalidArgumentError, StoreCorruptError
 
 
@@ -26,7 +27,16 @@ def _kinds() -> dict[int, type[HistoryEvent]]:
 
 
 KINDS = _kinds()
-_encoder = msgspec.msgpack.Encoder()
+
+
+def _plain(value: object) -> str:
+    """Text of a caller's own class as it will read back. Whoever takes text in makes it so; what is forgotten must not end the worker."""
+    if isinstance(value, str):
+        return plain(value)
+    raise TypeError(f"an event has none of that: type {type(value).__name__} is unsupported")
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
 _Any: TypeAlias = Union[tuple(KINDS.values())]  # type: ignore[valid-type]  # noqa: UP007 - known when the module is read
 _decoder: msgspec.msgpack.Decoder[list[HistoryEvent]] = msgspec.msgpack.Decoder(list[_Any])
 _pieces_decoder: msgspec.msgpack.Decoder[list[list[HistoryEvent]]] = msgspec.msgpack.Decoder(list[list[_Any]])

@@ -171,6 +171,12 @@ class Group(Instances):
         self.purged += 1
         return Outcome()
 
+    def remove_damaged(self, instance_id: str) -> None:
+        """The instance is no more, whatever its status is."""
+        self._find(instance_id)
+        self._remove(instance_id)
+        self.purged += 1
+
     def _trim(self, trim: Trim) -> Outcome:
         kept = self._find(trim.instance_id)
         if kept is None:

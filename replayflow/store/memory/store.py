@@ -27,7 +27,7 @@ from replayflow.store.incoming import Incoming
 from replayflow.store.memory import finding, reading
 from replayflow.store.memory.group import Group
 from replayflow.store.memory.kept import Kept
-from replayflow.store.operations import Delivery, Operation, Outcome, Transact
+from replayflow.store.operations import Delivery, Operation, Outcome, Transact, not_damaged, not_there
 from replayflow.store.outgoing import Outgoing, checked_limit
 from replayflow.store.records import (
     Condition,
@@ -35,9 +35,11 @@ from replayflow.store.records import (
     Footprint,
     InstanceRecord,
     Loaded,
+    Lost,
     Owner,
     Served,
     Suspect,
+    Unread,
     Waiting,
     Wake,
 )
@@ -135,6 +137,28 @@ class MemoryStore:
 
     def _incoming(self) -> Incoming:
         return Incoming(lambda digests: _found(self._contents, digests), self._cipher)
+
+    async def remove_damaged(self, instance_id: str, at: int, unread: Unread | None = None) -> Lost:  # noqa: ARG002 - the port's shape
+        self._check_open()
+        kept = self._instances.get(instance_id)
+        if kept is None:
+            raise not_there(instance_id, self.url)
+        record = kept.record
+        present = sum(number > record.start_number for number in kept.pieces)
+        if unread is None or (unread.execution_id, unread.pieces) != (record.execution_id, present):
+            raise not_damaged(instance_id)
+        children = sum(one.record.parent_id == instance_id for one in self._instances.values())
+        lost = Lost(
+            (unread.why,),
+            record.name,
+            record.status.value,
+            len(kept.pieces),
+            sum(delivery.event is not None for delivery in kept.inbox.values()),
+            record.parent_id,
+            children,
+        )
+        self._apply(lambda group: group.remove_damaged(instance_id), nudges=False)
+        return lost
 
     async def keep_served(self, served: Sequence[Served], epoch: int) -> None:
         self._check_open()

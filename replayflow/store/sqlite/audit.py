@@ -86,17 +86,35 @@ def _hub(connection: sqlite3.Connection) -> Iterator[str]:
 def _instances(connection: sqlite3.Connection, used: set[tuple[int, bytes]]) -> Iterator[str]:
     after = -(2**63)
     while found := fetched(connection, WHOLE["all_instances"], (after, _AT_ONCE)):
-        for *row, is_entity in found:
-            what = f"instance {row[_ID]!r:.300}"
-            fault = sums.fault_of(row)
-            if fault is not None:
-                yield f"{what}: {fault} does not read back as it was written"
-            elif is_entity != int(row[_ID].startswith("@")):
-                yield f"{what}: whether it is an entity does not read back as it was written"
-            else:
-                for fault in _history(connection, row, used):
-                    yield f"{what}: {fault}"
+        for row in found:
+            for fault in _instance(connection, row, used):
+                yield f"instance {row[_ID]!r:.300}: {fault}"
         after = found[-1][sums.KEY]
+
+
+def _instance(connection: sqlite3.Connection, row: Sequence[Any], used: set[tuple[int, bytes]]) -> Iterator[str]:
+    *row, is_entity = row
+    fault = sums.fault_of(row)
+    if fault is not None:
+        yield f"{fault} does not read back as it was written"
+    elif is_entity != int(row[_ID].startswith("@")):
+        yield "whether it is an entity does not read back as it was written"
+    else:
+        yield from _history(connection, row, used)
+
+
+def faults_of_one(connection: sqlite3.Connection, row: Sequence[Any]) -> Iterator[str]:
+    """What is wrong with one instance, its inbox, and the large payloads that it refers to; the row has `is_entity` behind its other columns."""
+    used: set[tuple[int, bytes]] = set()
+    yield from _instance(connection, row, used)
+    for *message, sum in fetched(connection, SQL["messages_of"], (row[sums.KEY],)):
+        yield from _message(message, sum, used)
+    for digest in {digest for _, digest in used}:
+        found = fetched(connection, SQL["content"], (digest,))
+        if not found:
+            yield f"a payload that is kept out of line is missing (digest {digest.hex()})"
+        elif not _is_whole(digest, found[0][0]):
+            yield f"a payload that is kept out of line is damaged (digest {digest.hex()})"
 
 
 def _history(connection: sqlite3.Connection, row: Sequence[Any], used: set[tuple[int, bytes]]) -> Iterator[str]:
@@ -131,11 +149,15 @@ def _messages(connection: sqlite3.Connection, used: set[tuple[int, bytes]]) -> I
     after = -(2**63)
     while found := fetched(connection, WHOLE["all_messages"], (after, _AT_ONCE)):
         for *row, sum in found:
-            if not sums.fits(row, sum):
-                yield f"message {row[0]} does not read back as it was written"
-            elif row[2] is not None:
-                used.update((-row[0], digest_of(one)) for one in references_in(row[2]))
+            yield from _message(row, sum, used)
         after = found[-1][0]
+
+
+def _message(row: Sequence[Any], sum: object, used: set[tuple[int, bytes]]) -> Iterator[str]:
+    if not sums.fits(row, sum):
+        yield f"message {row[0]} does not read back as it was written"
+    elif row[2] is not None:
+        used.update((-row[0], digest_of(one)) for one in references_in(row[2]))
 
 
 def _lists(connection: sqlite3.Connection) -> Iterator[str]:
@@ -160,11 +182,11 @@ def _relations(connection: sqlite3.Connection) -> Iterator[str]:
 
 
 def _contents(connection: sqlite3.Connection, used: set[tuple[int, bytes]]) -> Iterator[str]:
-    """A use that is noted and is none any more (of a custom status that was sealed anew, say) keeps a content for longer, and is no damage."""
+    """A use that is noted and is none any more (of what an orphan was given, sealed, say) keeps a content for longer, and is no damage."""
     kept: set[bytes] = set()
     for digest, content in connection.execute(WHOLE["all_contents"]):
         kept.add(digest)
-        if type(content) is not bytes or digest_of(reference_to(content)) != digest:
+        if not _is_whole(digest, content):
             yield f"a payload that is kept out of line is damaged (digest {_hex(digest)})"
     uses = {(owner, digest) for owner, digest in connection.execute(WHOLE["all_uses"])}
     for owner, digest in used:
@@ -172,6 +194,10 @@ def _contents(connection: sqlite3.Connection, used: set[tuple[int, bytes]]) -> I
             yield f"a payload that is kept out of line is missing (digest {digest.hex()})"
         elif (owner, digest) not in uses:
             yield f"a payload that is kept out of line is used, and is not noted to be (digest {digest.hex()})"
+
+
+def _is_whole(digest: object, content: object) -> bool:
+    return type(content) is bytes and digest_of(reference_to(content)) == digest
 
 
 def _hex(digest: object) -> str:

@@ -18,6 +18,14 @@ def keep(connection: sqlite3.Connection, outgoing: Outgoing) -> None:
     outgoing.forget()
 
 
+def recall(connection: sqlite3.Connection, outgoing: Outgoing, key: int, instance_id: str) -> None:
+    """What the instance's row shows of large values stands for them again where it shows them again."""
+    for shown in connection.execute(SQL["shown"], (key,)).fetchall():
+        for reference in {one for stored in shown if type(stored) is bytes for one in references_in(stored)}:
+            for content in fetch(connection, (digest_of(reference),)).values():
+                outgoing.recall(reference, content, instance_id)
+
+
 def fetch(connection: sqlite3.Connection, digests: Iterable[bytes]) -> dict[bytes, bytes]:
     """The contents that are there, by digest."""
     found = {}

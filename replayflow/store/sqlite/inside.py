@@ -75,6 +75,15 @@ class _Plain:
     def in_transaction(self) -> bool:
         return self._connection.in_transaction
 
+    @property
+    def text_factory(self) -> Any:
+        """What text is made of: whoever reads what is damaged changes it for a moment."""
+        return self._connection.text_factory
+
+    @text_factory.setter
+    def text_factory(self, factory: Any) -> None:
+        self._connection.text_factory = factory
+
     def execute(self, statement: str, parameters: Any = ()) -> sqlite3.Cursor:
         return sqlite3.Cursor(self._connection).execute(statement, parameters)
 

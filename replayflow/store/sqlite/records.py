@@ -92,9 +92,9 @@ def as_stored(row: Sequence[Any]) -> InstanceRecord:
 def _marked(row: Sequence[Any], damage: str) -> InstanceRecord:
     """What is damaged, in a listing. None of it can be believed but that it is there."""
     return InstanceRecord(
-        instance_id=_text(row[0]),
-        execution_id=_text(row[1]),
-        name=_text(row[2]),
+        instance_id=as_text(row[0]),
+        execution_id=as_text(row[1]),
+        name=as_text(row[2]),
         version=None,
         status=_STATUSES.get(row[4], PENDING),
         start=b"",
@@ -107,7 +107,8 @@ def _marked(row: Sequence[Any], damage: str) -> InstanceRecord:
     )
 
 
-def _text(value: object) -> str:
+def as_text(value: object) -> str:
+    """What a listing shows of a text that may be none."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else ascii(value)
 
 

@@ -7,6 +7,7 @@ is newer than this code, is refused before anything is written to it.
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +16,7 @@ from replayflow.errors import NewerSchemaError, NotAHubError
 from replayflow.store.sqlite import filling
 from replayflow.store.sqlite.connection import in_transaction
 from replayflow.store.sqlite.statements import SQL
+from replayflow.store.sqlite.upgrading import Upgrade
 
 APPLICATION_ID = 0x52464C57  # "RFLW"
 
@@ -44,9 +46,17 @@ def check(connection: sqlite3.Connection, path: Path) -> int:
     return int(version)
 
 
-def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """The file is a hub of the latest version."""
-    if check(connection, path) == migrations()[-1][0]:
+def migrate(
+    connection: sqlite3.Connection, path: Path, busy_seconds: float = 10.0, unwanted: threading.Event | None = None
+) -> None:
+    """The file is a hub of the latest version. Where somebody else is bringing it up to date, that is waited for as long as it goes on.
+
+    Raises:
+        StoreBusyError: it has not gone on for `busy_seconds`; or the migration is `unwanted` by now, and was undone.
+    """
+    latest = migrations()[-1][0]
+    found = check(connection, path)
+    if found == latest:
         return
 
     def work(connection: sqlite3.Connection) -> None:
@@ -60,7 +70,11 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
                 connection.execute(_SET_VERSION[number])
         connection.execute(_SET_APPLICATION)
 
-    in_transaction(connection, work)
+    if found == 0:
+        in_transaction(connection, work)
+    else:
+        upgrade = Upgrade(connection, path, busy_seconds, unwanted or threading.Event())
+        upgrade.run(work, lambda: check(connection, path) == latest, latest)
 
 
 # A pragma takes no parameters; these are the only values that there are.

@@ -252,6 +252,31 @@ DELETE FROM instance WHERE key IN (SELECT value FROM json_each(?))
 -- name: owes
 SELECT 1 FROM instance WHERE key = ? AND orphans IS NOT NULL
 
+-- A damaged instance, of which nothing is believed. What the triggers on its row would read of it, it has no more when they do: a row is replaced
+-- without them.
+
+-- name: row_of_key
+SELECT {row}, is_entity FROM instance WHERE key = ?
+
+-- name: messages_of
+SELECT number, instance, event, execution_id, is_control, at, sum FROM inbox WHERE instance = ? ORDER BY number
+
+-- name: count_children
+SELECT count(*) FROM instance WHERE parent_id = ?
+
+-- name: blank
+INSERT OR REPLACE INTO instance (key, id, execution_id, name, status, start, start_number, created_at)
+VALUES (?, ?, '', '', 'TERMINATED', x'', 0, 0)
+
+-- name: remove_suspicion
+DELETE FROM suspect WHERE instance = ?
+
+-- name: remove_uses_of_messages
+DELETE FROM payload_use WHERE owner IN (SELECT -number FROM inbox WHERE instance = ?)
+
+-- name: reindex_instances
+REINDEX instance
+
 -- name: count_purged
 INSERT INTO purged (day, cause, instances, sum) VALUES (?, ?, ?, ?)
 ON CONFLICT (day, cause) DO UPDATE SET instances = excluded.instances, sum = excluded.sum
@@ -373,6 +398,9 @@ INSERT INTO payload_use (owner, digest) VALUES (?, ?) ON CONFLICT DO NOTHING
 
 -- name: content
 SELECT content FROM payload WHERE digest = ?
+
+-- name: shown
+SELECT custom_status, output, orphans FROM instance WHERE key = ?
 
 -- name: is_plain
 SELECT NOT EXISTS (SELECT 1 FROM payload) AND NOT EXISTS (SELECT 1 FROM sealing_key)

@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -35,6 +36,7 @@ from replayflow.store.base import (
     InstanceFilter,
     InstanceRecord,
     Loaded,
+    Lost,
     Operation,
     Outcome,
     Owner,
@@ -42,11 +44,12 @@ from replayflow.store.base import (
     Served,
     Suspect,
     Transact,
+    Unread,
     Waiting,
     Wake,
 )
 from replayflow.store.outgoing import checked_limit
-from replayflow.store.sqlite import finding, hub, reading, schema, suspects, transactions
+from replayflow.store.sqlite import finding, hub, reading, removing, schema, suspects, transactions
 from replayflow.store.sqlite.condition import condition
 from replayflow.store.sqlite.connection import (
     SQLITE_ERRORS,
@@ -107,12 +110,13 @@ class SqliteStore:
         if self._writer is not None:
             return
         check_file(self.path)
+        unwanted = threading.Event()
 
         def prepare() -> tuple[sqlite3.Connection, sqlite3.Connection, Place]:
             self._refuse_what_is_no_hub()
             connection = connect(self.path, self._busy_seconds, self._synchronous)
             try:
-                schema.migrate(connection, self.path)
+                schema.migrate(connection, self.path, self._busy_seconds, unwanted)
                 return connection, connect_reader(self.path, self._busy_seconds), Place(self.path)
             except BaseException:
                 connection.close()
@@ -124,6 +128,7 @@ class SqliteStore:
                 await asyncio.wait([preparing])
                 connection, reader, self._place = preparing.result()
             except asyncio.CancelledError:
+                unwanted.set()
                 preparing.add_done_callback(_close_opened)  # the thread goes on, and what it opens would be nobody's
                 raise
             self._together = Together(self._records)
@@ -247,6 +252,14 @@ class SqliteStore:
             return write_group(
                 connection, operations, epoch, self.url, remembered, self._large_over_bytes, self._cipher
             )
+
+        return await self._write(work)
+
+    async def remove_damaged(self, instance_id: str, at: int, unread: Unread | None = None) -> Lost:
+        def work(connection: sqlite3.Connection) -> Lost:
+            self._place.look()
+            self._remembered.forget()
+            return removing.remove_damaged(connection, instance_id, at, self.url, unread)
 
         return await self._write(work)
 

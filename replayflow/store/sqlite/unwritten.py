@@ -91,30 +91,22 @@ class Unwritten:
 
     def _remove_all(self) -> None:
         """All that is kept of the removed instances, in whatever table, is gone."""
-        connection = self._connection
-        keys = json.dumps(self._removed)
-        for statement in (
-            "remove_messages",
-            "remove_keys",
-            "remove_transacted",
-            "remove_history",
-            "remove_executions",
-            "remove_instances",
-        ):
-            connection.execute(SQL[statement], (keys,))
+        remove_all(self._connection, self._removed)
         self._removed = []
         for (day, cause), instances in self._purged.items():
-            for *row, sum in connection.execute(SQL["purged_on"], (day, cause)).fetchall():
-                if not fits(row, sum):
-                    raise damaged(connection, "the count of what was purged")
-                instances += row[-1]
-            connection.execute(SQL["count_purged"], (day, cause, instances, of_row(day, cause, instances)))
+            count_purged(self._connection, day, cause, instances)
         self._purged.clear()
 
     def _show(self, known: Known, state: RowState, instance_id: str) -> None:
         """The instance's row shows the state, as of the last piece."""
         outgoing, key, last, row = self._outgoing, known.key, known.last_number, known.row
         status, wake_at, completed_at, progress = state.status.value, state.wake_at, state.completed_at, state.progress
+        if (
+            self._cipher is not None
+            and row is None
+            and any(outgoing.seals_anew(one, instance_id) for one in (state.custom_status, state.output, state.orphans))
+        ):
+            contents.recall(self._connection, outgoing, key, instance_id)
         custom_status = outgoing.payload(state.custom_status, key, instance_id)
         output = outgoing.payload(state.output, key, instance_id)
         failure = None if state.failure is None else outgoing.events(state.failure, key, instance_id)
@@ -151,6 +143,33 @@ class Unwritten:
             row[11:15] = as_blob(custom_status), as_blob(output), as_blob(failure), as_blob(orphans)
             row[17], row[19] = as_blob(progress), last
             row[21] = (status, wake_at, custom_status, output, failure, completed_at, orphans, progress, last)
+
+
+def remove_all(connection: sqlite3.Connection, keys: Sequence[int]) -> None:
+    """All that is kept of the instances with these keys, in whatever table, is gone."""
+    encoded = json.dumps(keys)
+    for statement in (
+        "remove_messages",
+        "remove_keys",
+        "remove_transacted",
+        "remove_history",
+        "remove_executions",
+        "remove_instances",
+    ):
+        connection.execute(SQL[statement], (encoded,))
+
+
+def count_purged(connection: sqlite3.Connection, day: int, cause: str, instances: int) -> None:
+    """So many more are counted as purged on that day.
+
+    Raises:
+        StoreCorruptError: the count does not read back as it was written.
+    """
+    for *row, sum in connection.execute(SQL["purged_on"], (day, cause)).fetchall():
+        if not fits(row, sum):
+            raise damaged(connection, "the count of what was purged")
+        instances += row[-1]
+    connection.execute(SQL["count_purged"], (day, cause, instances, of_row(day, cause, instances)))
 
 
 def message_row(

@@ -1,10 +1,16 @@
--- Statements that read all of a hub: for the thorough doctor, and for a migration. No others may.
+-- Statements that read all of a hub: for the thorough doctor, for a migration, and for who takes out what is damaged. No others may.
 
 -- name: integrity_check
 PRAGMA integrity_check(20)
 
 -- name: all_instances
 SELECT {row}, is_entity FROM instance WHERE instance.key > ? ORDER BY instance.key LIMIT ?
+
+-- name: all_ids
+SELECT key, id FROM instance NOT INDEXED WHERE key > ? ORDER BY key LIMIT ?
+
+-- name: remove_tags
+DELETE FROM tag WHERE instance = ?
 
 -- name: all_pieces
 SELECT number, events, sum + 2147483648, at FROM history WHERE instance = ? ORDER BY number

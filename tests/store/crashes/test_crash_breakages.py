@@ -16,7 +16,7 @@ from replayflow.errors import StoreUnavailableError
 from replayflow.store import SqliteStore
 from replayflow.store.base import Outcome
 from replayflow.store.sqlite import connection as connecting
-from replayflow.store.sqlite import group, schema, store
+from replayflow.store.sqlite import group, store, upgrading
 from tests.store.crashes import stories
 from tests.store.crashes.formats import filled, migrated
 from tests.store.crashes.matrix import check_cuts, check_likeness, check_points, played
@@ -57,7 +57,7 @@ async def test_a_commit_that_comes_after_the_answer(tmp_path: Path, monkeypatch:
 
 async def test_a_migration_without_a_transaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old, _ = await filled(1, tmp_path)
-    monkeypatch.setattr(schema, "in_transaction", lambda connection, work: work(connection))
+    monkeypatch.setattr(upgrading, "in_transaction", lambda connection, work: work(connection))
     move = await migrated(old, tmp_path)
     with pytest.raises(AssertionError, match="a crash would fall between"):
         check_points(move, tmp_path)
