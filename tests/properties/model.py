@@ -284,7 +284,7 @@ class Execution:
             allowed = [True]
         was_in_time = self.outcome.choice(label, allowed)
         if was_in_time:
-            self.give_up(task)
+            self.give_up(task, self.now)
         self.seen.append(["cancelled", was_in_time])
 
     # ---- tasks
@@ -395,15 +395,17 @@ class Execution:
                 winner = made.below[self.first(made, is_seen=False)]
                 for loser in made.below:
                     if loser is not winner:
-                        self.give_up(loser)
+                        self.give_up(loser, made.due)
 
-    def give_up(self, task: Task) -> None:
-        """The code gives the task up: what of it is not complete waits for nothing any more."""
+    def give_up(self, task: Task, at: int | None) -> None:
+        """The code gives the task up: what of it is not complete waits for nothing any more. Of what is due just then, nobody knows whether it is."""
+        if task.due == at and not task.is_sure:
+            self.outcome.is_free = True
         task.is_gone = True
         if task.name and not (task.error is None and task.due is not None):
             task.due = None
         for below in task.below:
-            self.give_up(below)
+            self.give_up(below, at)
 
     def look_at(self, task: Task) -> None:
         """When a composite is complete, as far as is known now."""

@@ -32,7 +32,7 @@ from tests.properties.grammar import (
     Wait,
     mixed,
 )
-from tests.properties.model import with_what_is_missing
+from tests.properties.model import expected, with_what_is_missing
 from tests.properties.profile import programs_tried
 
 RUN_SECONDS_MAX = 120.0
@@ -62,6 +62,10 @@ LEAST = {
         (Arrival(1001, "beta"), Arrival(2002, "beta")),
     ),
     "an event outlives its execution": Program(((Do(Timer(3)),), (Do(Wait()),)), (Arrival(1001, "beta", True),)),
+    "events outlive their execution in the order in which they came": Program(
+        ((Do(Timer(3)), Do(Wait("Alpha"))), (Do(Several("race", (Wait("Alpha"), Wait("beta")))),)),
+        (Arrival(1001, "Alpha"), Arrival(1002, "beta"), Arrival(1003, "Alpha")),
+    ),
     "who loses a race waits no longer": Program(
         ((Do(Several("race", (Wait(), Timer(1)))), Do(Wait())),), (Arrival(2001, "beta"),)
     ),
@@ -110,6 +114,12 @@ def test_a_program_comes_to_what_the_model_says(topic: st.SearchStrategy[Program
 @pytest.mark.parametrize("program", LEAST.values(), ids=list(LEAST))
 def test_the_least_programs_go_every_way(program: Program, way: Way) -> None:
     goes(program, way)
+
+
+def test_what_is_due_when_a_race_is_won_may_be_complete_or_cancelled() -> None:
+    """So that no two runs need to have decided alike."""
+    loser = Several("all", (Timer(1), Timer(2)))
+    assert expected(Program(((Do(Several("race", (Timer(1), loser))),),)), {}).is_free
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=list(WAYS))
