@@ -172,6 +172,8 @@ class Execution:
         self.kept: list[Task] = []
         self._waiting: list[Task] = []
         self._races: list[Task] = []
+        self._begun: list[tuple[str, int, str]] = []
+        """What the innermost saga would undo: of which saga it is, its number there, and what undoes it."""
         self._count = self._carried = 0
 
     def next(self, number: int) -> Execution:
@@ -221,6 +223,7 @@ class Execution:
                 for _ in range(count):
                     self.add_to_own()
             case grammar.Locked(count):
+                self.wait_no_time()
                 self.seen.append([count, self.add_to_own()])
             case grammar.Fail():
                 raise Raised(frozenset({"ValueError"}))
@@ -259,21 +262,28 @@ class Execution:
         self.seen.append(value)
 
     def saga(self, actions: tuple[grammar.Act, ...], by: str, body: tuple[Statement, ...]) -> None:
+        """One that ends well inside another is undone with that one."""
         label = self.label()
-        begun: list[int] = []
+        outer, self._begun = self._begun, []
         try:
             for number, action in enumerate(actions):
                 task = self.make(action)
-                begun.append(number)
+                self._begun.append((label, number, by))
                 self.see(task)
             self.body(body)
         except Raised:
-            for number in reversed(begun):
-                if by == "activity":
-                    self.outcome.undone[label].append(number)
-                else:
-                    self.seen.append(["undone", number, self.add_to_own()])
+            self.undo()
+            self._begun = outer
             raise
+        self._begun = outer + self._begun
+
+    def undo(self) -> None:
+        for label, number, by in reversed(self._begun):
+            self.wait_no_time()
+            if by == "activity":
+                self.outcome.undone[label].append(number)
+            else:
+                self.seen.append(["undone", number, self.add_to_own()])
 
     def cancel(self, task: Task, label: str) -> None:
         if self.is_complete_for_sure(task):
@@ -360,6 +370,11 @@ class Execution:
             self.now = at
             task.is_sure = True
             return
+
+    def wait_no_time(self) -> None:
+        """The code waits for an entity or for an activity: what the execution before left comes meanwhile."""
+        while self.carried:
+            self.deliver_carried(*self.carried.pop(0))
 
     def deliver(self, arrival: Arrival) -> None:
         self.settle_races(arrival.at)

@@ -18,6 +18,7 @@ from tests.properties.grammar import (
     Act,
     Arrival,
     Call,
+    Cancel,
     Child,
     Do,
     Fail,
@@ -28,6 +29,7 @@ from tests.properties.grammar import (
     Saga,
     Several,
     Signal,
+    Start,
     Timer,
     Wait,
     mixed,
@@ -73,6 +75,12 @@ LEAST = {
     "attempts are counted": Program(((Do(Act(fails=2, attempts=3, pause=1)), Look()),)),
     "a transaction runs once": Program(((Do(Act(how="transaction")), Do(Act(1, 2, 0, "transaction"))),)),
     "the last is undone first": Program(((Saga((Act(), Act()), "activity", (Fail(),)),),)),
+    "what ended well is undone with what is around it": Program(
+        ((Saga((), "generator", (Saga((Act(),), "activity", ()), Fail())),),)
+    ),
+    "what was left comes while locks are waited for": Program(
+        ((Do(Timer(2)),), (Locked(0), Start(Wait()), Cancel())), (Arrival(1001, "beta"),)
+    ),
     "each has its own result": Program(((Do(Act()), Do(Act()), Do(Child((Do(Act()),))), Do(Map("children", 3))),)),
 }
 
