@@ -31,7 +31,7 @@ from replayflow import (
 from replayflow.core.tasks import Composite, Race, WhenAll, WhenAny
 from replayflow.testing.clock import BEGIN
 from tests.properties import grammar
-from tests.properties.grammar import Program, Statement, nodes
+from tests.properties.grammar import Arrival, Program, Statement, nodes
 
 SHARED = "@tally@shared"
 ROOT = "p"
@@ -52,6 +52,8 @@ class World:
     choices: dict[str, int | bool] = field(default_factory=dict)
     """Which task of a composite was the first, by the composite's label; and which `cancel` came in time. What was seen last counts: a worker
     that is killed has seen what never was."""
+    late: list[Arrival] = field(default_factory=list)
+    """What has come besides the program's arrivals, since chance had it that nothing of those would end a wait."""
     is_mended: bool = False
     """Whether no activity fails any more."""
 

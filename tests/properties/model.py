@@ -17,6 +17,7 @@ from tests.properties.grammar import Arrival, Program, Statement
 from tests.properties.interpreter import ROOT
 
 Choices: TypeAlias = Mapping[str, int | bool]
+UNDECIDED: Choices = {}
 
 
 class Missing(Exception):
@@ -101,6 +102,7 @@ def expected(program: Program, choices: Choices) -> Expected:
         except Raised as raised:
             failure = raised.names
             break
+    root.end()
     return Expected(
         None if failure else root.seen,
         failure,
@@ -112,13 +114,16 @@ def expected(program: Program, choices: Choices) -> Expected:
     )
 
 
-def with_what_is_missing(program: Program) -> Program:
-    """The program with an event more for each wait that would have no end. Whatever chance may decide: here it is as it comes."""
+def with_what_is_missing(program: Program, choices: Choices = UNDECIDED, since: int = 0) -> Program:
+    """The program with an event more, after that time, for each wait that would have no end.
+
+    What else chance may decide is not foreseen: where a wait has no end for that, the driver asks again, with what it has decided.
+    """
     while True:
         try:
-            expected(program, {})
+            expected(program, choices)
         except Missing as missing:
-            at = max(missing.now, *(one.at for one in program.arrivals), 0) // 1000 * 1000 + 1000
+            at = max(missing.now, since, *(one.at for one in program.arrivals)) // 1000 * 1000 + 1000
             arrival = Arrival(at + len(program.arrivals) + 1, missing.name)
             program = replace(program, arrivals=(*program.arrivals, arrival))
         else:
@@ -172,18 +177,25 @@ class Execution:
         self.kept: list[Task] = []
         self._waiting: list[Task] = []
         self._races: list[Task] = []
+        self._decided: list[Task] = []
         self._begun: list[tuple[str, int, str]] = []
         """What the innermost saga would undo: of which saga it is, its number there, and what undoes it."""
         self._count = self._carried = 0
 
     def next(self, number: int) -> Execution:
         """The execution that continues this one."""
+        self.end()
         heir = Execution(
             self.outcome, self.scope, self.now, self.arrivals, defaultdict(list), number, self.seen, self.status
         )
         buffered = [(at, name) for name, numbers in self.buffered.items() for at in numbers]
         heir.carried = sorted([*self.carried, *buffered])
         return heir
+
+    def end(self) -> None:
+        """Whether a race that is won at this very moment was decided before it, nobody knows, and so not what it has cancelled."""
+        if any(race.due == self.now and not self.is_complete_for_sure(race) for race in self._decided):
+            self.outcome.is_free = True
 
     def label(self) -> str:
         self._count += 1
@@ -358,6 +370,9 @@ class Execution:
         """It is complete, and so is what was due before."""
         while self.carried and not self.is_complete_for_sure(task):
             self.deliver_carried(*self.carried.pop(0))
+        self.look_at(task)
+        if self.is_complete_for_sure(task):
+            return
         while True:
             self.look_at(task)
             at = None if task.due is None else max(task.due, self.now)
@@ -375,6 +390,7 @@ class Execution:
         """The code waits for an entity or for an activity: what the execution before left comes meanwhile."""
         while self.carried:
             self.deliver_carried(*self.carried.pop(0))
+        self.settle_races(self.now)
 
     def deliver(self, arrival: Arrival) -> None:
         self.settle_races(arrival.at)
@@ -407,6 +423,7 @@ class Execution:
                 self._races.remove(made)
             elif made.due is not None and (made.due <= until if not is_new else self.is_complete_for_sure(made)):
                 self._races.remove(made)
+                self._decided.append(made)
                 winner = made.below[self.first(made, is_seen=False)]
                 for loser in made.below:
                     if loser is not winner:
