@@ -473,7 +473,10 @@ class Execution:
         failures = [error for _, error in ends if error is not None]
         if not failures:
             return [value for value, _ in ends], None
-        return None, failures[0] if task.kind == "all" else frozenset[str]().union(*failures)
+        if task.kind == "all":
+            return None, failures[0]
+        self.outcome.is_free |= len(failures) > 1
+        return None, frozenset[str]().union(*failures)
 
     def first(self, task: Task, *, is_seen: bool) -> int:
         """Which of the tasks was the first."""
