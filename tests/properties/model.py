@@ -367,24 +367,25 @@ class Execution:
     # ---- time
 
     def wait_for(self, task: Task) -> None:
-        """It is complete, and so is what was due before."""
+        """It is complete, and so is what was due before. For what is complete the code does not wait."""
         while self.carried and not self.is_complete_for_sure(task):
             self.deliver_carried(*self.carried.pop(0))
         self.look_at(task)
-        if self.is_complete_for_sure(task):
+        while not self.is_complete_for_sure(task):
+            self.step_towards(task)
+
+    def step_towards(self, task: Task) -> None:
+        """Time goes on until the next event has come, or the task is complete."""
+        self.look_at(task)
+        at = None if task.due is None else max(task.due, self.now)
+        if self.arrivals and (at is None or self.arrivals[0].at < at):
+            self.deliver(self.arrivals.pop(0))
             return
-        while True:
-            self.look_at(task)
-            at = None if task.due is None else max(task.due, self.now)
-            if self.arrivals and (at is None or self.arrivals[0].at < at):
-                self.deliver(self.arrivals.pop(0))
-                continue
-            if at is None:
-                raise Missing(next(name for name in names_in(task)), self.now)
-            self.settle_races(at)
-            self.now = at
-            task.is_sure = True
-            return
+        if at is None:
+            raise Missing(next(name for name in names_in(task)), self.now)
+        self.settle_races(at)
+        self.now = at
+        task.is_sure = True
 
     def wait_no_time(self) -> None:
         """The code waits for an entity or for an activity: what the execution before left comes meanwhile."""
