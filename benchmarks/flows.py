@@ -41,9 +41,7 @@ def put_to_sleep(n: int, path: Path) -> None:
     async def start() -> None:
         async with TaskHub(path, app) as hub:
             for first in range(0, n, _STARTED_TOGETHER):
-                await asyncio.gather(
-                    *[hub.client.start(sleep) for _ in range(first, min(first + _STARTED_TOGETHER, n))]
-                )
+                await hub.client.start_many(sleep, [None] * (min(first + _STARTED_TOGETHER, n) - first))
 
     asyncio.run(start())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from pathlib import Path
 
@@ -15,8 +14,8 @@ async def measure(n: int, folder: Path) -> Figures:
     async with TaskHub(folder / "chain.db", app) as hub:
         await warm_up(hub)
         began = time.perf_counter()
-        instances = await asyncio.gather(*[hub.client.start(chain, i) for i in range(n)])
-        assert await asyncio.gather(*[instance.result() for instance in instances]) == [i + 5 for i in range(n)]
+        instances = await hub.client.start_many(chain, range(n))
+        assert await hub.client.results(instances) == [i + 5 for i in range(n)]
         return {"activities_per_s": 5 * n / (time.perf_counter() - began)}
 
 

@@ -49,7 +49,7 @@ async def measure(n: int, folder: Path) -> Figures:
     async with TaskHub(path, app) as hub:
         instances = [hub.client.get(f"w{i}") for i in range(n)]
         await asyncio.gather(*[instance.raise_event("go", 1_000) for instance in instances])
-        results = await asyncio.gather(*[instance.result() for instance in instances])
+        results = await hub.client.results(instances)
         seconds = time.perf_counter() - began
     assert results == [i + _RESULTS + 1_000 for i in range(n)]
     assert _activities.runs == 0, "what had its result ran again"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from typing import Any, Protocol
 
 from replayflow.client.grouping import Grouping
@@ -22,12 +22,14 @@ from replayflow.store.base import Branch, Create, InstanceRecord, Outcome, Post,
 from replayflow.store.incoming import references_of, with_contents
 
 _LOOK_SECONDS_MAX = 2.0
+_READ_TOGETHER = 500
 
 
 class Door(Protocol):
     """A worker in this process, as its clients see it."""
 
     def submit(self, operation: Create | Post | Purge | Branch) -> Coroutine[Any, Any, Outcome]: ...
+    def hand_in(self, operation: Create | Post) -> asyncio.Future[Outcome]: ...
     def expect_end(self, instance_id: str) -> asyncio.Future[Ending]: ...
     def forget_end(self, instance_id: str, future: asyncio.Future[Ending]) -> None: ...
     def is_at_work(self, instance_id: str) -> bool: ...
@@ -49,11 +51,59 @@ class Access:
         """The operation is durable, or refused with the outcome's error."""
         return self._grouping.submit(operation) if self._door is None else self._door.submit(operation)
 
+    async def submit_all(self, operations: Sequence[Create | Post]) -> list[Outcome]:
+        """Each of the operations is durable, or refused with its outcome's error.
+
+        Raises:
+            StoreError: the store failed, and of those that it had not taken by then nothing was written.
+        """
+        hand_in = self._grouping.hand_in if self._door is None else self._door.hand_in
+        futures = [hand_in(operation) for operation in operations]
+        try:
+            return [await future for future in futures]
+        finally:
+            for future in futures:
+                if future.done() and not future.cancelled():
+                    future.exception()  # seen, also where an earlier one was raised
+
     def end(self, instance_id: str, timeout: float | None) -> Coroutine[Any, Any, InstanceRecord | Ending]:
         """How the instance ended, when it has."""
         if self._door is None:
             return self._end_elsewhere(instance_id, timeout)
         return self._end_here(self._door, instance_id, timeout)
+
+    async def ends(self, instance_ids: Sequence[str]) -> AsyncGenerator[InstanceRecord | Ending, None]:
+        """How the instances ended, in their order, each when it has. Close it when you want no more of it.
+
+        Raises:
+            InstanceNotFoundError: there is none with such an id.
+        """
+        if self._door is None:
+            for first in range(0, len(instance_ids), _READ_TOGETHER):
+                some = instance_ids[first : first + _READ_TOGETHER]
+                for record in await asyncio.gather(*[self._end_elsewhere(id, None) for id in some]):
+                    yield record
+            return
+        door = self._door
+        # The waiters are registered first: an end that comes while rows are read must not be missed.
+        expected = [door.expect_end(id) for id in instance_ids]
+        try:
+            ended = await self._ended_before([id for id in instance_ids if not door.is_at_work(id)])
+            for id, end in zip(instance_ids, expected, strict=True):
+                yield ended.get(id) or await end
+        finally:
+            for id, end in zip(instance_ids, expected, strict=True):
+                _give_up(door, id, end)
+
+    async def _ended_before(self, instance_ids: Sequence[str]) -> dict[str, InstanceRecord]:
+        """The rows of those that have finished."""
+        ended: dict[str, InstanceRecord] = {}
+        for first in range(0, len(instance_ids), _READ_TOGETHER):
+            some = instance_ids[first : first + _READ_TOGETHER]
+            for record in await asyncio.gather(*[self.record(id) for id in some]):
+                if record.status.is_finished:
+                    ended[record.instance_id] = record
+        return ended
 
     async def post(
         self, instance_id: str, event: HistoryEvent, *, is_control: bool, dedupe_key: str | None = None
@@ -145,10 +195,7 @@ class Access:
         except TimeoutError:
             raise TimeoutError(_still(await self.record(instance_id), timeout)) from None
         finally:
-            if not ended.done():
-                door.forget_end(instance_id, ended)
-            elif not ended.cancelled():
-                ended.exception()  # seen, whether or not it was waited for
+            _give_up(door, instance_id, ended)
 
     async def pieces(self, instance_id: str, execution_id: str | None, *, is_opened: bool = False) -> list[bytes]:
         """The pieces of the execution's history, its start first.
@@ -179,6 +226,14 @@ class Access:
             yield first.at(first.now_microseconds)
             for event in [*start, *decoded] if i == 0 else decoded:
                 yield event.at(first.now_microseconds)
+
+
+def _give_up(door: Door, instance_id: str, ended: asyncio.Future[Ending]) -> None:
+    """Nobody waits for this end any more."""
+    if not ended.done():
+        door.forget_end(instance_id, ended)
+    elif not ended.cancelled():
+        ended.exception()  # seen, whether or not it was waited for
 
 
 def message_of(instance_id: str, event: HistoryEvent, is_control: bool) -> Message:

@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar, overload
 
 from replayflow.archive.verbs import ArchiveVerbs
 from replayflow.client.access import Access, Door
+from replayflow.client.batches import BatchVerbs
 from replayflow.client.bulk import BulkVerbs
 from replayflow.client.doctor import DoctorVerbs
 from replayflow.client.finding import FindingVerbs
@@ -40,7 +41,7 @@ T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741
 
 
-class Client(FindingVerbs, DoctorVerbs, ScheduleVerbs, EntityVerbs, SignalVerbs, BulkVerbs, ArchiveVerbs):
+class Client(FindingVerbs, DoctorVerbs, ScheduleVerbs, EntityVerbs, SignalVerbs, BatchVerbs, BulkVerbs, ArchiveVerbs):
     """Asks a hub for work. `async with Client("orders.db") as client`, from any process; or `hub.client`.
 
     With an `app` it refuses names that the app lacks and rebuilds results by its annotations; without one it takes any name. `default_version` is for
@@ -139,18 +140,14 @@ class Client(FindingVerbs, DoctorVerbs, ScheduleVerbs, EntityVerbs, SignalVerbs,
             InvalidArgumentError: an id, a time, a tag or a choice that is none.
             InstanceExistsError: the id is taken, and `on_existing` refuses it.
         """
-        name, default_version = self._name(orchestrator)
-        if version is not None:
-            version = self._served_version(name, version)
-        elif self._app is None:
-            version = await self._hub_default(name)
+        name, version = await self._name_and_version(orchestrator, version)
         create = creation(
             self._codec,
             name,
             input,
             now=self._clock.now(),
             instance_id=instance_id,
-            version=default_version if version is None else version,
+            version=version,
             start_at=start_at,
             tags=tags,
             on_existing=on_existing,
@@ -177,6 +174,17 @@ class Client(FindingVerbs, DoctorVerbs, ScheduleVerbs, EntityVerbs, SignalVerbs,
 
     def _handle(self, instance_id: str, result_type: Any) -> Instance[Any]:
         return Instance(self._access, self._codec, self._views, instance_id, result_type)
+
+    async def _name_and_version(self, orchestrator: Any, version: str | None) -> tuple[str, str | None]:
+        """The orchestrator's name, and the version that an instance gets that is started now.
+
+        Raises:
+            UnknownNameError, VersionMismatchError: this client's app has none such.
+        """
+        name, default_version = self._name(orchestrator)
+        if version is not None:
+            return name, self._served_version(name, version)
+        return name, await self._hub_default(name) if self._app is None else default_version
 
     def _served_version(self, name: str, version: str | None) -> str | None:
         """The version that a caller gave, which the app has code for.

@@ -27,11 +27,15 @@ class Grouping:
         Raises:
             StoreError: the group failed; nothing of it was written.
         """
+        return await self.hand_in(operation)  # what is in a group is written, also where nobody waits for it any more
+
+    def hand_in(self, operation: Operation) -> asyncio.Future[Outcome]:
+        """What `submit` comes to, as a future, for many at once."""
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.append((operation, future))
         if self._writer is None:
             self._writer = asyncio.create_task(self._write_on())
-        return await future  # what is in a group is written, also where nobody waits for it any more
+        return future
 
     async def _write_on(self) -> None:
         try:

@@ -67,7 +67,7 @@ class Instance(Generic[T]):
         Raises:
             TimeoutError: it has not finished within `timeout` (seconds); it goes on.
         """
-        _refuse_for_entities(self.id, "wait")
+        refuse_for_entities(self.id, "wait")
         await self._access.end(self.id, seconds(timeout))
         return await self.status()
 
@@ -79,8 +79,11 @@ class Instance(Generic[T]):
             OrchestrationTerminated, OrchestrationCanceled: it was ended from outside.
             TimeoutError: it has not finished within `timeout` (seconds); it goes on.
         """
-        _refuse_for_entities(self.id, "result")
-        end = await self._access.end(self.id, seconds(timeout))
+        refuse_for_entities(self.id, "result")
+        return await self._output(await self._access.end(self.id, seconds(timeout)))
+
+    async def _output(self, end: InstanceRecord | Ending) -> T:
+        """What `result` comes to."""
         if end.status is COMPLETED:
             output = await self._access.whole(end.output)
             result: T = self._codec.decode(output, self._type(end), f"result of instance '{self.id}'")
@@ -103,7 +106,7 @@ class Instance(Generic[T]):
             InstanceFinishedError: it has finished; unless it has had this `dedupe_key` before, which succeeds silently.
             EncodeError, InvalidArgumentError: the payload cannot travel, or the name is none.
         """
-        _refuse_for_entities(self.id, "raise_event")
+        refuse_for_entities(self.id, "raise_event")
         event = event_of(self._codec, name, payload, dedupe_key)
         await self._access.post(self.id, event, is_control=False, dedupe_key=dedupe_key)
 
@@ -138,7 +141,7 @@ class Instance(Generic[T]):
             InvalidStateError: it has finished.
             InvalidArgumentError: it is an entity, which has no end. So it is for `cancel`, `wait`, `result` and `raise_event`.
         """
-        _refuse_for_entities(self.id, "terminate")
+        refuse_for_entities(self.id, "terminate")
         if not isinstance(recursive, bool):  # it would be stored as it is, where nobody could read it back
             raise InvalidArgumentError(f"recursive is {recursive!r:.80}; it is True or False")
         await self._open("terminate")
@@ -150,7 +153,7 @@ class Instance(Generic[T]):
         Raises:
             InvalidStateError: it has finished.
         """
-        _refuse_for_entities(self.id, "cancel")
+        refuse_for_entities(self.id, "cancel")
         await self._open("cancel")
         await self._ask("cancel", ExecutionCancelRequested(self._reasoned(reason)), is_control=False)
 
@@ -163,7 +166,7 @@ class Instance(Generic[T]):
         Raises:
             InvalidStateError: it has not finished, or an activity that it scheduled last has not had its run; nothing was changed.
         """
-        _refuse_for_entities(self.id, "purge")
+        refuse_for_entities(self.id, "purge")
         return await purge_one(self._access, self.id, self._access.clock.now(), recursive=recursive)
 
     # ---- going back
@@ -185,7 +188,7 @@ class Instance(Generic[T]):
                 operation of an entity has no known answer. Nothing was changed.
             InvalidArgumentError: there is no event of that number.
         """
-        _refuse_for_entities(self.id, "rewind")
+        refuse_for_entities(self.id, "rewind")
         _check_event_number(at)
         await rewind(self._access, self.id, reason, at)
 
@@ -207,7 +210,7 @@ class Instance(Generic[T]):
             InstanceExistsError: the other id is taken.
             EncodeError, InvalidArgumentError: as for `start`.
         """
-        _refuse_for_entities(self.id, "restart")
+        refuse_for_entities(self.id, "restart")
         id = await restart(self._access, self._codec, self.id, Changes(instance_id, input, tags, version))
         return Instance(self._access, self._codec, self._views, id, self._result_type)
 
@@ -287,7 +290,7 @@ class Instance(Generic[T]):
             InstanceNotFoundError: there is no such instance or execution.
             InstanceExistsError, EncodeError: as for `start`.
         """
-        _refuse_for_entities(self.id, "fork")
+        refuse_for_entities(self.id, "fork")
         _check_event_number(at)
         changes = Changes(instance_id or (self.id if dry_run else None), input, tags, version)
         fork = await forking(self._access, self._codec, self.id, execution_id, at, changes, results or {})
@@ -386,7 +389,11 @@ def _check_event_number(at: object) -> None:
         raise InvalidArgumentError(f"at is {at!r:.80}; it is the number of an event in the history, from 1")
 
 
-def _refuse_for_entities(instance_id: str, verb: str) -> None:
+def refuse_for_entities(instance_id: str, verb: str) -> None:
+    """
+    Raises:
+        InvalidArgumentError: the id is that of an entity, for which the verb has no meaning.
+    """
     if is_entity_id(instance_id):
         raise InvalidArgumentError(
             f"{verb}: '{instance_id}' is an entity, which has no end and takes no events: signal it, or read it; "

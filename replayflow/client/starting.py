@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from replayflow.client.access import message_of
 from replayflow.client.arguments import checked_tags, moment, new_instance_id
 from replayflow.codec import Codec
 from replayflow.core import events
-from replayflow.core.commit import Start
+from replayflow.core.commit import Message, Start
 from replayflow.core.events import EventRaised, ExecutionReplaced, ExecutionStarted
 from replayflow.core.ids import check_instance_id, check_version
 from replayflow.errors import InvalidArgumentError
@@ -35,26 +36,58 @@ def creation(
         EncodeError, PayloadTooLargeError: the input cannot travel as a payload.
         InvalidArgumentError: an id, a time, a tag or a choice that is none.
     """
-    if on_existing not in ("error", "return", "replace_finished", "terminate_and_replace"):
-        raise InvalidArgumentError(
-            f"on_existing is {on_existing!r}; it is 'error', 'return', 'replace_finished' or 'terminate_and_replace'"
-        )
+    _check_on_existing(on_existing)
     start = _start(
         codec,
         name,
         input,
         now=now,
         instance_id=new_instance_id(now) if instance_id is None else check_instance_id(instance_id),
-        version=version,
+        version=check_version(version),
         wake_at=moment(start_at, now),
-        tags=tags,
+        tags=checked_tags(tags),
         is_first=on_existing in ("error", "return"),
     )
-    replacement = None
-    if on_existing == "terminate_and_replace":
-        reason = codec.encode("replaced by a new execution")
-        replacement = message_of(start.instance_id, ExecutionReplaced(start.event, reason), is_control=True)
-    return Create(start, on_existing, replacement, has_new_id=instance_id is None)
+    return Create(start, on_existing, _replacement(codec, start, on_existing), has_new_id=instance_id is None)
+
+
+def creations(
+    codec: Codec,
+    name: str,
+    inputs: Sequence[object],
+    *,
+    now: int,
+    instance_ids: Sequence[str] | None,
+    version: str | None,
+    start_at: datetime | timedelta | None,
+    tags: Mapping[str, str] | None,
+    on_existing: OnExisting,
+) -> list[Create]:
+    """As `creation`, for each of the inputs.
+
+    Raises:
+        EncodeError, PayloadTooLargeError: an input cannot travel as a payload.
+        InvalidArgumentError: an id, a time, a tag or a choice that is none; ids that are not one for each, and all different.
+    """
+    _check_on_existing(on_existing)
+    ids = _ids_of_many(instance_ids, len(inputs), now)
+    wake_at, tags, version = moment(start_at, now), checked_tags(tags), check_version(version)
+    creates: list[Create] = []
+    for id, input in zip(ids, inputs, strict=True):
+        start = _start(
+            codec,
+            name,
+            input,
+            now=now,
+            instance_id=id,
+            version=version,
+            wake_at=wake_at,
+            tags=tags,
+            is_first=on_existing in ("error", "return"),
+        )
+        replacement = _replacement(codec, start, on_existing)
+        creates.append(Create(start, on_existing, replacement, has_new_id=instance_ids is None))
+    return creates
 
 
 def signal_with_start(
@@ -87,9 +120,9 @@ def signal_with_start(
         input,
         now=now,
         instance_id=check_instance_id(instance_id),
-        version=version,
+        version=check_version(version),
         wake_at=0,
-        tags=tags,
+        tags=checked_tags(tags),
         is_first=on_existing == "error",
     )
     message = message_of(instance_id, event, is_control=False)
@@ -106,18 +139,17 @@ def _start(
     instance_id: str,
     version: str | None,
     wake_at: int,
-    tags: Mapping[str, str] | None,
+    tags: dict[str, str] | None,
     is_first: bool,
 ) -> Start:
-    checked = checked_tags(tags)
     started = ExecutionStarted(
         name=name,
         input=codec.encode(input, f"input of orchestrator '{name}'"),
         instance_id=instance_id,
         execution_id=os.urandom(16).hex(),
-        version=check_version(version),
+        version=version,
         scheduled_start_microseconds=wake_at or None,
-        tags=checked,
+        tags=tags,
         is_first=is_first,
     )
     return Start(
@@ -129,5 +161,34 @@ def _start(
         decoded=[started],
         created_at=now,
         wake_at=wake_at,
-        tags=checked,
+        tags=tags,
     )
+
+
+def _check_on_existing(on_existing: str) -> None:
+    if on_existing not in ("error", "return", "replace_finished", "terminate_and_replace"):
+        raise InvalidArgumentError(
+            f"on_existing is {on_existing!r}; it is 'error', 'return', 'replace_finished' or 'terminate_and_replace'"
+        )
+
+
+def _replacement(codec: Codec, start: Start, on_existing: OnExisting) -> Message | None:
+    """What asks an execution that has not finished to give way to this one."""
+    if on_existing != "terminate_and_replace":
+        return None
+    reason = codec.encode("replaced by a new execution")
+    return message_of(start.instance_id, ExecutionReplaced(start.event, reason), is_control=True)
+
+
+def _ids_of_many(given: Sequence[str] | None, count: int, now: int) -> Sequence[str]:
+    if given is None:
+        return [new_instance_id(now) for _ in range(count)]
+    if len(given) != count:
+        raise InvalidArgumentError(f"there are {len(given):,} instance_ids for {count:,} inputs; each input has one")
+    ids = [check_instance_id(id) for id in given]
+    doubled = [id for id, times in Counter(ids).items() if times > 1]
+    if doubled:
+        raise InvalidArgumentError(
+            f"the id '{doubled[0]}' is given more than once in instance_ids; each input has its own"
+        )
+    return ids

@@ -277,11 +277,14 @@ class Activities:
             gate.rejoin(instance_id)
 
     def at_work_for(self, instance_id: str, execution_id: str) -> dict[int, Run]:
-        """What runs for the execution, by task id. Looks at all that runs: for an instance that comes back from being parked, and no other."""
+        """What runs for the execution, by task id; calls of maps are their windows' own.
+
+        Looks at all that runs: for an instance that comes back from being parked, or was rewound, and no other.
+        """
         return {
             run.task.event_id: run
             for run in self._runs
-            if run.instance_id == instance_id and run.execution_id == execution_id
+            if type(run) is Run and run.instance_id == instance_id and run.execution_id == execution_id
         }
 
     async def stop(self, grace_seconds: float) -> None:

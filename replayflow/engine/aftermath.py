@@ -84,7 +84,7 @@ class Aftermath:
         if outcome is not ACCEPTED:
             self.follow(outcome)
         if done.problem is not None and not live.instance.is_finished:
-            self._memory.park(live, done.problem)
+            self._memory.park(live, done.problem, is_heard=False)
         elif commit.removes and not live.has_news:
             # Where it is in the store all the same, that is because of a message that is on its way here.
             self._memory.set_aside(live)
@@ -99,7 +99,7 @@ class Aftermath:
             return
         live.mailbox = loose + live.mailbox
         if isinstance(error, InvalidArgumentError | PayloadError):  # it would be refused again, and again
-            self._memory.park(live, unstorable(error))
+            self._memory.park(live, unstorable(error), is_heard=False)
             return
         if isinstance(error, LeaseLostError):  # a failure of the whole group is reported once, not for each instance
             _logger.warning("a commit of instance '%s' was not written, and is done again: %s", live.id, error)

@@ -1,6 +1,7 @@
 """What comes in: messages, and instances that have been read from the store, which are replayed and set going.
 
-An instance that cannot go on, for want of its code, its key or a history that fits, is parked with its problem and damaged by nothing (I9).
+An instance that cannot go on, for want of its code, its key or a history that fits, is parked with its problem and damaged by nothing (I9). It stays
+so until somebody asks for something, or another worker starts: not every wake-up is younger than the parking.
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ class Arrivals:
         """The instance is in memory as the store has it, replayed, with everything going that has to go."""
         record = loaded.record
         live = self._lives.get(record.instance_id)
+        goes_on = self._memory.intake.tries(record.instance_id) or live is not None
         if live is None:
             live = Live(record.instance_id, record.execution_id)
         elif not live.is_loading:
@@ -108,6 +110,9 @@ class Arrivals:
             self._waiters.ended(live.id, live.ending(live.row))
         if is_poison(record.problem) and not any(isinstance(event, ExecutionResumed) for event in live.mailbox):
             self._leave_poison(live)
+            return
+        if record.problem is not None and not goes_on and not self._is_called(live, loaded):
+            self._memory.set_aside(live)
             return
         problem = revive(live, pieces, self._environment)
         if problem is None:
@@ -153,6 +158,10 @@ class Arrivals:
         elif live is not None:
             live.pay((run.execution_id, run.task.event_id))
             self._episodes.go_on(live)
+
+    def _is_called(self, live: Live, loaded: Loaded) -> bool:
+        """Whether the instance, whose row shows a problem, goes on all the same: by request, or because it does so already."""
+        return live.id in self._memory.going_on or any(delivery.is_control for delivery in loaded.inbox)
 
     def _leave_poison(self, live: Live) -> None:
         """What killed its worker is let be: none of its code is run, unless somebody has resumed it."""

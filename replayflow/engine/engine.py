@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from functools import partial
 from random import Random
 
@@ -111,7 +110,7 @@ class Engine:
                 services.create_task(self._residents.intake.read_arrivals())
                 for _ in range(2):  # while one replays what it has read, the store reads for the other
                     services.create_task(self._residents.intake.load_wanted())
-                services.create_task(self._residents.intake.want_parked())
+                services.create_task(self._residents.want_parked())
                 services.create_task(self._residents.alarms.run())
                 services.create_task(
                     meet_what_is_open(
@@ -171,6 +170,7 @@ class Engine:
     def abandon(self) -> None:
         """Nobody is served any more, and whoever waits for something is told so."""
         self._is_over = True
+        self._residents.beginnings.abandon(self._why_over())
         self._committer.abandon(self._why_over())
         self._waiters.fail(self._why_over())
 
@@ -242,6 +242,21 @@ class Engine:
         Raises:
             ReplayflowError: the store failed, and nothing was written.
         """
+        is_free = (
+            isinstance(operation, Create)
+            and not operation.has_new_id
+            and self._residents.beginnings.can_begin_at_once(operation)
+            and await self._store.get(operation.start.instance_id) is None
+        )
+        return await self.hand_in(operation, is_free=is_free)
+
+    def hand_in(self, operation: Create | Post | Purge | Branch, *, is_free: bool = False) -> asyncio.Future[Outcome]:
+        """What `submit` comes to, as a future, for many at once. `is_free` says that nobody has the id of an instance that is to be created: where
+        somebody may, the code must not run for nothing, and its first step is made when the creation is written.
+
+        Raises:
+            ReplayflowError: the engine has ended.
+        """
         if self.failure is not None or self._is_over:
             raise self._why_over()
         done: asyncio.Future[Outcome] = self._loop.create_future()
@@ -256,28 +271,11 @@ class Engine:
             elif error is not None:
                 done.set_exception(error)
 
-        if isinstance(operation, Create) and (
-            self._can_begin_at_once(operation) if operation.has_new_id else await self._can_begin_where_free(operation)
-        ):
-            self._residents.create_and_begin(operation, settle)
+        if isinstance(operation, Create) and (is_free or operation.has_new_id):
+            self._residents.beginnings.add(operation, settle)
         else:
             self._committer.add(operation, settle)
-        return await done
-
-    def _can_begin_at_once(self, create: Create) -> bool:
-        """Whether the first step of an instance whose id nobody has can be made before the creation is written.
-
-        Not where the caller is handling an error: what the code raises in its first step would have that error among its causes.
-        """
-        return sys.exc_info()[1] is None and self._residents.can_begin_at_once(create)
-
-    async def _can_begin_where_free(self, create: Create) -> bool:
-        """The same for an id that somebody may have: not where the instance is there, whose code would run for nothing."""
-        return (
-            self._can_begin_at_once(create)
-            and await self._store.get(create.start.instance_id) is None
-            and self._residents.can_begin_at_once(create)
-        )
+        return done
 
     def expect_end(self, instance_id: str) -> asyncio.Future[Ending]:
         """A future of how the instance ends, if that happens from now on; cancel it when it is not wanted any more."""

@@ -5,13 +5,14 @@
    passed over, also one that was consumed while the reading of it was under way.
 2. Instances are loaded many at a time, in the order in which they were asked for. One that is asked for while it loads gets what came meanwhile.
 3. What was read of an instance is used only if nothing has happened to it in memory since the reading began.
+4. What former workers have parked is tried once; what this one parks is not, however late the list of the parked is read.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import partial
 from itertools import islice
 
@@ -41,6 +42,8 @@ class Intake:
         self.held: set[int] = set()
         self.held_back: set[str] = set()
         """Instances that are not loaded, whoever asks: what may kill the worker (`suspects.py`)."""
+        self._to_try: set[str] = set()
+        self._parked_here: set[str] | None = set()
         self._consumed_meanwhile: set[int] | None = None
         self._last = 0
         self._wanted: dict[str, None] = {}
@@ -74,6 +77,7 @@ class Intake:
 
         Returns whether it was asked for. Whoever asked may have counted on the reading for a message, so that the instance has to be read once more.
         """
+        self._to_try.discard(instance_id)
         was_wanted = instance_id in self._wanted
         self._wanted.pop(instance_id, None)
         return self.loading.pop(instance_id, None) is not None or was_wanted
@@ -127,15 +131,32 @@ class Intake:
                 self._all_read.set()
             await asyncio.sleep(0)  # a store in memory answers without waiting, and others want their turn
 
-    async def want_parked(self) -> None:
-        """Every parked instance is tried once: the code may be another today."""
+    def parked(self, instance_id: str) -> None:
+        """This worker sets the instance aside with a problem, which may be in the store at any moment from now on."""
+        if self._parked_here is not None:
+            self._parked_here.add(instance_id)
+
+    def tries(self, instance_id: str) -> bool:
+        """Whether a former worker has parked the instance, and this is the one time that it is tried for that. Asked again, it is not."""
+        if instance_id not in self._to_try:
+            return False
+        self._to_try.remove(instance_id)
+        return True
+
+    async def want_parked(self, present: Container[str]) -> None:
+        """Every instance that a former worker has parked is tried once: the code may be another today. Those `present` are in memory already."""
         cursor: str | None = None
         while True:
             page = await until_it_answers(partial(self._store.page, InstanceFilter(is_parked=True), 500, cursor))
             for record in page.records:
-                self.want(record.instance_id)
+                id = record.instance_id
+                if id not in present and (self._parked_here is None or id not in self._parked_here):
+                    self.want(id)
+                    if self.is_expected(id):
+                        self._to_try.add(id)
             cursor = page.cursor
             if cursor is None:
+                self._parked_here = None
                 return
 
     async def _read_new(self) -> None:
@@ -160,6 +181,7 @@ class Intake:
                 (id,) = batch
                 _logger.exception("instance '%s' cannot be read, and is left as it is", id)
                 self.loading.pop(id, None)
+                self._to_try.discard(id)
                 self._missing(id)
                 return
             for id, meanwhile in batch.items():  # one bad history must not keep the others from running
@@ -171,6 +193,7 @@ class Intake:
             del self.loading[id]
             loaded = found.get(id)
             if loaded is None:
+                self._to_try.discard(id)
                 self._missing(id)
                 continue
             if meanwhile:

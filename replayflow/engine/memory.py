@@ -10,23 +10,33 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from replayflow.core import events
+from replayflow.core import admission, events
 from replayflow.core.commit import Message
-from replayflow.core.events import HeartbeatRecorded, MapPage, MapProgress, TaskCompleted, TaskFailed
+from replayflow.core.events import (
+    HeartbeatRecorded,
+    HistoryEvent,
+    MapPage,
+    MapProgress,
+    ParentRewound,
+    TaskCompleted,
+    TaskFailed,
+)
 from replayflow.core.instance import SUSPENDED
 from replayflow.engine.alarms import Alarms
 from replayflow.engine.committer import Committer
 from replayflow.engine.intake import Intake
 from replayflow.engine.live import Live
-from replayflow.engine.patience import Backoff
+from replayflow.engine.patience import PASSING, Backoff
 from replayflow.engine.steps import Parking
 from replayflow.engine.warm import Warm
 from replayflow.errors import ReplayflowError
-from replayflow.store.base import Park
+from replayflow.store.base import Outcome, Park
 
 _logger = logging.getLogger("replayflow")
 _OWN = (TaskCompleted, TaskFailed, HeartbeatRecorded, MapProgress, MapPage)
 """What comes from the instance's own activities: only memory has it, until it is in a history or an inbox."""
+_CALLS = (*admission.CONTROL, ParentRewound)
+"""What brings even a parked instance back into memory: each travels as a control message."""
 
 
 class Memory:
@@ -45,6 +55,8 @@ class Memory:
         self.is_stopping = False
         self.is_lost = False
         """Whether the worker has failed: nothing is tried again."""
+        self.going_on: set[str] = set()
+        """Parked no longer, while their rows may still show a problem."""
 
     def look_at(self, instance_id: str) -> None:
         """The instance comes into memory, unless it is there."""
@@ -63,30 +75,69 @@ class Memory:
         if self.lives.get(live.id) is live:
             self.reload(live)
 
-    def park(self, live: Live, problem: str) -> None:
-        """The instance is set aside with its problem."""
-        parking = self.parking(live, problem)
+    def park(self, live: Live, problem: str, *, is_heard: bool = True) -> None:
+        """The instance is set aside with its problem. `is_heard` as in `parking`."""
+        parking = self.parking(live, problem, is_heard=is_heard)
         self._committer.add(parking.operation, parking.settle)
 
     def unpark(self, live: Live) -> None:
-        """The instance's row shows no problem any more."""
-        self._committer.add(Park(live.id, live.execution_id, None), _ignore)
+        """The instance's row shows no problem any more, as soon as the store takes it."""
+        self.going_on.add(live.id)
+        self._show_none(Park(live.id, live.execution_id, None))
 
-    def parking(self, live: Live, problem: str) -> Parking:
-        """An operation that sets the instance aside with its problem; what only memory has of it goes into its inbox (I9)."""
-        messages = [
-            Message(live.id, events.encode([event]), execution_id=live.execution_id)
-            for event in live.mailbox
-            if isinstance(event, _OWN) and id(event) not in live.numbers
-        ]
+    def _show_none(self, park: Park) -> None:
+        def settle(outcome: Outcome | None, error: ReplayflowError | None) -> None:
+            if outcome is None and isinstance(error, PASSING):
+                self.later(lambda: self._show_none(park))
+            else:
+                self.going_on.discard(park.instance_id)
+
+        if park.instance_id in self.going_on:  # it may have been parked anew
+            self._committer.add(park, settle)
+
+    def parking(self, live: Live, problem: str, *, is_heard: bool = True) -> Parking:
+        """An operation that sets the instance aside with its problem; what only memory has of it goes into its inbox (I9).
+
+        `is_heard` says that the code has had what is in the mailbox. Where it has not, a request in there brings the instance back.
+        """
+        held, live.mailbox = live.mailbox, []
         live.is_busy = True
-        return Parking(self, live, Park(live.id, live.execution_id, problem.encode(), messages), problem)
+        self.going_on.discard(live.id)
+        self.intake.parked(live.id)
+        park = Park(live.id, live.execution_id, problem.encode(), _own(live, held))
+        return Parking(self, live, park, problem, held, is_called=not is_heard and _calls(held))
 
-    def parked(self, live: Live, problem: str, error: ReplayflowError | None) -> None:
+    def parked(self, parking: Parking, error: ReplayflowError | None) -> None:
         """Told by the parking: it is written, or it was not and is tried again."""
+        live, park, came = parking.live, parking.operation, parking.live.mailbox
+        if isinstance(error, PASSING):
+            self.later(lambda: self._committer.add(park, parking.settle))
+            return
+        if error is not None:
+            live.mailbox = parking.held + came
+            live.is_busy = False
+            self._read_again(live)
+            return
+        parking.is_called = parking.is_called or live.must_reload or _calls(came)
+        own = _own(live, came)
+        if own:  # what ended while that was written goes the same way
+            parking.held, live.mailbox = [], []
+            parking.operation = Park(park.instance_id, park.execution_id, park.problem, own)
+            self._committer.add(parking.operation, parking.settle)
+            return
+        live.is_busy = False
         self.set_aside(live)
-        if error is None:
-            _logger.warning("instance '%s' is parked: %s", live.id, problem)
+        _logger.warning("instance '%s' is parked: %s", live.id, parking.problem)
+        if parking.is_called:
+            self.look_at(live.id)
+
+    def _read_again(self, live: Live) -> None:
+        """What memory has of the instance is of no use, but for what ran, and for results that nobody else has."""
+        self.close_executor(live)
+        if self.lives.get(live.id) is live:
+            live.must_reload = False
+            live.is_loading = True
+            self.later(lambda: self.intake.want(live.id))
         else:
             self.later(lambda: self.look_at(live.id))
 
@@ -143,5 +194,15 @@ def unstorable(error: ReplayflowError) -> str:
     return f"what it decided cannot be stored: {error}"
 
 
-def _ignore(*_: object) -> None:
-    pass
+def _own(live: Live, mailbox: list[HistoryEvent]) -> list[Message]:
+    """What only memory has of the mailbox, as messages for the instance's inbox."""
+    return [
+        Message(live.id, events.encode([event]), execution_id=live.execution_id)
+        for event in mailbox
+        if isinstance(event, _OWN) and id(event) not in live.numbers
+    ]
+
+
+def _calls(mailbox: list[HistoryEvent]) -> bool:
+    """Whether somebody asks for something that a parked instance, too, is brought back for."""
+    return any(isinstance(event, _CALLS) for event in mailbox)

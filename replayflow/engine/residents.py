@@ -16,23 +16,21 @@ from collections.abc import Callable
 from random import Random
 
 from replayflow.clock import Clock
-from replayflow.codec.reference import may_refer
 from replayflow.core.definitions import Environment
 from replayflow.engine.aftermath import Aftermath
 from replayflow.engine.alarms import Alarms
 from replayflow.engine.arrivals import Arrivals
-from replayflow.engine.committer import Committer, Settle
+from replayflow.engine.beginnings import Beginnings
+from replayflow.engine.committer import Committer
 from replayflow.engine.episodes import Episodes
 from replayflow.engine.intake import Intake
 from replayflow.engine.limits import Limits
 from replayflow.engine.live import Live
 from replayflow.engine.memory import Memory
 from replayflow.engine.patience import Backoff
-from replayflow.engine.steps import Parking, Step
 from replayflow.engine.waiters import Waiters
 from replayflow.engine.work import Work
-from replayflow.errors import ReplayflowError
-from replayflow.store.base import Create, Outcome, Store
+from replayflow.store.base import Store
 
 
 class Residents:
@@ -52,10 +50,6 @@ class Residents:
         is_first: bool,
         fail: Callable[[BaseException], None],
     ) -> None:
-        self._environment = environment
-        self._committer = committer
-        self._backoff = backoff
-        self._clock = clock
         self.intake = Intake(
             store,
             lambda delivery: self._arrivals.route(delivery),
@@ -75,6 +69,7 @@ class Residents:
         aftermath = Aftermath(self._memory, self._episodes, self._work, self._arrivals, waiters, clock)
         self._episodes.tell(aftermath)
         committer.tell_of_turns(aftermath.turned)
+        self.beginnings = Beginnings(self._memory, self._episodes, environment, committer, backoff, clock)
         self.activities = self._work.activities
         self.watchdog = self._episodes.watchdog
         self.has_transacted = self._arrivals.has_transacted
@@ -83,7 +78,12 @@ class Residents:
     @property
     def is_quiet(self) -> bool:
         """Whether no episode is due and no instance on its way in."""
-        return not self._episodes.ready and not self._episodes.is_pumping and self.intake.is_idle
+        return (
+            not self._episodes.ready
+            and not self._episodes.is_pumping
+            and self.beginnings.is_quiet
+            and self.intake.is_idle
+        )
 
     def resident(self, instance_id: str) -> Live | None:
         """What is in memory of the instance; None where it is in the store alone."""
@@ -96,49 +96,13 @@ class Residents:
             return self.intake.is_expected(instance_id)
         return not live.row.status.is_finished
 
-    def can_begin_at_once(self, create: Create) -> bool:
-        start = create.start
-        return (
-            create.on_existing in ("error", "return")  # a replacement continues a history, which has to be looked at
-            and start.wake_at <= self._clock.now()
-            and start.name in self._environment.orchestrators
-            and start.instance_id not in self._lives
-            and not self._memory.is_stopping
-            and not self._backoff.seconds
-            and not may_refer(start.event)  # what it passes on is in the store alone
-        )
-
-    def create_and_begin(self, create: Create, settle: Settle) -> None:
-        """Creation and first episode travel in one transaction; where the first is refused, so is the second, which continues nothing then."""
-        live = Live.of_start(create.start)
-        step = self._episodes.episode(live)
-        assert isinstance(step, Step | Parking)  # noqa: S101 - a first episode always has its start to write
-
-        was_wanted = False
-
-        def created(outcome: Outcome | None, error: ReplayflowError | None) -> None:
-            nonlocal was_wanted
-            if outcome is not None and outcome.started and live.id not in self._lives:
-                was_wanted = self.intake.unwant(live.id)
-                self._lives[live.id] = live
-                self._memory.warm.touch(live)
-                outcome.started = []
-            settle(outcome, error)
-
-        def begun(outcome: Outcome | None, error: ReplayflowError | None) -> None:
-            if self._lives.get(live.id) is live:
-                step.settle(outcome, error)
-                if was_wanted:
-                    self._memory.reload_if_in(live)
-            else:
-                self._memory.close_executor(live)
-
-        self._committer.add(create, created)
-        self._committer.add(step.operation, begun)
-
     def look_at(self, instance_id: str) -> None:
         """The instance comes into memory, unless it is there."""
         self._memory.look_at(instance_id)
+
+    async def want_parked(self) -> None:
+        """What former workers have parked is tried once."""
+        await self.intake.want_parked(self._lives)
 
     def cool_all(self) -> None:
         """No generator is left of those that wait: whoever hears of something next is replayed first."""

@@ -11,7 +11,7 @@ from replayflow.core.events import HistoryEvent
 from replayflow.core.outcome import AnyEpisode
 from replayflow.engine.live import Live
 from replayflow.errors import ReplayflowError
-from replayflow.store.base import Operation, Outcome
+from replayflow.store.base import Outcome, Park
 
 
 class Owner(Protocol):
@@ -26,7 +26,7 @@ class Owner(Protocol):
 class ParkingOwner(Protocol):
     """Whoever has the instances in memory."""
 
-    def parked(self, live: Live, problem: str, error: ReplayflowError | None) -> None: ...
+    def parked(self, parking: Parking, error: ReplayflowError | None) -> None: ...
 
 
 class Step(Struct, eq=False):
@@ -55,13 +55,14 @@ class Step(Struct, eq=False):
 
 
 class Parking(Struct, eq=False):
-    """An instance on its way aside."""
+    """An instance on its way aside. `held` was in its mailbox, which gathers what comes meanwhile. `is_called` says that it is wanted back."""
 
     _owner: ParkingOwner
-    _live: Live
-    operation: Operation
-    _problem: str
+    live: Live
+    operation: Park
+    problem: str
+    held: list[HistoryEvent]
+    is_called: bool
 
     def settle(self, outcome: Outcome | None, error: ReplayflowError | None) -> None:
-        self._live.is_busy = False
-        self._owner.parked(self._live, self._problem, error if outcome is None else outcome.error)
+        self._owner.parked(self, error if outcome is None else outcome.error)

@@ -223,6 +223,9 @@ class _Door:
     async def submit(self, operation: Create | Post | Purge | Branch) -> Outcome:
         return await self._engine.submit(operation)
 
+    def hand_in(self, operation: Create | Post) -> asyncio.Future[Outcome]:
+        return self._engine.hand_in(operation)
+
     def expect_end(self, instance_id: str) -> asyncio.Future[Ending]:
         future = self._engine.expect_end(instance_id)
         self.waiting.append((instance_id, future))

@@ -26,7 +26,8 @@ from tests.engine.kit import audit, until, until_running, until_suspended
 from tests.engine.worker_app import app
 from tests.engine.workers import Worker, stamp
 
-SOON_SECONDS = 1.0
+SOON_SECONDS = 8.0
+"""What takes a fraction of a second where nobody else is at work: no lease has to run out for it, and nobody has to look by chance."""
 
 
 async def test_a_second_worker_is_told_who_owns_the_hub(tmp_path: Path) -> None:
@@ -58,7 +59,7 @@ async def test_one_that_waits_takes_over_soon_after_its_owner_was_killed(tmp_pat
                 taken = time.monotonic() - began
                 await until(lambda: len(file.read_text().splitlines()) == 2)
                 (tmp_path / "notes.go").touch()
-                assert await slow.result(5) == heir.process.pid
+                assert await slow.result(20) == heir.process.pid
         first, second = file.read_text().splitlines()
         assert first == second, "one idempotency key, whoever runs it"
     print(f"taken over after {taken * 1000:.0f} ms")
@@ -153,7 +154,7 @@ async def test_a_client_in_another_process_is_served_soon(tmp_path: Path) -> Non
                 began = time.monotonic()
                 one = await client.start("waits", instance_id=f"w{i}")
                 await one.raise_event("go", i)
-                assert await one.result(5) == i + 1
+                assert await one.result(20) == i + 1
                 slowest = max(slowest, time.monotonic() - began)
             print(f"start, event and result from another process: {slowest * 1000:.0f} ms at the most")
             assert slowest < SOON_SECONDS
@@ -161,7 +162,7 @@ async def test_a_client_in_another_process_is_served_soon(tmp_path: Path) -> Non
             began = time.monotonic()
             await one.terminate("enough")
             with pytest.raises(OrchestrationTerminated, match="enough"):
-                await one.result(5)
+                await one.result(20)
             assert time.monotonic() - began < SOON_SECONDS
             one = await client.start("waits", instance_id="suspended")
             await one.suspend()
@@ -196,8 +197,11 @@ async def test_an_idle_worker_writes_nothing_and_hardly_works(tmp_path: Path) ->
             await client.start("sleeps", 3600.0, instance_id="s")
             for id in ("w", "s"):
                 await until_running(client.get(id))
-        await asyncio.sleep(0.2)
-        before, written, cpu = stamp(path), owner.usage.io_counters().write_bytes, owner.usage.cpu_times()
+        before = None
+        async with asyncio.timeout(30):
+            while before != (before := stamp(path)):  # noqa: ASYNC110 - until what it does at its start is done
+                await asyncio.sleep(0.5)
+        written, cpu = owner.usage.io_counters().write_bytes, owner.usage.cpu_times()
         await asyncio.sleep(2)
         spent = owner.usage.cpu_times().user + owner.usage.cpu_times().system - cpu.user - cpu.system
         assert stamp(path) == before

@@ -33,6 +33,9 @@ from tests.engine.kit import Counted, ToldStore, audit, hub_on, until
 from tests.engine.worker_app import app as worker_app
 from tests.engine.workers import Worker
 
+SOON_SECONDS = 8.0
+"""What could keep a hub from closing here goes on for longer than that, or for ever; one that does not wait for it takes a second at rest."""
+
 
 class Bench:
     def __init__(self) -> None:
@@ -94,7 +97,7 @@ async def test_what_is_over_the_grace_runs_again_with_the_same_key(bench: Bench,
         await hub.client.start("fan", [name, 5], instance_id="one")
         await until(lambda: len(bench.keys.calls) == 5)
         began = time.monotonic()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < SOON_SECONDS
     bench.go.set()
     bench.thread_go.set()
     async with hub_on(store, bench.app) as hub:
@@ -108,7 +111,7 @@ async def test_a_hub_closes_in_time_while_a_thousand_activities_run(bench: Bench
         await hub.client.start("fan", ["slow", 1_500], instance_id="one")
         await until(lambda: len(bench.keys.calls) == 1_000)
         began = time.monotonic()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < SOON_SECONDS
     bench.go.set()
     async with hub_on(tmp_path / "hub.db", bench.app) as hub:
         assert await hub.client.get("one").result(20) == sum(range(1_500))
@@ -134,7 +137,7 @@ async def test_an_activity_that_takes_no_notice_does_not_keep_a_hub_from_closing
         await hub.client.start(calls)
         await asyncio.sleep(0.01)
         began = time.monotonic()
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < SOON_SECONDS
     may_end.set()
     await asyncio.sleep(0.01)
 
@@ -198,7 +201,7 @@ async def test_an_orchestrator_that_raises_keyboard_interrupt_ends_the_program_a
             asyncio.run(main())
         return time.monotonic() - began
 
-    assert await asyncio.to_thread(blocking) < 5
+    assert await asyncio.to_thread(blocking) < SOON_SECONDS
     interrupts = False
     async with TaskHub(tmp_path / "hub.db", app) as hub:
         assert await hub.client.get("one").result(5) == "went on"
@@ -351,7 +354,7 @@ async def test_no_process_is_left_when_a_hub_has_closed(bench: Bench, tmp_path: 
         await hub.client.start(calls)
         await until(lambda: len(workers()) > before)
         began = time.monotonic()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < SOON_SECONDS
     assert len(workers()) == before
     assert await settled(own_threads, threads) <= threads
 

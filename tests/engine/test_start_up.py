@@ -110,7 +110,7 @@ async def test_of_twenty_thousand_sleepers_only_those_that_are_due_are_loaded(tm
     began = time.monotonic()
     async with hub_on(store, app) as hub:
         for i in due:
-            assert await hub.client.get(f"d{i}").result(5) == "woke"
+            assert await hub.client.get(f"d{i}").result(20) == "woke"
         seconds = time.monotonic() - began
         await turns(100)
         assert sorted(store.loaded) == sorted(f"d{i}" for i in due)
@@ -118,7 +118,7 @@ async def test_of_twenty_thousand_sleepers_only_those_that_are_due_are_loaded(tm
         assert await hub.client.get("d7").result(5) == "hello"
         assert len(store.loaded) == len(due) + 1
     print(f"20,000 asleep: opened, and those due have ended, after {seconds * 1000:.0f} ms")
-    assert seconds < 5
+    assert seconds < 10
 
 
 @pytest.mark.parametrize("known", [1, 3, 10])

@@ -219,6 +219,32 @@ MUTATIONS = [
         ("tests/engine/test_poison.py",),
     ),
     Mutation(
+        "parked-tried-at-any-wake-up",
+        "I9",
+        "a wake-up from before an instance was parked has it tried again",
+        (
+            Edit(
+                "if record.problem is not None and not goes_on and not self._is_called(live, loaded):",
+                "if False:",
+                "engine",
+            ),
+        ),
+        ("tests/engine/test_parked.py",),
+    ),
+    Mutation(
+        "request-lost-in-parking",
+        "I5",
+        "a request that comes while its receiver is being parked waits for the next worker",
+        (
+            Edit(
+                "parking.is_called = parking.is_called or live.must_reload or _calls(came)",
+                "parking.is_called = False",
+                "engine",
+            ),
+        ),
+        ("tests/engine/test_parked.py",),
+    ),
+    Mutation(
         "suspended-runs",
         "I5",
         "a suspended instance takes in what comes",

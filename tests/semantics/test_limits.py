@@ -72,6 +72,11 @@ def fans(app: App) -> App:
     return app
 
 
+def keep_to_rate(times: list[float], since: float, count: int, per: float) -> bool:
+    """Whether of all that have begun since then none did before it may at the earliest. How late one is says nothing: the machine may be busy."""
+    return all(begun > since + number // count * per - 0.01 for number, begun in enumerate(times))
+
+
 @pytest.mark.parametrize("how", ["fan", "maps"])
 @pytest.mark.parametrize("executor", ["async", "thread"])
 async def test_no_more_are_at_work_than_the_activity_allows_over_all_instances(
@@ -189,11 +194,10 @@ async def test_within_no_period_do_more_begin_than_the_rate_says(place: Place, h
         return x
 
     async with place.hub(app) as hub:
+        opened = time.monotonic()
         assert await (await hub.client.start(how, ["call", [*range(12)]])).result(LIMIT) == [*range(12)]
-    begun = inside.times
-    slack = 0.1  # from being let in to the first line of the function
-    assert all(later - first > per - slack for first, later in zip(begun, begun[5:], strict=False))
-    assert begun[-1] - begun[0] >= 2 * per - slack
+    assert len(inside.times) == 12
+    assert keep_to_rate(inside.times, opened, 5, per)
 
 
 async def test_each_key_has_a_rate_of_its_own(place: Place) -> None:
@@ -267,12 +271,12 @@ async def test_of_a_quota_no_more_begin_within_a_period_than_its_rate_says(place
         return x
 
     async with place.hub(app) as hub:
+        opened = time.monotonic()
         instances = [await hub.client.start("fan", [name, [*range(6)]]) for name in ("one", "other")]
         for instance in instances:
             assert await instance.result(LIMIT) == [*range(6)]
-    begun = inside.times
-    assert len(begun) == 12
-    assert all(later - first > per - 0.1 for first, later in zip(begun, begun[5:], strict=False))
+    assert len(inside.times) == 12
+    assert keep_to_rate(inside.times, opened, 5, per)
 
 
 async def test_a_new_worker_counts_the_rate_as_used_up_until_a_period_has_passed(place: Place) -> None:
@@ -285,11 +289,11 @@ async def test_a_new_worker_counts_the_rate_as_used_up_until_a_period_has_passed
 
     async with place.hub(app) as hub:
         assert await (await hub.client.start("fan", ["call", [1, 2, 3]])).result(LIMIT) == [1, 2, 3]
+    opened = time.monotonic()
     async with place.hub(app) as hub:
-        opened = time.monotonic()
         assert await (await hub.client.start("fan", ["call", [1, 2, 3]])).result(LIMIT) == [1, 2, 3]
-        assert began[3] - opened > per - 0.1
-    assert all(later - first > per - 0.1 for first, later in zip(began, began[3:], strict=False))
+    assert len(began) == 6
+    assert keep_to_rate(began[3:], opened + per, 3, per)
 
 
 async def test_the_limit_holds_for_what_a_worker_finds_when_it_starts(place: Place) -> None:

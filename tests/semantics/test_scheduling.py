@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from replayflow import App, OrchestrationContext, TaskCanceledError, race, when_all, when_any
+from replayflow import App, OrchestrationContext, TaskCanceledError, TaskHub, race, when_all, when_any
 from replayflow.errors import InvalidArgumentError, NotATaskError, OrchestratorError, RegistrationError
+from tests.engine.kit import TestClock
 from tests.semantics.kit import LIMIT, Place, failure_of, history, kinds, until
 
 SHORT = timedelta(milliseconds=20)
@@ -368,11 +369,13 @@ async def test_a_timer_survives_the_worker(place: Place) -> None:
 
     @app.orchestrator
     def main(ctx: OrchestrationContext) -> Any:
-        yield ctx.create_timer(timedelta(milliseconds=200))
+        yield ctx.create_timer(timedelta(hours=1))
         return "fired"
 
-    async with place.hub(app) as hub:
+    clock = TestClock()
+    async with TaskHub(place.store(), app, clock=clock) as hub:
         instance = await hub.client.start(main, instance_id="sleeper")
         assert (await instance.status()).status == "RUNNING"
-    async with place.hub(app) as hub:
+    clock.advance(timedelta(hours=2))
+    async with TaskHub(place.store(), app, clock=clock) as hub:
         assert await hub.client.get("sleeper").result(LIMIT) == "fired"

@@ -15,8 +15,10 @@ from replayflow import (
     OrchestrationCancelled,
     OrchestrationContext,
     OrchestrationTerminated,
+    TaskHub,
 )
 from replayflow.errors import InvalidStateError
+from tests.engine.kit import TestClock
 from tests.semantics.kit import LIMIT, Place, kinds, until, until_recorded, until_status
 
 
@@ -135,13 +137,17 @@ async def test_a_timer_of_a_suspended_instance_fires_after_the_resumption(place:
 
     @app.orchestrator
     def main(ctx: OrchestrationContext) -> Any:
-        yield ctx.create_timer(timedelta(milliseconds=30))
+        yield ctx.create_timer(timedelta(hours=1))
         return "fired"
 
-    async with place.hub(app) as hub:
+    clock = TestClock()  # or the timer might be over before the instance is suspended
+    async with TaskHub(place.store(), app, clock=clock) as hub:
         instance = await hub.client.start(main)
         await instance.suspend()
         await until_status(instance, "SUSPENDED")
+        clock.advance(timedelta(hours=2))
+        assert hub._engine is not None
+        hub._engine.look_at_the_clock()
         with pytest.raises(TimeoutError):
             await instance.result(0.1)
         await instance.resume()

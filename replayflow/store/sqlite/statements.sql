@@ -4,12 +4,17 @@ SELECT epoch, next_key, next_number, owner_pid, owner_host, owner_since, sum, pr
 -- name: change_hub
 UPDATE hub SET epoch = ?, next_key = ?, next_number = ?, owner_pid = ?, owner_host = ?, owner_since = ?, sum = ?
 
+-- What is read of many instances at once is MATERIALIZED: SQLite finds all of it while the first row is asked for, and the interpreter's lock is free
+-- meanwhile. Found row by row the lock would be given away with each, and a busy event loop keeps it for long.
+
 -- name: known
-SELECT instance.id, instance.key, instance.execution_id, instance.status, instance.start_number,
-       instance.problem IS NOT NULL, instance.start_sum, piece.number, piece.sum + 2147483648
-FROM json_each(?) AS wanted JOIN instance ON instance.id = wanted.value
-     LEFT JOIN history AS piece ON piece.instance = instance.key
-          AND piece.number = (SELECT max(number) FROM history WHERE history.instance = instance.key)
+WITH found AS MATERIALIZED (
+    SELECT instance.id, instance.key, instance.execution_id, instance.status, instance.start_number,
+           instance.problem IS NOT NULL, instance.start_sum, piece.number, piece.sum + 2147483648
+    FROM json_each(?) AS wanted JOIN instance ON instance.id = wanted.value
+         LEFT JOIN history AS piece ON piece.instance = instance.key
+              AND piece.number = (SELECT max(number) FROM history WHERE history.instance = instance.key))
+SELECT * FROM found
 
 -- name: add_instances (?, ?, ?, ?, nullif(?, 0), ?, ?, ?, nullif(?, ''), ?, nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, 0), nullif(?, 0), nullif(?, ''), ?, ?, ?, ?)
 INSERT INTO instance (key, id, execution_id, name, version, status, start, start_number, wake_at, created_at,
@@ -87,26 +92,28 @@ instance.id, execution_id, name, version, status, start, start_number, wake_at, 
        last, start_sum, sum, problem_sum, instance.key
 
 -- name: records
-SELECT {row}
-FROM json_each(?) AS wanted JOIN instance ON instance.id = wanted.value
+WITH found AS MATERIALIZED (SELECT {row} FROM json_each(?) AS wanted JOIN instance ON instance.id = wanted.value)
+SELECT * FROM found
 
 -- name: record
 SELECT {row}
 FROM instance WHERE id = ?
 
 -- name: pieces
-SELECT json_extract(wanted.value, '$[0]'),
-       (SELECT count(*) FROM history
-        WHERE instance = json_extract(wanted.value, '$[0]') AND number > json_extract(wanted.value, '$[1]')) AS pieces,
-       (SELECT CAST(group_concat(events, '') AS BLOB)
-        FROM (SELECT events FROM history
-              WHERE instance = json_extract(wanted.value, '$[0]') AND number > json_extract(wanted.value, '$[1]')
-              ORDER BY number)),
-       (SELECT sum + 2147483648 FROM history
-        WHERE instance = json_extract(wanted.value, '$[0]') AND number > json_extract(wanted.value, '$[1]')
-        ORDER BY number DESC LIMIT 1)
-FROM json_each(?) AS wanted
-WHERE pieces
+WITH found AS MATERIALIZED (
+    SELECT json_extract(wanted.value, '$[0]'),
+           (SELECT count(*) FROM history
+            WHERE instance = json_extract(wanted.value, '$[0]') AND number > json_extract(wanted.value, '$[1]')) AS pieces,
+           (SELECT CAST(group_concat(events, '') AS BLOB)
+            FROM (SELECT events FROM history
+                  WHERE instance = json_extract(wanted.value, '$[0]') AND number > json_extract(wanted.value, '$[1]')
+                  ORDER BY number)),
+           (SELECT sum + 2147483648 FROM history
+            WHERE instance = json_extract(wanted.value, '$[0]') AND number > json_extract(wanted.value, '$[1]')
+            ORDER BY number DESC LIMIT 1)
+    FROM json_each(?) AS wanted
+    WHERE pieces)
+SELECT * FROM found
 
 -- name: pieces_between
 SELECT number, events, sum + 2147483648 FROM history WHERE instance = ? AND number >= ? AND number < ? ORDER BY number
