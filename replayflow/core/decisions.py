@@ -12,6 +12,8 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Sequence
+from itertools import chain
+from operator import itemgetter
 from typing import Any, Protocol, TypeAlias
 
 from msgspec.structs import replace
@@ -95,6 +97,7 @@ class Decisions:
         "instance_id",
         "is_replaying",
         "is_sealed",
+        "kept",
         "made",
         "mismatch",
         "next_id",
@@ -119,7 +122,9 @@ class Decisions:
         self.made: list[Action] = []
         self.open: dict[int, Pending[Any]] = {}
         self.waiting: dict[str, list[EventTask[Any]]] = {}  # a deque takes ten times the memory
-        self.buffered: dict[str, deque[EventRaised]] = NOTHING
+        # Each with its number: code that waits for several names has what came first, also in the execution that continues this one.
+        self.buffered: dict[str, deque[tuple[int, EventRaised]]] = NOTHING
+        self.kept = 0
         self.deadlines: dict[int, EventTask[Any]] = NOTHING
         self.custom_status: Payload = None
         self.patches: dict[str, bool] = NOTHING
@@ -248,7 +253,13 @@ class Decisions:
         """The event waits for whoever asks for its name next, in this execution or in the one that continues it."""
         if self.buffered is NOTHING:
             self.buffered = {}
-        self.buffered.setdefault(event.name.casefold(), deque()).append(event)
+        self.buffered.setdefault(event.name.casefold(), deque()).append((self.kept, event))
+        self.kept += 1
+
+    def unconsumed(self) -> list[EventRaised]:
+        """What nobody has had, in the order in which it came."""
+        kept = chain.from_iterable(self.buffered.values())
+        return [event for _, event in sorted(kept, key=itemgetter(0))]
 
     def limit(self, task: EventTask[Any], timer: TimerTask) -> None:
         """The wait ends with the timer, where no event comes before."""
@@ -269,7 +280,7 @@ class Decisions:
         kept = self.buffered.get(name)
         if not kept:
             return None
-        event = kept.popleft()
+        _, event = kept.popleft()
         if not kept:
             del self.buffered[name]
         return event

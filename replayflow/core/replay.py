@@ -464,8 +464,7 @@ class Replay:
         late = self._late if self.decisions.request is None else (self.decisions.request, *self._late)
         if not self.decisions.saves_events:
             return late
-        # Per name the order of arrival is kept; names do not compete for events, so that their order among each other says nothing.
-        return (*(event for kept in self.decisions.buffered.values() for event in kept), *late)
+        return (*self.decisions.unconsumed(), *late)
 
     def _not_a_task(self, yielded: object) -> NotATaskError:
         hint = ""

@@ -438,6 +438,22 @@ def test_events_that_nobody_had_go_with_continue_as_new() -> None:
     assert third.result() == "three"
 
 
+def test_events_go_with_continue_as_new_in_the_order_in_which_they_came_whatever_their_names() -> None:
+    def code(ctx: OrchestrationContext, round: int) -> Any:
+        if round == 1:
+            yield ctx.wait_for_external_event("go")
+            yield ctx.wait_for_external_event("left")
+            ctx.continue_as_new(2)
+            return None
+        return (yield race([ctx.wait_for_external_event(name) for name in ("left", "right")]))
+
+    stage = staged(code, input=1)  # type: ignore[arg-type]
+    stage.run(raised("left", 1), raised("right", 2), raised("left", 3), raised("go"))
+    second = successor(stage)
+    second.run()
+    assert second.result() == 2
+
+
 def test_events_that_come_after_the_end_go_with_it_and_not_to_a_waiter_that_is_gone() -> None:
     def code(ctx: OrchestrationContext, round: int) -> Any:
         event = ctx.wait_for_external_event("e", timeout=timedelta(hours=1))

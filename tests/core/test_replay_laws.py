@@ -274,7 +274,7 @@ def test_replaying_any_prefix_gives_the_same_actions_in_the_same_order_and_the_s
 
 def standing(replay: Replay) -> tuple[Any, ...]:
     decisions = replay.decisions
-    kept = {name: [plain(event) for event in line] for name, line in decisions.buffered.items()}
+    kept = [plain(event) for event in decisions.unconsumed()]
     return (
         open_ids(replay),
         waits(replay),

@@ -381,8 +381,21 @@ MUTATIONS = [
         "events-last-first",
         "I5",
         "the last event of a name is served first",
-        (Edit("event = kept.popleft()", "event = kept.pop()", "core"),),
+        (Edit("_, event = kept.popleft()", "_, event = kept.pop()", "core"),),
         ("tests/semantics/test_external_events.py",),
+    ),
+    Mutation(
+        "events-left-by-name",
+        "I5",
+        "what an execution leaves comes to the next one name by name",
+        (
+            Edit(
+                "return [event for _, event in sorted(kept, key=itemgetter(0))]",
+                "return [event for _, event in kept]",
+                "core",
+            ),
+        ),
+        ("tests/core/test_core_replay.py",),
     ),
     Mutation(
         "failed-operation-stays",

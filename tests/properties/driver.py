@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
@@ -17,7 +17,7 @@ from replayflow import HistoryEvent, Instance, InstanceNotFoundError, Limits, Me
 from replayflow.clock import to_microseconds
 from replayflow.codec import LARGE_OVER_BYTES
 from replayflow.core import events
-from replayflow.errors import LeaseLostError
+from replayflow.errors import LeaseLostError, StuckError
 from replayflow.store import Store
 from replayflow.store.base import Operation, Outcome, Post
 from replayflow.testing import VirtualHub
@@ -25,6 +25,7 @@ from replayflow.testing.clock import BEGIN, VirtualClock
 from tests.ciphers import ToyCipher
 from tests.properties.grammar import Arrival, Program
 from tests.properties.interpreter import ROOT, World, app_of, own_entity
+from tests.properties.model import with_what_is_missing
 
 LIVES_MAX = 500
 _BEGIN = to_microseconds(BEGIN)
@@ -56,6 +57,8 @@ class Way:
 class Run:
     """What a run came to."""
 
+    program: Program
+    """With all that has come."""
     status: Status
     output: Any
     failure: str | None
@@ -89,17 +92,18 @@ async def run(program: Program, way: Way, path: Path, then: Then | None = None) 
 
 
 async def _live(hub: VirtualHub, program: Program, store: Mortal, world: World, life: int, then: Then | None) -> Run:
-    instance = await begin(hub, program, store)
-    state = await instance.wait()
+    program = await ended(hub, program, store, world)
+    state = await hub.client.get(ROOT).status()
     await hub.settle()
     own = await hub.client.read_entity(own_entity(ROOT))
     store.spare()
     if then is not None:
         await then(hub, world)
-        state = await instance.status()
+        state = await hub.client.get(ROOT).status()
     ids = sorted([state.id async for state in hub.client.list()], key=lambda one: (one != ROOT, one))
     executions = [(id, execution) for id in ids for execution in await hub.store.executions(id)]
     return Run(
+        program,
         state.status,
         state.output,
         None if state.failure is None else state.failure.type.rpartition(".")[2],
@@ -112,6 +116,22 @@ async def _live(hub: VirtualHub, program: Program, store: Mortal, world: World, 
         [line async for line in hub.client.export()],
         life,
     )
+
+
+async def ended(hub: VirtualHub, program: Program, store: Mortal, world: World) -> Program:
+    """The program has ended; returns it with what has come late."""
+    while True:
+        so_far = replace(program, arrivals=(*program.arrivals, *world.late))
+        instance = await begin(hub, so_far, store)
+        try:
+            await instance.wait()
+        except StuckError:
+            more = with_what_is_missing(so_far, world.choices, (hub.clock.now() - _BEGIN) // 1000)
+            if more == so_far:
+                raise
+            world.late = list(more.arrivals[len(program.arrivals) :])
+        else:
+            return so_far
 
 
 async def begin(hub: VirtualHub, program: Program, store: Mortal) -> Instance[Any]:

@@ -4,7 +4,8 @@ A program is a list of executions, each a list of statements; tasks are what sta
 can shrink it, print it as code, and change one node of it. What the programs mean is written down twice: in `interpreter`, with the engine, and in
 `model`, without.
 
-1. Every program ends, if the events of its schedule come: waits that nothing answers get an event of their own (`model.with_what_is_missing`).
+1. Every program ends, if the events of its schedule come: waits that nothing answers get an event of their own (`model.with_what_is_missing`), and
+   one that only chance leaves so gets it while the program runs (`driver.ended`).
 2. Times of events are no whole seconds and no two are equal, those of timers and retries are whole: an event never comes at the moment of something
    else, so that the order of both is known.
 """

@@ -28,10 +28,10 @@ from replayflow import (
     when_all,
     when_any,
 )
-from replayflow.core.tasks import Composite, Race, WhenAll, WhenAny
+from replayflow.core.tasks import Race, WhenAll, WhenAny
 from replayflow.testing.clock import BEGIN
 from tests.properties import grammar
-from tests.properties.grammar import Program, Statement, nodes
+from tests.properties.grammar import Arrival, Program, Statement, nodes
 
 SHARED = "@tally@shared"
 ROOT = "p"
@@ -52,6 +52,8 @@ class World:
     choices: dict[str, int | bool] = field(default_factory=dict)
     """Which task of a composite was the first, by the composite's label; and which `cancel` came in time. What was seen last counts: a worker
     that is killed has seen what never was."""
+    late: list[Arrival] = field(default_factory=list)
+    """What has come besides the program's arrivals, since chance had it that nothing of those would end a wait."""
     is_mended: bool = False
     """Whether no activity fails any more."""
 
@@ -247,7 +249,7 @@ class Walk:
             else:
                 yield task
         finally:
-            self.note(task)
+            self.note_winners()
         self.seen.append(shown(task))
 
     def look(self) -> list[Any]:
@@ -339,14 +341,11 @@ class Walk:
 
     # ---- what the model cannot know
 
-    def note(self, task: Task[Any]) -> None:
-        """Who was first, in this composite and those below."""
-        if not isinstance(task, Composite):
-            return
-        if isinstance(task, WhenAny | Race) and task._winner is not None:
-            self.chosen(self._labels[id(task)], task.children.index(task._winner))
-        for child in task.children:
-            self.note(child)
+    def note_winners(self) -> None:
+        """Who was first, also where nobody has asked: who lost a race hears no event any more."""
+        for made in self._made:
+            if isinstance(made, WhenAny | Race) and made._winner is not None:
+                self.chosen(self._labels[id(made)], made.children.index(made._winner))
 
     def chosen(self, label: str, choice: int | bool) -> None:
         if not self.ctx._decisions.is_sealed:  # else the generator is only being thrown away

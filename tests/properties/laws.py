@@ -39,7 +39,7 @@ from tests.properties.model import Expected, expected
 
 def check(program: Program, run: Run, *, is_killed: bool = False) -> Expected:
     """The run is one that the program can have: its result, its effects and its histories."""
-    should_be = expected(program, run.world.choices)
+    should_be = expected(run.program, run.world.choices)
     ends_as(should_be, run)
     effects_are_those_of(should_be, run, is_killed=is_killed)
     for history in run.histories:

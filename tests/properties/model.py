@@ -17,6 +17,7 @@ from tests.properties.grammar import Arrival, Program, Statement
 from tests.properties.interpreter import ROOT
 
 Choices: TypeAlias = Mapping[str, int | bool]
+UNDECIDED: Choices = {}
 
 
 class Missing(Exception):
@@ -101,6 +102,7 @@ def expected(program: Program, choices: Choices) -> Expected:
         except Raised as raised:
             failure = raised.names
             break
+    root.end()
     return Expected(
         None if failure else root.seen,
         failure,
@@ -112,13 +114,16 @@ def expected(program: Program, choices: Choices) -> Expected:
     )
 
 
-def with_what_is_missing(program: Program) -> Program:
-    """The program with an event more for each wait that would have no end. Whatever chance may decide: here it is as it comes."""
+def with_what_is_missing(program: Program, choices: Choices = UNDECIDED, since: int = 0) -> Program:
+    """The program with an event more, after that time, for each wait that would have no end.
+
+    What else chance may decide is not foreseen: where a wait has no end for that, the driver asks again, with what it has decided.
+    """
     while True:
         try:
-            expected(program, {})
+            expected(program, choices)
         except Missing as missing:
-            at = max(missing.now, *(one.at for one in program.arrivals), 0) // 1000 * 1000 + 1000
+            at = max(missing.now, since, *(one.at for one in program.arrivals)) // 1000 * 1000 + 1000
             arrival = Arrival(at + len(program.arrivals) + 1, missing.name)
             program = replace(program, arrivals=(*program.arrivals, arrival))
         else:
@@ -172,16 +177,25 @@ class Execution:
         self.kept: list[Task] = []
         self._waiting: list[Task] = []
         self._races: list[Task] = []
+        self._decided: list[Task] = []
+        self._begun: list[tuple[str, int, str]] = []
+        """What the innermost saga would undo: of which saga it is, its number there, and what undoes it."""
         self._count = self._carried = 0
 
     def next(self, number: int) -> Execution:
         """The execution that continues this one."""
+        self.end()
         heir = Execution(
             self.outcome, self.scope, self.now, self.arrivals, defaultdict(list), number, self.seen, self.status
         )
         buffered = [(at, name) for name, numbers in self.buffered.items() for at in numbers]
         heir.carried = sorted([*self.carried, *buffered])
         return heir
+
+    def end(self) -> None:
+        """Whether a race that is won at this very moment was decided before it, nobody knows, and so not what it has cancelled."""
+        if any(race.due == self.now and not self.is_complete_for_sure(race) for race in self._decided):
+            self.outcome.is_free = True
 
     def label(self) -> str:
         self._count += 1
@@ -221,6 +235,7 @@ class Execution:
                 for _ in range(count):
                     self.add_to_own()
             case grammar.Locked(count):
+                self.wait_no_time()
                 self.seen.append([count, self.add_to_own()])
             case grammar.Fail():
                 raise Raised(frozenset({"ValueError"}))
@@ -259,21 +274,28 @@ class Execution:
         self.seen.append(value)
 
     def saga(self, actions: tuple[grammar.Act, ...], by: str, body: tuple[Statement, ...]) -> None:
+        """One that ends well inside another is undone with that one."""
         label = self.label()
-        begun: list[int] = []
+        outer, self._begun = self._begun, []
         try:
             for number, action in enumerate(actions):
                 task = self.make(action)
-                begun.append(number)
+                self._begun.append((label, number, by))
                 self.see(task)
             self.body(body)
         except Raised:
-            for number in reversed(begun):
-                if by == "activity":
-                    self.outcome.undone[label].append(number)
-                else:
-                    self.seen.append(["undone", number, self.add_to_own()])
+            self.undo()
+            self._begun = outer
             raise
+        self._begun = outer + self._begun
+
+    def undo(self) -> None:
+        for label, number, by in reversed(self._begun):
+            self.wait_no_time()
+            if by == "activity":
+                self.outcome.undone[label].append(number)
+            else:
+                self.seen.append(["undone", number, self.add_to_own()])
 
     def cancel(self, task: Task, label: str) -> None:
         if self.is_complete_for_sure(task):
@@ -284,7 +306,7 @@ class Execution:
             allowed = [True]
         was_in_time = self.outcome.choice(label, allowed)
         if was_in_time:
-            self.give_up(task)
+            self.give_up(task, self.now)
         self.seen.append(["cancelled", was_in_time])
 
     # ---- tasks
@@ -345,21 +367,31 @@ class Execution:
     # ---- time
 
     def wait_for(self, task: Task) -> None:
-        """It is complete, and so is what was due before."""
+        """It is complete, and so is what was due before. For what is complete the code does not wait."""
         while self.carried and not self.is_complete_for_sure(task):
             self.deliver_carried(*self.carried.pop(0))
-        while True:
-            self.look_at(task)
-            at = None if task.due is None else max(task.due, self.now)
-            if self.arrivals and (at is None or self.arrivals[0].at < at):
-                self.deliver(self.arrivals.pop(0))
-                continue
-            if at is None:
-                raise Missing(next(name for name in names_in(task)), self.now)
-            self.settle_races(at)
-            self.now = at
-            task.is_sure = True
+        self.look_at(task)
+        while not self.is_complete_for_sure(task):
+            self.step_towards(task)
+
+    def step_towards(self, task: Task) -> None:
+        """Time goes on until the next event has come, or the task is complete."""
+        self.look_at(task)
+        at = None if task.due is None else max(task.due, self.now)
+        if self.arrivals and (at is None or self.arrivals[0].at < at):
+            self.deliver(self.arrivals.pop(0))
             return
+        if at is None:
+            raise Missing(next(name for name in names_in(task)), self.now)
+        self.settle_races(at)
+        self.now = at
+        task.is_sure = True
+
+    def wait_no_time(self) -> None:
+        """The code waits for an entity or for an activity: what the execution before left comes meanwhile."""
+        while self.carried:
+            self.deliver_carried(*self.carried.pop(0))
+        self.settle_races(self.now)
 
     def deliver(self, arrival: Arrival) -> None:
         self.settle_races(arrival.at)
@@ -392,18 +424,21 @@ class Execution:
                 self._races.remove(made)
             elif made.due is not None and (made.due <= until if not is_new else self.is_complete_for_sure(made)):
                 self._races.remove(made)
+                self._decided.append(made)
                 winner = made.below[self.first(made, is_seen=False)]
                 for loser in made.below:
                     if loser is not winner:
-                        self.give_up(loser)
+                        self.give_up(loser, made.due)
 
-    def give_up(self, task: Task) -> None:
-        """The code gives the task up: what of it is not complete waits for nothing any more."""
+    def give_up(self, task: Task, at: int | None) -> None:
+        """The code gives the task up: what of it is not complete waits for nothing any more. Of what is due just then, nobody knows whether it is."""
+        if task.due == at and not task.is_sure:
+            self.outcome.is_free = True
         task.is_gone = True
         if task.name and not (task.error is None and task.due is not None):
             task.due = None
         for below in task.below:
-            self.give_up(below)
+            self.give_up(below, at)
 
     def look_at(self, task: Task) -> None:
         """When a composite is complete, as far as is known now."""
@@ -439,7 +474,10 @@ class Execution:
         failures = [error for _, error in ends if error is not None]
         if not failures:
             return [value for value, _ in ends], None
-        return None, failures[0] if task.kind == "all" else frozenset[str]().union(*failures)
+        if task.kind == "all":
+            return None, failures[0]
+        self.outcome.is_free |= len(failures) > 1
+        return None, frozenset[str]().union(*failures)
 
     def first(self, task: Task, *, is_seen: bool) -> int:
         """Which of the tasks was the first."""

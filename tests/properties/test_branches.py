@@ -20,7 +20,7 @@ from replayflow.store import Store
 from replayflow.testing import VirtualHub
 from replayflow.testing.clock import VirtualClock
 from tests.properties import laws
-from tests.properties.driver import Mortal, Run, Way, begin, history_of, run
+from tests.properties.driver import Mortal, Run, Way, begin, ended, history_of, run
 from tests.properties.grammar import (
     Act,
     Arrival,
@@ -72,11 +72,11 @@ def test_a_failed_program_that_is_mended_and_rewound_comes_to_what_it_should_hav
                 await instance.rewind()
                 await instance.wait()
 
-        ended = asyncio.run(run(program, Way(), Path(), rewind))
-        should_be = expected(mended(program), ended.world.choices)
-        assert (ended.status, ended.output) == (Status.COMPLETED, should_be.seen)
-        assert ended.custom_status == should_be.custom_status
-        for pieces in ended.pieces:
+        rewound = asyncio.run(run(program, Way(), Path(), rewind))
+        should_be = expected(mended(program), rewound.world.choices)
+        assert (rewound.status, rewound.output) == (Status.COMPLETED, should_be.seen)
+        assert rewound.custom_status == should_be.custom_status
+        for pieces in rewound.pieces:
             laws.folds_alike(pieces)
 
     check()
@@ -201,8 +201,8 @@ async def met_by(whole: Program, open_part: Program, other: Program, last: Arriv
         instance = hub.client.get(ROOT)
         await hub.settle()
         assert (await instance.status()).problem is None
-        await instance.raise_event(LAST, last.at)
-        state = await instance.wait()
+        whole = await ended(hub, whole, store, world)
+        state = await instance.status()
         should_be = expected(whole, world.choices)
         assert (state.status, state.output) == (Status.COMPLETED, should_be.seen)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple, Optional
@@ -139,4 +139,6 @@ def spelled(value: Any) -> str:
         return f"{[(spelled(key), spelled(one)) for key, one in value.items()]}"
     if isinstance(value, list | tuple):
         return f"{type(value).__name__}({[spelled(one) for one in value]})"
+    if is_dataclass(value):
+        return f"{type(value).__name__}({[spelled(getattr(value, one.name)) for one in fields(value)]})"
     return f"{type(value).__name__} {value!r}"
