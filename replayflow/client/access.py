@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
 from replayflow.client.grouping import Grouping
@@ -23,6 +23,7 @@ from replayflow.store.incoming import references_of, with_contents
 
 _LOOK_SECONDS_MAX = 2.0
 _READ_TOGETHER = 500
+_HANDED_IN_TOGETHER = 100
 
 
 class Door(Protocol):
@@ -51,15 +52,19 @@ class Access:
         """The operation is durable, or refused with the outcome's error."""
         return self._grouping.submit(operation) if self._door is None else self._door.submit(operation)
 
-    async def submit_all(self, operations: Sequence[Create | Post]) -> list[Outcome]:
-        """Each of the operations is durable, or refused with its outcome's error.
+    async def submit_all(self, operations: Iterable[Create | Post]) -> list[Outcome]:
+        """Each of the operations is durable, or refused with its outcome's error. The first are on their way before the last are made.
 
         Raises:
             StoreError: the store failed, and of those that it had not taken by then nothing was written.
         """
         hand_in = self._grouping.hand_in if self._door is None else self._door.hand_in
-        futures = [hand_in(operation) for operation in operations]
+        futures: list[asyncio.Future[Outcome]] = []
         try:
+            for operation in operations:
+                futures.append(hand_in(operation))
+                if len(futures) % _HANDED_IN_TOGETHER == 0:
+                    await asyncio.sleep(0)
             return [await future for future in futures]
         finally:
             for future in futures:

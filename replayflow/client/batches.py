@@ -90,7 +90,7 @@ class BatchVerbs:
             InstanceExistsError: an id is taken, and `on_existing` refuses it. The others were started; a note says how many were not.
         """
         name, version = await self._name_and_version(orchestrator, version)
-        creates = creations(
+        ids, creates = creations(
             self._codec,
             name,
             list(inputs),
@@ -103,10 +103,10 @@ class BatchVerbs:
         )
         refusals = [o.error for o in await self._access.submit_all(creates) if o.error is not None]
         if refusals:
-            refusals[0].add_note(f"{len(refusals):,} of {len(creates):,} were not started")
+            refusals[0].add_note(f"{len(refusals):,} of {len(ids):,} were not started")
             raise refusals[0]
         result_type = self._views.result_type(name, version)
-        return [self._handle(create.start.instance_id, result_type) for create in creates]
+        return [self._handle(id, result_type) for id in ids]
 
     @overload
     async def results(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from replayflow.client.access import message_of
 from replayflow.client.arguments import checked_tags, moment, new_instance_id
-from replayflow.codec import Codec
+from replayflow.codec import Codec, Payload
 from replayflow.core import events
 from replayflow.core.commit import Message, Start
 from replayflow.core.events import EventRaised, ExecutionReplaced, ExecutionStarted
@@ -38,9 +38,8 @@ def creation(
     """
     _check_on_existing(on_existing)
     start = _start(
-        codec,
         name,
-        input,
+        codec.encode(input, _title(name)),
         now=now,
         instance_id=new_instance_id(now) if instance_id is None else check_instance_id(instance_id),
         version=check_version(version),
@@ -62,8 +61,8 @@ def creations(
     start_at: datetime | timedelta | None,
     tags: Mapping[str, str] | None,
     on_existing: OnExisting,
-) -> list[Create]:
-    """As `creation`, for each of the inputs.
+) -> tuple[Sequence[str], Iterator[Create]]:
+    """As `creation`, for each of the inputs: the ids, and what starts them, made as it is asked for. All that can be wrong is found before that.
 
     Raises:
         EncodeError, PayloadTooLargeError: an input cannot travel as a payload.
@@ -72,12 +71,13 @@ def creations(
     _check_on_existing(on_existing)
     ids = _ids_of_many(instance_ids, len(inputs), now)
     wake_at, tags, version = moment(start_at, now), checked_tags(tags), check_version(version)
-    creates: list[Create] = []
-    for id, input in zip(ids, inputs, strict=True):
+    title = _title(name)
+    payloads = [codec.encode(input, title) for input in inputs]
+
+    def create(id: str, payload: Payload) -> Create:
         start = _start(
-            codec,
             name,
-            input,
+            payload,
             now=now,
             instance_id=id,
             version=version,
@@ -85,9 +85,9 @@ def creations(
             tags=tags,
             is_first=on_existing in ("error", "return"),
         )
-        replacement = _replacement(codec, start, on_existing)
-        creates.append(Create(start, on_existing, replacement, has_new_id=instance_ids is None))
-    return creates
+        return Create(start, on_existing, _replacement(codec, start, on_existing), has_new_id=instance_ids is None)
+
+    return ids, map(create, ids, payloads)
 
 
 def signal_with_start(
@@ -115,9 +115,8 @@ def signal_with_start(
             "an instance that has not finished gets the event in any case"
         )
     start = _start(
-        codec,
         name,
-        input,
+        codec.encode(input, _title(name)),
         now=now,
         instance_id=check_instance_id(instance_id),
         version=check_version(version),
@@ -131,9 +130,8 @@ def signal_with_start(
 
 
 def _start(
-    codec: Codec,
     name: str,
-    input: object,
+    input: Payload,
     *,
     now: int,
     instance_id: str,
@@ -144,7 +142,7 @@ def _start(
 ) -> Start:
     started = ExecutionStarted(
         name=name,
-        input=codec.encode(input, f"input of orchestrator '{name}'"),
+        input=input,
         instance_id=instance_id,
         execution_id=os.urandom(16).hex(),
         version=version,
@@ -163,6 +161,10 @@ def _start(
         wake_at=wake_at,
         tags=tags,
     )
+
+
+def _title(name: str) -> str:
+    return f"input of orchestrator '{name}'"
 
 
 def _check_on_existing(on_existing: str) -> None:

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+from replayflow.engine.tuning import STORE_AT_WORK
 from replayflow.errors import ReplayflowError, StoreError, starved
 from replayflow.store.base import Operation, Outcome, Store
 
@@ -98,7 +99,8 @@ class Committer:
 
     async def _write(self, operations: Sequence[Operation], settles: Sequence[Settle | None]) -> None:
         try:
-            outcomes = await self._store.write(operations, self._epoch)
+            with STORE_AT_WORK:
+                outcomes = await self._store.write(operations, self._epoch)
         except ReplayflowError as error:
             self._fail(error, operations, settles)
         except Exception as error:

@@ -17,6 +17,7 @@ from functools import partial
 from itertools import islice
 
 from replayflow.engine.patience import until_it_answers
+from replayflow.engine.tuning import STORE_AT_WORK
 from replayflow.errors import StoreCorruptError
 from replayflow.store.base import Delivery, InstanceFilter, InstanceRecord, Loaded, Store
 
@@ -177,7 +178,9 @@ class Intake:
 
     async def _load(self, batch: dict[str, list[Delivery]]) -> None:
         try:
-            found = {loaded.record.instance_id: loaded for loaded in await self._store.load(list(batch))}
+            with STORE_AT_WORK:
+                read = await self._store.load(list(batch))
+            found = {loaded.record.instance_id: loaded for loaded in read}
         except StoreCorruptError as error:
             if len(batch) == 1:
                 (id,) = batch
