@@ -117,7 +117,7 @@ def build(tree: Tree, leaves: list[ActivityTask[Any]], models: list[Model]) -> l
     return made
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_composites_end_as_a_naive_model_says(data: st.DataObject) -> None:
     """Trees of when_all, fail_fast and when_any, with shared, repeated and already complete children and empty lists."""
@@ -173,7 +173,7 @@ def compare(made: list[tuple[Task[Any], Model]], built_at: int) -> None:
             assert task.is_failed
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_a_race_has_one_winner_and_every_loser_is_cancelled(data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 6))

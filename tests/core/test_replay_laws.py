@@ -236,7 +236,7 @@ class Recorder(Replay):
 
 
 SETTINGS = settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 
@@ -328,6 +328,7 @@ def test_a_turn_is_the_very_episode_that_it_stands_for(program: list[Step], data
 def stored(commit: Commit) -> dict[str, Any]:
     """All that a store is given with the commit, but for the engine's own lines in the stacks of failures."""
     given = {name: getattr(commit, name) for name in Commit.__struct_fields__}
+    given |= {name: list(value) for name, value in given.items() if isinstance(value, tuple)}  # nothing is nothing
     chunk = [] if commit.chunk is None else events.decode(commit.chunk)
     state = None if commit.state is None else shown_row(commit.state)
     return given | {"chunk": [comparable(asdict(event)) for event in chunk], "state": state}

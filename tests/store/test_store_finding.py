@@ -147,7 +147,7 @@ async def read(store: Store, wanted: InstanceFilter, limit: int, latest_first: b
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(
     hub=hubs(),
     several=st.lists(filters, min_size=1, max_size=4),

@@ -269,7 +269,7 @@ def short_histories() -> Iterator[None]:
     entity.SNAPSHOT_AFTER_PIECES = before
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(scripts, st.data())
 def test_whatever_happens_every_operation_counts_once_and_no_lock_stays(
     scripts: list[list[list[Any]]], data: st.DataObject
