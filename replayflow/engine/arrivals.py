@@ -119,7 +119,9 @@ class Arrivals:
         if is_poison(record.problem) and not any(isinstance(event, ExecutionResumed) for event in live.mailbox):
             self._leave_poison(live)
             return
-        if record.problem is not None and not goes_on and not self._is_called(live, loaded):
+        if record.problem is None:
+            self._memory.going_on.discard(live.id)
+        elif not goes_on and not self._is_called(live, loaded):
             self._memory.set_aside(live)
             return
         problem = revive(live, pieces, self._environment)

@@ -100,8 +100,8 @@ class Memory:
         def settle(outcome: Outcome | None, error: ReplayflowError | None) -> None:
             if outcome is None and isinstance(error, PASSING):
                 self.later(lambda: self._show_none(park))
-            else:
-                self.going_on.discard(park.instance_id)
+            elif not self.intake.is_expected(park.instance_id):
+                self.going_on.discard(park.instance_id)  # else it may be read as it was before
 
         if park.instance_id in self.going_on:  # it may have been parked anew
             self._committer.add(park, settle)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from typing import Any, TypeAlias
 
 import pytest
@@ -22,7 +23,8 @@ from replayflow import (
     TaskHub,
 )
 from replayflow.core import events
-from replayflow.store.base import InstanceFilter, Operation, Outcome, Page, Park, Wake
+from replayflow.store.base import InstanceFilter, Loaded, Operation, Outcome, Page, Park, Wake
+from replayflow.testing.clock import VirtualClock
 from tests.engine.kit import ToldStore, history_of, hub_on, turns, until, until_empty, until_state, until_suspended
 
 Verb: TypeAlias = Callable[[Instance[Any]], Awaitable[None]]
@@ -305,3 +307,56 @@ async def test_a_map_at_work_for_an_instance_that_was_parked_is_forgotten_with_i
         assert await instance.result(10) == [2, 4]
         await turns()
         assert hub._engine._residents.resident("i") is None
+
+
+async def test_an_instance_that_goes_on_is_not_left_alone_by_a_reading_from_before_that_was_written() -> None:
+    class Late(Gated):
+        """Nothing shows that an instance goes on before `going_on` is set, and what is read of instances comes when `reading` is set."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.going_on, self.reading, self.is_going_on, self.has_read = (asyncio.Event() for _ in range(4))
+            self.reading.set()
+
+        async def write(self, operations: Sequence[Operation], epoch: int | None = None) -> list[Outcome]:
+            if any(isinstance(one, Park) and one.problem is None for one in operations):
+                self.is_going_on.set()
+                await self.going_on.wait()
+            return await super().write(operations, epoch)
+
+        async def load(self, instance_ids: Sequence[str]) -> list[Loaded]:
+            loaded = await super().load(instance_ids)
+            self.has_read.set()
+            await self.reading.wait()
+            return loaded
+
+    app, store = App(), Late()
+
+    @app.orchestrator
+    def naps(ctx: OrchestrationContext) -> Orchestration[str]:
+        yield ctx.create_timer(timedelta(days=1))
+        return "rested"
+
+    clock = VirtualClock()
+    async with hub_on(store, app, clock=clock) as hub:
+        await hub.client.start("naps", instance_id="i")
+    async with hub_on(store, App(), clock=clock) as hub:
+        assert hub._engine is not None
+        hub._engine._residents.look_at("i")
+        await until_parked(hub.client.get("i"))
+    async with hub_on(store, app, clock=clock) as hub:
+        instance = hub.client.get("i")
+        await store.is_going_on.wait()
+        engine = hub._engine
+        assert engine is not None
+        engine.cool_all()  # it sleeps in the store, until its timer is due
+        store.reading.clear()
+        store.has_read.clear()
+        clock.set(clock.now() + 2 * 86_400 * 1_000_000)
+        engine.look_at_the_clock()
+        await store.has_read.wait()
+        store.going_on.set()
+        await until_state(instance, lambda state: state.problem is None)
+        await turns()
+        store.reading.set()
+        assert await instance.result(10) == "rested"
