@@ -93,22 +93,22 @@ class Access:
         # The waiters are registered first: an end that comes while rows are read must not be missed.
         expected = [door.expect_end(id) for id in instance_ids]
         try:
-            ended = await self._ended_before([id for id in instance_ids if not door.is_at_work(id)])
+            found = await self._records([id for id in instance_ids if not door.is_at_work(id)])
             for id, end in zip(instance_ids, expected, strict=True):
-                yield ended.get(id) or await end
+                if id not in found:
+                    yield await end
+                else:
+                    yield found[id] if found[id].status.is_finished else await self._end_of(door, id)
         finally:
             for id, end in zip(instance_ids, expected, strict=True):
                 _give_up(door, id, end)
 
-    async def _ended_before(self, instance_ids: Sequence[str]) -> dict[str, InstanceRecord]:
-        """The rows of those that have finished."""
-        ended: dict[str, InstanceRecord] = {}
+    async def _records(self, instance_ids: Sequence[str]) -> dict[str, InstanceRecord]:
+        found: dict[str, InstanceRecord] = {}
         for first in range(0, len(instance_ids), _READ_TOGETHER):
             some = instance_ids[first : first + _READ_TOGETHER]
-            for record in await asyncio.gather(*[self.record(id) for id in some]):
-                if record.status.is_finished:
-                    ended[record.instance_id] = record
-        return ended
+            found.update(zip(some, await asyncio.gather(*[self.record(id) for id in some]), strict=True))
+        return found
 
     async def post(
         self, instance_id: str, event: HistoryEvent, *, is_control: bool, dedupe_key: str | None = None
@@ -186,21 +186,29 @@ class Access:
             unsubscribe()
 
     async def _end_here(self, door: Door, instance_id: str, timeout: float | None) -> InstanceRecord | Ending:
-        # The waiter is registered first: an end that comes while the row is read must not be missed.
-        ended = door.expect_end(instance_id)
+        if timeout is None:
+            return await self._end_of(door, instance_id)
         try:
-            if not door.is_at_work(instance_id):
+            async with asyncio.timeout(timeout):
+                return await self._end_of(door, instance_id)
+        except TimeoutError:
+            raise TimeoutError(_still(await self.record(instance_id), timeout)) from None
+
+    async def _end_of(self, door: Door, instance_id: str) -> InstanceRecord | Ending:
+        while True:
+            # The waiter is registered first: an end that comes while the row is read must not be missed.
+            ended = door.expect_end(instance_id)
+            try:
+                if door.is_at_work(instance_id):
+                    return await ended
                 record = await self.record(instance_id)
                 if record.status.is_finished:
                     return record
-            if timeout is None:
-                return await ended
-            async with asyncio.timeout(timeout):
-                return await ended
-        except TimeoutError:
-            raise TimeoutError(_still(await self.record(instance_id), timeout)) from None
-        finally:
-            _give_up(door, instance_id, ended)
+                await (
+                    ended
+                )  # perhaps an end of before the row was read, and somebody has had it go on since: the row tells
+            finally:
+                _give_up(door, instance_id, ended)
 
     async def pieces(self, instance_id: str, execution_id: str | None, *, is_opened: bool = False) -> list[bytes]:
         """The pieces of the execution's history, its start first.

@@ -91,11 +91,14 @@ class Residents:
         return self._lives.get(instance_id)
 
     def is_at_work(self, instance_id: str) -> bool:
-        """Whether the instance is in memory and has not finished, or on its way there; where it is not, the store knows."""
+        """Whether the instance is in memory and has not finished, or on its way there; where it is not, the store knows.
+
+        Of one whose end is being written the store knows, too, and better: somebody else may have had it go on since.
+        """
         live = self._lives.get(instance_id)
         if live is None:
             return self.intake.is_expected(instance_id)
-        return not live.row.status.is_finished
+        return not live.row.status.is_finished and not live.instance.is_finished
 
     def look_at(self, instance_id: str) -> None:
         """The instance comes into memory, unless it is there."""

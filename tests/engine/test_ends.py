@@ -1,0 +1,71 @@
+"""Whoever waits for an end hears of one that still holds, however late the worker itself hears that it is written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from replayflow import App, Client, Instance, Orchestration, OrchestrationContext
+from replayflow.core.commit import Commit
+from replayflow.core.instance import Status
+from replayflow.store.base import Operation, Outcome
+from tests.engine.kit import ToldStore, hub_on, turns
+
+
+class LateStore(ToldStore):
+    """That a failure is written is told when `told` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told, self.is_written = asyncio.Event(), asyncio.Event()
+
+    async def write(self, operations: Sequence[Operation], epoch: int | None = None) -> list[Outcome]:
+        outcomes = await super().write(operations, epoch)
+        if any(
+            isinstance(one, Commit) and one.state is not None and one.state.status is Status.FAILED
+            for one in operations
+        ):
+            self.is_written.set()
+            await self.told.wait()
+        return outcomes
+
+
+async def alone(client: Client, instance: Instance[Any]) -> Any:
+    return await client.get(instance.id).result(10)
+
+
+async def in_a_batch(client: Client, instance: Instance[Any]) -> Any:
+    return (await client.results([client.get(instance.id)], timeout=10))[0]
+
+
+@pytest.mark.parametrize("ask", [alone, in_a_batch])
+async def test_a_result_that_is_asked_for_after_a_rewind_is_not_the_failure_before_it(
+    ask: Callable[[Client, Instance[Any]], Awaitable[Any]],
+) -> None:
+    app, store = App(), LateStore()
+    is_broken = True
+
+    @app.activity
+    async def fails() -> str:
+        if is_broken:
+            raise ValueError("broken")
+        return "mended"
+
+    @app.orchestrator
+    def main(ctx: OrchestrationContext) -> Orchestration[str]:
+        said: str = yield ctx.call_activity(fails)
+        return said
+
+    async with hub_on(store, app) as hub:
+        instance = await hub.client.start(main)
+        await store.is_written.wait()  # the worker stands still, and has not heard of it
+        is_broken = False
+        elsewhere = Client(store, app)  # by the store itself, which is open, and not by the worker
+        await elsewhere.get(instance.id).rewind("mended")
+        result = asyncio.ensure_future(ask(hub.client, instance))
+        await turns()
+        store.told.set()
+        assert await result == "mended"
