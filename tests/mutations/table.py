@@ -224,12 +224,25 @@ MUTATIONS = [
         "a wake-up from before an instance was parked has it tried again",
         (
             Edit(
-                "if record.problem is not None and not goes_on and not self._is_called(live, loaded):",
-                "if False:",
+                "elif not goes_on and not self._is_called(live, loaded):",
+                "elif False:",
                 "engine",
             ),
         ),
         ("tests/engine/test_parked.py",),
+    ),
+    Mutation(
+        "end-of-before-told",
+        "I6",
+        "whoever asks while an end is being written is told that end, whatever has become of the instance since",
+        (
+            Edit(
+                "return not live.row.status.is_finished and not live.instance.is_finished",
+                "return not live.row.status.is_finished",
+                "engine",
+            ),
+        ),
+        ("tests/engine/test_ends.py",),
     ),
     Mutation(
         "request-lost-in-parking",
