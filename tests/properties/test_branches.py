@@ -19,6 +19,7 @@ from replayflow.errors import InvalidStateError
 from replayflow.store import Store
 from replayflow.testing import VirtualHub
 from replayflow.testing.clock import VirtualClock
+from tests import scratch
 from tests.properties import laws
 from tests.properties.driver import Mortal, Run, Way, begin, ended, history_of, run
 from tests.properties.grammar import (
@@ -62,7 +63,7 @@ def mended(program: Program) -> Program:
 
 
 def test_a_failed_program_that_is_mended_and_rewound_comes_to_what_it_should_have() -> None:
-    @programs_tried(25, share=0.5)
+    @programs_tried(17, share=0.5)
     @given(plain_programs)
     def check(program: Program) -> None:
         async def rewind(hub: VirtualHub, world: World) -> None:
@@ -86,7 +87,7 @@ def test_a_failed_program_that_is_mended_and_rewound_comes_to_what_it_should_hav
 
 
 def test_forked_at_any_point_with_nothing_edited_the_code_does_what_it_did() -> None:
-    @programs_tried(20, share=0.5)
+    @programs_tried(14, share=0.5)
     @given(programs.map(with_what_is_missing), st.data())
     def check(program: Program, data: st.DataObject) -> None:
         async def fork(hub: VirtualHub, world: World) -> None:
@@ -111,11 +112,11 @@ def points(data: st.DataObject, count: int) -> list[int]:
 
 
 def test_what_is_exported_and_imported_is_the_same_in_either_store() -> None:
-    @programs_tried(15, share=0.3)
+    @programs_tried(10, share=0.3)
     @given(programs.map(with_what_is_missing), st.booleans())
     def check(program: Program, is_file: bool) -> None:
         first = asyncio.run(run(program, Way(), Path()))
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=scratch.memory()) as folder:
             store: Store = SqliteStore(Path(folder) / "hub.db") if is_file else MemoryStore()
             again = asyncio.run(imported(first, store))
         assert [line for line in map(json.loads, again) if "exported_at" not in line] == [
@@ -158,7 +159,7 @@ def with_one_node_changed(program: Program, data: st.DataObject) -> Program:
 def test_other_code_parks_or_goes_on_and_never_damages() -> None:
     """I9: what is there of the history stays; the right code goes on with it, unless other code has in the meantime."""
 
-    @programs_tried(40)
+    @programs_tried(28)
     @given(programs.map(kept_open), st.data(), st.booleans())
     def check(program: Program, data: st.DataObject, always_replay: bool) -> None:
         program = with_what_is_missing(program)

@@ -119,7 +119,7 @@ typed = st.recursive(_hashable | _others, _built_of, max_leaves=4)
 
 
 def test_a_value_comes_back_as_its_annotation_says() -> None:
-    @programs_tried(40)
+    @programs_tried(28)
     @given(typed, st.data())
     def check(one: Typed, data: st.DataObject) -> None:
         value = data.draw(one.values, "value")

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests import scratch
 from tests.properties import laws
 from tests.properties.driver import Run, Way, When, run
 from tests.properties.grammar import (
@@ -105,7 +106,7 @@ def ran(program: Program, way: Way = STRAIGHT) -> Run:
 
     if not way.is_file:
         return asyncio.run(bounded(Path()))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=scratch.memory()) as folder:
         return asyncio.run(bounded(Path(folder) / "hub.db"))
 
 
@@ -121,7 +122,7 @@ def goes(program: Program, way: Way) -> None:
 
 @pytest.mark.parametrize("topic", TOPICS.values(), ids=list(TOPICS))
 def test_a_program_comes_to_what_the_model_says(topic: st.SearchStrategy[Program]) -> None:
-    @programs_tried(30)
+    @programs_tried(20)
     @given(topic.map(with_what_is_missing))
     def check(program: Program) -> None:
         laws.check(program, ran(program))
@@ -161,7 +162,7 @@ def test_a_wait_that_chance_leaves_without_an_event_gets_one_late() -> None:
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=list(WAYS))
 def test_so_it_does_however_it_is_run(way: Way) -> None:
-    @programs_tried(20)
+    @programs_tried(14)
     @given(mixed.map(with_what_is_missing))
     def check(program: Program) -> None:
         goes(program, way)
@@ -171,7 +172,7 @@ def test_so_it_does_however_it_is_run(way: Way) -> None:
 
 @pytest.mark.parametrize("way", FILES.values(), ids=list(FILES))
 def test_so_it_does_in_a_file(way: Way) -> None:
-    @programs_tried(6, share=0.2)
+    @programs_tried(4, share=0.2)
     @given(mixed.map(with_what_is_missing))
     def check(program: Program) -> None:
         goes(program, way)
@@ -181,7 +182,7 @@ def test_so_it_does_in_a_file(way: Way) -> None:
 
 @pytest.mark.parametrize("way", EVERY_WRITE.values(), ids=list(EVERY_WRITE))
 def test_so_it_does_where_a_worker_is_killed_after_every_write(way: Way) -> None:
-    @programs_tried(10, share=0.3)
+    @programs_tried(7, share=0.3)
     @given(mixed.map(with_what_is_missing))
     def check(program: Program) -> None:
         goes(program, way)
@@ -193,7 +194,7 @@ def test_so_it_does_where_a_worker_is_killed_after_every_write(way: Way) -> None
 def test_so_it_does_wherever_it_is_killed(is_file: bool) -> None:
     """One run for each write, and for each side of it."""
 
-    @programs_tried(2 if is_file else 8, share=0.02 if is_file else 0.1)
+    @programs_tried(1 if is_file else 5, share=0.02 if is_file else 0.1)
     @given(mixed.map(with_what_is_missing))
     def check(program: Program) -> None:
         straight = ran(program)

@@ -100,6 +100,8 @@ async def test_without_threads_an_activity_that_needs_one_fails_and_a_worker_doe
     folder, uid = nobodys
     path = folder / "hub.db"
     with at_work(path, under=f"uid={uid}") as owner:
+        async with Client(path) as client:
+            assert await outcome(client, "one", ["add", 1]) == "2"  # by now it has all the threads that it needs
         threads = len(os.listdir(f"/proc/{owner.id}/task"))  # noqa: PTH208 - a count of names
     with at_work(path, under=f"uid={uid},nproc={threads}") as owner:
         async with Client(path) as client:
