@@ -181,7 +181,10 @@ def _block(value: object) -> str:
         return ""
     text = json.dumps(shown, ensure_ascii=False)
     if len(text) > 60:
-        text = json.dumps(shown, ensure_ascii=False, indent=2)
+        try:
+            text = json.dumps(shown, ensure_ascii=False, indent=2)
+        except RecursionError:
+            pass  # Python 3.12 indents no thousand levels: in one line it is shown all the same
     if len(text) > _SHOWN_CHARS_MAX:
         text = f"{text[:_SHOWN_CHARS_MAX]} ...\n({len(text):,} characters; --json shows them all)"
     return text
