@@ -68,7 +68,7 @@ class Access:
             return [await future for future in futures]
         finally:
             for future in futures:
-                if future.done() and not future.cancelled():
+                if not future.cancel() and not future.cancelled():
                     future.exception()  # seen, also where an earlier one was raised
 
     def end(self, instance_id: str, timeout: float | None) -> Coroutine[Any, Any, InstanceRecord | Ending]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from replayflow.clock import Clock
 from replayflow.codec.reference import may_refer
@@ -25,7 +26,7 @@ _BEGUN_PER_TURN = 100
 
 
 class Beginnings:
-    """Those that are about to begin, in order."""
+    """Those that are about to begin, in order. `fail` is told of an error after which nothing may be built on what memory has."""
 
     def __init__(
         self,
@@ -35,6 +36,7 @@ class Beginnings:
         committer: Committer,
         backoff: Backoff,
         clock: Clock,
+        fail: Callable[[BaseException], None],
     ) -> None:
         self._memory = memory
         self._lives = memory.lives
@@ -43,6 +45,7 @@ class Beginnings:
         self._committer = committer
         self._backoff = backoff
         self._clock = clock
+        self._fail = fail
         self._loop = asyncio.get_running_loop()
         self._line: deque[tuple[Create, Settle]] = deque()
 
@@ -77,13 +80,22 @@ class Beginnings:
             settle(None, error)
 
     def _pump(self) -> None:
+        """Some of them begin; the rest of the loop gets its turn after that."""
         line = self._line
-        for _ in range(min(len(line), _BEGUN_PER_TURN)):
-            create, settle = line.popleft()
-            if self.can_begin_at_once(create):
-                self._begin(create, settle)
-            else:
-                self._committer.add(create, settle)
+        try:
+            for _ in range(min(len(line), _BEGUN_PER_TURN)):
+                create, settle = line[0]
+                if self.can_begin_at_once(create):
+                    self._begin(create, settle)
+                else:
+                    self._committer.add(create, settle)
+                line.popleft()
+        except BaseException as error:
+            # As in `Episodes._pump`: a KeyboardInterrupt of the user's, or a fault of ours. Who stands in line is told when the engine ends.
+            self._fail(error)
+            if not isinstance(error, Exception):
+                raise
+            return
         if line:
             self._loop.call_soon(self._pump)
 

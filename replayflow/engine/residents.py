@@ -70,7 +70,7 @@ class Residents:
         aftermath = Aftermath(self._memory, self._episodes, self._work, self._arrivals, waiters, clock)
         self._episodes.tell(aftermath)
         committer.tell_of_turns(aftermath.turned)
-        self.beginnings = Beginnings(self._memory, self._episodes, environment, committer, backoff, clock)
+        self.beginnings = Beginnings(self._memory, self._episodes, environment, committer, backoff, clock, fail)
         self.activities = self._work.activities
         self.watchdog = self._episodes.watchdog
         self.has_transacted = self._arrivals.has_transacted
