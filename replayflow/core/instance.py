@@ -43,10 +43,13 @@ class Status(StrEnum):
     CONTINUED_AS_NEW = "CONTINUED_AS_NEW"
 
     is_finished: bool
+    text: str
+    """The value, as the plain text that it is: asked for by its own name it is worked out anew each time."""
 
     def __init__(self, value: str) -> None:
         # Worked out once: a set of enum members hashes them in Python, and this is asked at every turn.
         self.is_finished = value not in ("PENDING", "RUNNING", "SUSPENDED")
+        self.text = value
 
 
 # By names of their own: to look a member of an enum up costs ten times as much as to compare with it, and this is done for every event.

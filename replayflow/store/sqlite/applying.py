@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from zlib import crc32
 
+from replayflow.codec.reference import may_refer
 from replayflow.core.commit import Commit, Turn
 from replayflow.errors import InstanceFinishedError, InstanceNotFoundError, InvalidStateError, LeaseLostError
 from replayflow.store.operations import (
@@ -49,7 +50,8 @@ class Applying(Branching):
         return ACCEPTED
 
     def _commit(self, commit: Commit) -> Outcome:
-        if commit.messages or commit.starts or commit.next_start is not None:
+        concerns_others = commit.messages or commit.starts or commit.next_start is not None
+        if concerns_others:
             refused = self._lacks(commit)
             if refused is not None:
                 return refused
@@ -73,11 +75,11 @@ class Applying(Branching):
             self._show(known, state, commit.instance_id)
         if commit.consumed:
             self._consumed += commit.consumed
-        if commit.next_start is not None:
-            self._succeed(known, commit.next_start, commit.past_kept)
-        if not commit.starts and not commit.messages and not commit.removes:
+        if not concerns_others and not commit.removes:
             return ACCEPTED
         outcome = Outcome()
+        if commit.next_start is not None:
+            self._succeed(known, commit.next_start, commit.past_kept)
         for start in commit.starts:
             if start.instance_id not in self._known:
                 self._begin(start, outcome)
@@ -90,10 +92,11 @@ class Applying(Branching):
         return outcome
 
     def _create(self, create: Create) -> Outcome:
-        refused = self._lacks(create)
-        if refused is not None:
-            return refused
         start = create.start
+        if start.if_taken is not None or may_refer(start.event):
+            refused = self._lacks(create)
+            if refused is not None:
+                return refused
         outcome = Outcome()
         known = self._known.get(start.instance_id)
         if known is None:
@@ -164,7 +167,7 @@ class Applying(Branching):
         known = self._known.get(purge.instance_id)
         if known is None:
             return Outcome(InstanceNotFoundError(f"no instance '{purge.instance_id}' is in the hub {self._url}"))
-        if self._instances or self._states:
+        if self._added or self._states:
             self._flush()  # what it owes may be said there
         owes = self._connection.execute(SQL["owes"], (known.key,)).fetchone() is not None
         refusal = why_it_stays(purge.instance_id, known.status, owes=owes)

@@ -7,20 +7,18 @@ from collections.abc import Iterable
 
 from replayflow.codec.reference import may_refer
 from replayflow.core.commit import Message, Start
-from replayflow.core.instance import CONTINUED_AS_NEW, PENDING, Status
+from replayflow.core.instance import CONTINUED_AS_NEW, PENDING
 from replayflow.errors import InvalidArgumentError
 from replayflow.store.incoming import Incoming
 from replayflow.store.operations import EXECUTIONS_PER_TRIM, Delivery, Operation, Outcome
 from replayflow.store.outgoing import GONE, passed_on_in
 from replayflow.store.sqlite import contents, sums
 from replayflow.store.sqlite.damage import DamagedInstance, damaged
-from replayflow.store.sqlite.known import Known
+from replayflow.store.sqlite.known import NOTHING_YET, Known
 from replayflow.store.sqlite.records import as_stored, rows
-from replayflow.store.sqlite.statements import NO_BLOB, NO_NUMBER, NO_TEXT, SQL
+from replayflow.store.sqlite.statements import SQL
 from replayflow.store.sqlite.sums import of_shown, of_start
 from replayflow.store.sqlite.unwritten import Unwritten
-
-_PENDING = Status.PENDING.value
 
 
 class Instances(Unwritten):
@@ -36,32 +34,12 @@ class Instances(Unwritten):
         tags = None if start.tags is None else _tags(start.tags)
         event, start = self._kept_start(start, key)
         start_sum = of_start(event, key, id, execution_id, name, version, created_at, parent_id, tags, 0)
-        row = [
-            key,
-            id,
-            execution_id,
-            name,
-            NO_TEXT if version is None else version,
-            _PENDING,
-            bytearray(event),
-            0,
-            wake_at,
-            created_at,
-            NO_NUMBER,
-            NO_BLOB,
-            NO_BLOB,
-            NO_BLOB,
-            NO_BLOB,
-            NO_TEXT if parent_id is None else parent_id,
-            NO_TEXT if tags is None else tags,
-            NO_BLOB,
-            1 if id[0] == "@" else 0,
-            0,
-            start_sum,
-            (_PENDING, wake_at, None, None, None, None, None, None, 0),  # its sum is made when it is written
-        ]
-        self._instances.append(row)
-        known = self._known[id] = Known(key, execution_id, PENDING, 0, False, 0, start_sum, start_sum, row)
+        identity = (
+            (key, id, execution_id, name, bytearray(event), created_at, 1 if id[0] == "@" else 0),
+            (version, parent_id, tags),
+        )
+        shows = NOTHING_YET if wake_at == 0 else (PENDING.text, wake_at, *NOTHING_YET[2:])
+        known = self._known[id] = Known(key, execution_id, PENDING, 0, False, 0, start_sum, start_sum, identity, shows)
         self._added.append(known)
         outcome.started.append(start)
         return known
@@ -90,7 +68,7 @@ class Instances(Unwritten):
         start_sum = of_start(
             event, key, id, start.execution_id, start.name, start.version, created_at, parent_id, tags, number
         )
-        shows = (_PENDING, start.wake_at, custom_status, None, None, None, before.orphans, None, number)
+        shows = (PENDING.text, start.wake_at, custom_status, None, None, None, before.orphans, None, number)
         sum = of_shown(start_sum, *shows)
         shown = (
             start.execution_id,
@@ -171,7 +149,7 @@ class Instances(Unwritten):
 
     def _remove(self, instance_id: str, known: Known) -> None:
         """The instance is no more. Its rows go with those of others, when the group is written; what the group has of it so far goes first."""
-        if self._instances or self._pieces or self._states or self._consumed or self._messages:
+        if self._added or self._pieces or self._states or self._consumed or self._messages:
             self._flush()
         self._removed.append(known.key)
         del self._known[instance_id]

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
-from replayflow.core.instance import SUSPENDED, Status
+from replayflow.core.instance import PENDING, SUSPENDED, Status
 
 _REMEMBERED_MAX = 50_000
+
+Shown: TypeAlias = tuple[
+    str, int | None, bytes | None, bytes | None, bytes | None, int | None, bytes | None, bytes | None, int
+]
+"""What a row shows, as it is stored: status, wake_at, custom_status, output, failure, completed_at, orphans, progress, last."""
+NOTHING_YET: Shown = (PENDING.text, 0, None, None, None, None, None, None, 0)
+
+
+Identity: TypeAlias = tuple[tuple[int, str, str, str, bytearray, int, int], tuple[str | None, str | None, str | None]]
+"""The part of a row that stays. What each has: key, id, execution_id, name, start, created_at, is_entity; what few have: version, parent_id, tags."""
 
 
 @dataclass(slots=True)
@@ -24,8 +34,10 @@ class Known:
     """The sum of the execution's start, from which go on those of its history and of its row."""
     sum: int
     """The sum of its history so far, start and pieces."""
-    row: list[Any] | None = None
-    """Its row, where the transaction itself adds it and has not written it yet."""
+    identity: Identity | None = None
+    """What its row says for good, where the transaction itself adds it and has not written it yet."""
+    shows: Shown = NOTHING_YET
+    """What that row is to show."""
 
     @property
     def takes_messages(self) -> bool:

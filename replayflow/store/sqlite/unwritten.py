@@ -11,7 +11,6 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from replayflow.codec.cipher import Cipher
 from replayflow.core.commit import RowState
@@ -19,9 +18,13 @@ from replayflow.store.operations import Operation
 from replayflow.store.outgoing import Outgoing
 from replayflow.store.sqlite import contents
 from replayflow.store.sqlite.damage import damaged
-from replayflow.store.sqlite.known import Known, Remembered
+from replayflow.store.sqlite.known import Known, Remembered, Shown
 from replayflow.store.sqlite.statements import NO_BLOB, NO_NUMBER, NO_TEXT, ROWS, SQL
 from replayflow.store.sqlite.sums import fits, of_row, of_shown
+
+_NO_MORE = (None, None, None)
+_NOTHING_SHOWN = (None,) * 6
+_NO_MORE_SHOWN = (None,) * 5
 
 
 class Unwritten:
@@ -47,11 +50,10 @@ class Unwritten:
         self._epoch = epoch
         self._url = url
         self._known = self._remembered.instances
-        self._instances: list[list[Any]] = []
         self._added: list[Known] = []
         self._damaged: set[str] = set()
         self._pieces: list[tuple[object, ...]] = []
-        self._states: dict[int, tuple[object, ...]] = {}
+        self._states: dict[int, tuple[int, Shown]] = {}
         self._consumed: list[int] = []
         self._messages: list[tuple[int, int, bytes | None, str | None, int]] = []
         self._removed: list[int] = []
@@ -69,18 +71,13 @@ class Unwritten:
             contents.keep(connection, self._outgoing)
         if self._removed:
             self._remove_all()
-        if self._instances:
-            for known, row in zip(self._added, self._instances, strict=True):
-                row[21] = of_shown(known.start_sum, *row[21])  # by now it is known what it shows
-                known.row = None
-            ROWS["add_instances"].run(connection, self._instances)
-            self._instances, self._added = [], []
+        if self._added:
+            self._add_all()
         if self._pieces:
             ROWS["add_pieces"].run(connection, self._pieces)
             self._pieces = []
         if self._states:
-            ROWS["show_states"].run(connection, list(self._states.values()))
-            self._states = {}
+            self._show_all()
         if self._consumed:
             connection.execute(SQL["consume"], (json.dumps(self._consumed),))
             self._consumed = []
@@ -88,6 +85,46 @@ class Unwritten:
             at = time.time_ns() // 1_000
             ROWS["add_messages"].run(connection, [message_row(*message, at) for message in self._messages])
             self._messages = []
+
+    def _add_all(self) -> None:
+        """The instances that the transaction adds are in the file. Most have few of the columns that a row may have."""
+        plain: list[tuple[object, ...]] = []
+        rich: list[tuple[object, ...]] = []
+        for known in self._added:
+            shows, start_sum = known.shows, known.start_sum
+            assert known.identity is not None  # noqa: S101 - it is what was added
+            always, at_times = known.identity
+            known.identity = None
+            row = (
+                *always,
+                shows[0],
+                NO_NUMBER if shows[1] is None else shows[1],
+                shows[8],
+                start_sum,
+                of_shown(start_sum, *shows),
+            )
+            if at_times == _NO_MORE and shows[2:8] == _NOTHING_SHOWN:
+                plain.append(row)
+            else:
+                rich.append((*row, *map(_as_text, at_times), *map(as_blob, shows[2:8])))
+        self._added = []
+        ROWS["add_instances"].run(self._connection, plain)
+        ROWS["add_rich_instances"].run(self._connection, rich)
+
+    def _show_all(self) -> None:
+        """The rows show the states. What nearly every row shows last is an end with an output, and nothing else."""
+        ends: list[tuple[object, ...]] = []
+        states: list[tuple[object, ...]] = []
+        for key, (start_sum, shows) in self._states.items():
+            status, wake_at, custom_status, output, failure, completed_at, orphans, progress, last = shows
+            sum = of_shown(start_sum, *shows)
+            if output is not None and (wake_at, custom_status, failure, orphans, progress) == _NO_MORE_SHOWN:
+                ends.append((key, status, bytearray(output), completed_at, last, sum))
+            else:
+                states.append((key, status, *map(as_blob, shows[1:8]), last, sum))
+        self._states = {}
+        ROWS["show_ends"].run(self._connection, ends)
+        ROWS["show_states"].run(self._connection, states)
 
     def _remove_all(self) -> None:
         """All that is kept of the removed instances, in whatever table, is gone."""
@@ -99,50 +136,29 @@ class Unwritten:
 
     def _show(self, known: Known, state: RowState, instance_id: str) -> None:
         """The instance's row shows the state, as of the last piece."""
-        outgoing, key, last, row = self._outgoing, known.key, known.last_number, known.row
-        status, wake_at, completed_at, progress = state.status.value, state.wake_at, state.completed_at, state.progress
+        outgoing, key, is_new = self._outgoing, known.key, known.identity is not None
+        custom_status, output, failure, orphans = state.custom_status, state.output, state.failure, state.orphans
         if (
             self._cipher is not None
-            and row is None
-            and any(outgoing.seals_anew(one, instance_id) for one in (state.custom_status, state.output, state.orphans))
+            and not is_new
+            and any(outgoing.seals_anew(one, instance_id) for one in (custom_status, output, orphans))
         ):
             contents.recall(self._connection, outgoing, key, instance_id)
-        custom_status = outgoing.payload(state.custom_status, key, instance_id)
-        output = outgoing.payload(state.output, key, instance_id)
-        failure = None if state.failure is None else outgoing.events(state.failure, key, instance_id)
-        orphans = None if state.orphans is None else outgoing.events(state.orphans, key, instance_id)
-        if row is None:
-            self._states[key] = (
-                key,
-                status,
-                NO_NUMBER if wake_at is None else wake_at,
-                as_blob(custom_status),
-                as_blob(output),
-                as_blob(failure),
-                NO_NUMBER if completed_at is None else completed_at,
-                as_blob(orphans),
-                as_blob(progress),
-                last,
-                of_shown(
-                    known.start_sum,
-                    status,
-                    wake_at,
-                    custom_status,
-                    output,
-                    failure,
-                    completed_at,
-                    orphans,
-                    progress,
-                    last,
-                ),
-            )
+        shows = (
+            state.status.text,
+            state.wake_at,
+            None if custom_status is None else outgoing.payload(custom_status, key, instance_id),
+            None if output is None else outgoing.payload(output, key, instance_id),
+            None if failure is None else outgoing.events(failure, key, instance_id),
+            state.completed_at,
+            None if orphans is None else outgoing.events(orphans, key, instance_id),
+            state.progress,
+            known.last_number,
+        )
+        if is_new:
+            known.shows = shows
         else:
-            row[5] = status
-            row[8] = NO_NUMBER if wake_at is None else wake_at
-            row[10] = NO_NUMBER if completed_at is None else completed_at
-            row[11:15] = as_blob(custom_status), as_blob(output), as_blob(failure), as_blob(orphans)
-            row[17], row[19] = as_blob(progress), last
-            row[21] = (status, wake_at, custom_status, output, failure, completed_at, orphans, progress, last)
+            self._states[key] = (known.start_sum, shows)
 
 
 def remove_all(connection: sqlite3.Connection, keys: Sequence[int]) -> None:
@@ -180,5 +196,12 @@ def message_row(
     return number, key, as_blob(event), NO_TEXT if execution_id is None else execution_id, is_control, at, sum
 
 
-def as_blob(payload: bytes | None) -> object:
-    return NO_BLOB if payload is None else bytearray(payload)
+def as_blob(value: bytes | int | None) -> object:
+    """The value of a column that has bytes or a number, as a statement of many rows takes it."""
+    if value is None:
+        return NO_BLOB
+    return bytearray(value) if type(value) is bytes else value
+
+
+def _as_text(value: str | None) -> object:
+    return NO_TEXT if value is None else value
