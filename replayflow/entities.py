@@ -5,13 +5,13 @@ An entity is read as its history tells it: its last state, who holds it, and who
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any, Protocol
 
+from replayflow.chance import new_execution_id
 from replayflow.clock import Clock, to_datetime
 from replayflow.codec import Codec
 from replayflow.codec.sealed import is_sealed, sealed_error, shown_sealed
@@ -94,9 +94,7 @@ class EntityVerbs:
         now = self._clock.now()
         due = due_at(at, delay, now)
         payload = self._codec.encode(input, f"input of operation '{operation}' of entity '{target}'")
-        outcome = await self._submit(
-            Post(signal(target, operation, payload, due, now, os.urandom(16).hex()), dedupe_key)
-        )
+        outcome = await self._submit(Post(signal(target, operation, payload, due, now, new_execution_id()), dedupe_key))
         if outcome.error is not None:
             raise outcome.error
 

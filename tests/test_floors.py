@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "replayflow"
 FLOORS = [
-    {"errors", "clock"},
+    {"errors", "clock", "chance"},
     {"codec", "retry"},
     {"core", "encryption"},
     {"store", "registry", "patterns"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -22,11 +21,6 @@ _TIME_MAX = to_microseconds(datetime.max.replace(tzinfo=UTC))
 def instance_id_for(name: str, input: bytes | None) -> str:
     """The id of "this orchestrator with this input": the same call finds the same instance again."""
     return f"{name}-{hashlib.sha256(input or b'').hexdigest()[:24]}"
-
-
-def new_instance_id(now: int) -> str:
-    """An id that nobody has: the time, so that ids sort by age and are added at one end of an index, and chance."""
-    return f"{now:014x}{os.urandom(9).hex()}"
 
 
 def statuses(wanted: Status | str | Iterable[Status | str] | None) -> frozenset[Status] | None:

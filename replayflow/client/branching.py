@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from replayflow.chance import new_execution_id
 from replayflow.client.access import Access
 from replayflow.core import departures, events, ids, rows
 from replayflow.core.branches import Call, Cut, History
@@ -161,10 +161,6 @@ class Beginning:
         if self.cut.facts:
             told = events.encode(self.cut.facts)
             draft.messages.append(Message(started.instance_id, told, started.execution_id, is_control=True))
-
-
-def new_execution_id() -> str:
-    return os.urandom(16).hex()
 
 
 def _time_of(piece: list[HistoryEvent]) -> int:

@@ -8,9 +8,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from replayflow.chance import new_execution_id, new_instance_id
 from replayflow.client.access import Access
-from replayflow.client.arguments import checked_tags, new_instance_id
-from replayflow.client.branching import Beginning, Draft, Source, new_execution_id, read
+from replayflow.client.arguments import checked_tags
+from replayflow.client.branching import Beginning, Draft, Source, read
 from replayflow.codec import Codec, Payload
 from replayflow.core import branches, events
 from replayflow.core.branches import Cut, History

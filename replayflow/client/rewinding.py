@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
+from replayflow.chance import new_execution_id
 from replayflow.client.access import Access
-from replayflow.client.branching import Beginning, Draft, Source, new_execution_id, read
+from replayflow.client.branching import Beginning, Draft, Source, read
 from replayflow.codec.sealed import is_sealed, sealed_error
 from replayflow.core import branches, events, rows
 from replayflow.core.branches import Call

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
+from replayflow.chance import new_execution_id, new_execution_ids, new_instance_id, new_instance_ids
 from replayflow.client.access import message_of
-from replayflow.client.arguments import checked_tags, moment, new_instance_id
+from replayflow.client.arguments import checked_tags, moment
 from replayflow.codec import Codec, Payload
 from replayflow.core import events
 from replayflow.core.commit import Message, Start
@@ -42,6 +42,7 @@ def creation(
         codec.encode(input, _title(name)),
         now=now,
         instance_id=new_instance_id(now) if instance_id is None else check_instance_id(instance_id),
+        execution_id=new_execution_id(),
         version=check_version(version),
         wake_at=moment(start_at, now),
         tags=checked_tags(tags),
@@ -74,12 +75,13 @@ def creations(
     title = _title(name)
     payloads = [codec.encode(input, title) for input in inputs]
 
-    def create(id: str, payload: Payload) -> Create:
+    def create(id: str, execution_id: str, payload: Payload) -> Create:
         start = _start(
             name,
             payload,
             now=now,
             instance_id=id,
+            execution_id=execution_id,
             version=version,
             wake_at=wake_at,
             tags=tags,
@@ -87,7 +89,7 @@ def creations(
         )
         return Create(start, on_existing, _replacement(codec, start, on_existing), has_new_id=instance_ids is None)
 
-    return ids, map(create, ids, payloads)
+    return ids, map(create, ids, new_execution_ids(len(ids)), payloads)
 
 
 def signal_with_start(
@@ -119,6 +121,7 @@ def signal_with_start(
         codec.encode(input, _title(name)),
         now=now,
         instance_id=check_instance_id(instance_id),
+        execution_id=new_execution_id(),
         version=check_version(version),
         wake_at=0,
         tags=checked_tags(tags),
@@ -135,6 +138,7 @@ def _start(
     *,
     now: int,
     instance_id: str,
+    execution_id: str,
     version: str | None,
     wake_at: int,
     tags: dict[str, str] | None,
@@ -144,7 +148,7 @@ def _start(
         name=name,
         input=input,
         instance_id=instance_id,
-        execution_id=os.urandom(16).hex(),
+        execution_id=execution_id,
         version=version,
         scheduled_start_microseconds=wake_at or None,
         tags=tags,
@@ -152,7 +156,7 @@ def _start(
     )
     return Start(
         instance_id=instance_id,
-        execution_id=started.execution_id,
+        execution_id=execution_id,
         name=name,
         version=started.version,
         event=events.encode([started]),
@@ -184,7 +188,7 @@ def _replacement(codec: Codec, start: Start, on_existing: OnExisting) -> Message
 
 def _ids_of_many(given: Sequence[str] | None, count: int, now: int) -> Sequence[str]:
     if given is None:
-        return [new_instance_id(now) for _ in range(count)]
+        return list(new_instance_ids(now, count))
     if len(given) != count:
         raise InvalidArgumentError(f"there are {len(given):,} instance_ids for {count:,} inputs; each input has one")
     ids = [check_instance_id(id) for id in given]

@@ -10,11 +10,12 @@ from replayflow.errors import InstanceNotFoundError, ReplayflowError
 
 class Waiters:
     def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()  # asked for each time it would cost a system call
         self._waiting: dict[str, list[asyncio.Future[Ending]]] = {}
 
     def add(self, instance_id: str) -> asyncio.Future[Ending]:
         """A future of how the instance ends, if that happens from now on; whoever gives it up says so with `forget`."""
-        future: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Ending] = self._loop.create_future()
         waiting = self._waiting.get(instance_id)
         if waiting is None:
             self._waiting[instance_id] = [future]
