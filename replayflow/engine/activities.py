@@ -174,6 +174,11 @@ class Activities:
         """Whether no activity is at work, and none waits for its turn."""
         return not self._runs and not self.running
 
+    @property
+    def has_line(self) -> bool:
+        """Whether async activities are about to run."""
+        return self._runners.has_line
+
     def start(
         self,
         instance_id: str,

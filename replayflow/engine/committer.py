@@ -21,6 +21,7 @@ Turned: TypeAlias = Callable[[Any, Outcome | None, ReplayflowError | None], None
 """The same for operations that have nobody of their own to tell: which one it was comes first."""
 
 OPERATIONS_PER_GROUP_MAX = 1000
+_GATHERED_SECONDS = 0.01
 
 
 class Committer:
@@ -34,6 +35,8 @@ class Committer:
         self._failed = failed
         self._recovered = recovered
         self._turned: Turned = _nobody
+        self._has_more: Callable[[], bool] = lambda: False
+        self._loop = asyncio.get_running_loop()
         self._is_failing = False
         self._is_idle = True
         self._under_way: tuple[Sequence[Operation], Sequence[Settle | None]] = ((), ())
@@ -46,6 +49,10 @@ class Committer:
     def tell_of_turns(self, turned: Turned) -> None:
         """`turned` is called for what is added without somebody of its own to tell."""
         self._turned = turned
+
+    def gather_while(self, has_more: Callable[[], bool]) -> None:
+        """`has_more` says whether more operations are about to come, without anybody waiting for anything."""
+        self._has_more = has_more
 
     def add(self, operation: Operation, settle: Settle | None) -> None:
         """The operation is part of the next group; `settle` is called in the event loop, in the order of the operations.
@@ -79,6 +86,7 @@ class Committer:
         """Writes for ever."""
         while True:
             await self._ready.wait()
+            await self._gather()
             self._under_way = self._take()
             await self._write(*self._under_way)
             self._under_way = ((), ())
@@ -86,6 +94,16 @@ class Committer:
                 self._is_idle = True
                 self._ready.clear()
                 self._drained.set()
+
+    async def _gather(self) -> None:
+        """The group is full, or nothing more is about to come, or it has waited for long enough."""
+        latest = 0.0
+        while self._has_more() and len(self._operations) < OPERATIONS_PER_GROUP_MAX:
+            now = self._loop.time()
+            latest = latest or now + _GATHERED_SECONDS
+            if now > latest:
+                return
+            await asyncio.sleep(0)
 
     def _take(self) -> tuple[Sequence[Operation], Sequence[Settle | None]]:
         if len(self._operations) <= OPERATIONS_PER_GROUP_MAX:

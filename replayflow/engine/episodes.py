@@ -7,11 +7,11 @@ under load and no waiting when idle.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from random import Random
 
+from replayflow.chance import new_execution_id
 from replayflow.clock import Clock
 from replayflow.core import episode, events
 from replayflow.core.commit import Commit, Message, RowState, Turn
@@ -20,7 +20,6 @@ from replayflow.core.definitions import Environment
 from replayflow.core.events import ExecutionStarted, HistoryEvent, TaskCompleted
 from replayflow.core.instance import SUSPENDED
 from replayflow.core.outcome import AnyEpisode, Episode, PlainEpisode
-from replayflow.core.rows import AT_WORK
 from replayflow.engine.committer import Committer
 from replayflow.engine.live import Ended, Live, LocalExecutor
 from replayflow.engine.memory import Memory, unstorable
@@ -31,6 +30,8 @@ from replayflow.errors import FailureDetails, InvalidArgumentError, ReplayflowEr
 from replayflow.store.base import Outcome, Post
 
 _EPISODES_PER_TURN = 200
+# A name or a tag that is no text is found out when it is written down: what was decided with it is nowhere yet.
+_PARKED_FOR = (*FAULTS, InvalidArgumentError)
 
 
 class Episodes:
@@ -79,6 +80,40 @@ class Episodes:
             self.is_pumping = True
             self._loop.call_soon(self._pump)
 
+    def move(self, live: Live, came: TaskCompleted) -> None:
+        """The next episode of an instance at work, at once, with the one thing that came and that it had under way.
+
+        So an activity's end, and what follows from it, are one stretch of work on one instance, while its state is at hand.
+        """
+        executor = live.executor
+        assert executor is not None  # noqa: S101 - it is at work
+        watchdog = self.watchdog
+        watchdog.step += 1
+        watchdog.instance_id = live.id
+        step: Step | Parking | None
+        try:
+            now = self._clock.now()
+            done = episode.turn(live.instance, executor, came, live.sequence, now, new_execution_id, live, live.reading)
+            if type(done) is Turn and done.asked.name in self._environment.activities:
+                live.is_busy = True
+                self._committer.add(done, None)
+                return
+            live.mailbox.append(came)
+            if type(done) is Turn:  # what it asks for, nobody has registered
+                step = self._step(live, PlainEpisode(done, [done.asked]))
+            else:
+                step = self.episode(live) if done is None else self._step(live, done)
+        except _PARKED_FOR as problem:
+            live.mailbox = [came]
+            step = self._parking(live, problem)
+        except BaseException as error:
+            self._give_out(error)
+            return
+        finally:
+            watchdog.instance_id = None
+        if step is not None:
+            self._committer.add(step.operation, step.settle)
+
     def go_on(self, live: Live) -> None:
         """The next episode, if there is news; an ended instance that owes nothing any more is forgotten."""
         if self._lives.get(live.id) is not live:
@@ -94,7 +129,7 @@ class Episodes:
         if live.instance.is_finished and live.is_idle:
             self._memory.set_aside(live)
 
-    def episode(self, live: Live) -> Turn | Step | Parking | None:
+    def episode(self, live: Live) -> Step | Parking | None:
         """What the instance's mailbox comes to: an operation to write, and what follows it; None where there is nothing to write."""
         executor = live.executor
         if executor is None:
@@ -106,47 +141,29 @@ class Episodes:
         watchdog = self.watchdog
         watchdog.step += 1
         watchdog.instance_id = live.id
-        done: Turn | AnyEpisode | None = None
         try:
-            if live.row is AT_WORK and len(mailbox) == 1 and not live.numbers and not live.discarded:
-                came = mailbox[0]
-                if type(came) is TaskCompleted:
-                    done = episode.turn(
-                        live.instance,
-                        executor,
-                        came,
-                        live.sequence,
-                        self._clock.now(),
-                        new_execution_id,
-                        live,
-                        live.reading,
-                    )
-                    if type(done) is Turn and done.asked.name in self._environment.activities:
-                        live.mailbox = []
-                        live.is_busy = True
-                        return done
-            if done is None:
-                done = episode.run(
-                    live.instance,
-                    executor,
-                    mailbox,
-                    sequence=live.sequence,
-                    now=self._clock.now(),
-                    random=self._random,
-                    new_execution_id=new_execution_id,
-                    row=live.row,
-                    start=live.start,
-                    orphans=live.orphans,
-                )
-        except FAULTS as fault:
-            return self._memory.parking(live, str(fault))
-        except (
-            InvalidArgumentError
-        ) as error:  # a name or a tag that is no text: what was decided with it is nowhere yet
-            return self._memory.parking(live, unstorable(error))
+            done = episode.run(
+                live.instance,
+                executor,
+                mailbox,
+                sequence=live.sequence,
+                now=self._clock.now(),
+                random=self._random,
+                new_execution_id=new_execution_id,
+                row=live.row,
+                start=live.start,
+                orphans=live.orphans,
+            )
+        except _PARKED_FOR as problem:
+            return self._parking(live, problem)
         finally:
             watchdog.instance_id = None
-        return self._step(live, PlainEpisode(done, [done.asked]) if type(done) is Turn else done)
+        return self._step(live, done)
+
+    def _parking(self, live: Live, problem: Exception) -> Parking:
+        return self._memory.parking(
+            live, unstorable(problem) if isinstance(problem, InvalidArgumentError) else str(problem)
+        )
 
     def give_up(self, live: Live, mismatch: UserError) -> None:
         """The instance fails with the mismatch, for those who would rather have that than an instance that waits for the right code."""
@@ -178,21 +195,22 @@ class Episodes:
                 live.is_queued = False
                 if lives.get(live.id) is live and not live.is_loading:
                     step = self.episode(live)
-                    if type(step) is Turn:
-                        committer.add(step, None)
-                    elif step is not None:
+                    if step is not None:
                         committer.add(step.operation, step.settle)
         except BaseException as error:
-            # A KeyboardInterrupt of the user's, or a fault of ours: what the instance has decided is in doubt, and nothing else may be built on it.
-            self._fail(error)
-            self.ready.clear()
             self.is_pumping = False
-            if not isinstance(error, Exception):
-                raise
+            self._give_out(error)
         if self.ready:
             self._loop.call_soon(self._pump)
         else:
             self.is_pumping = False
+
+    def _give_out(self, error: BaseException) -> None:
+        """A KeyboardInterrupt of the user's, or a fault of ours: what the instance has decided is in doubt, and nothing else may be built on it."""
+        self._fail(error)
+        self.ready.clear()
+        if not isinstance(error, Exception):
+            raise error
 
     def _executor(self, start: Sequence[HistoryEvent]) -> LocalExecutor | UserError:
         """Who runs the execution that begins so, or why nobody here does."""
@@ -255,7 +273,3 @@ class Episodes:
         live.is_busy = True
         step = Step(self._owner, live, commit, Episode(), [], live.reading)
         self._committer.add(commit, step.settle)
-
-
-def new_execution_id() -> str:
-    return os.urandom(16).hex()

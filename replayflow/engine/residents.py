@@ -70,6 +70,7 @@ class Residents:
         aftermath = Aftermath(self._memory, self._episodes, self._work, self._arrivals, waiters, clock)
         self._episodes.tell(aftermath)
         committer.tell_of_turns(aftermath.turned)
+        committer.gather_while(self._has_more)
         self.beginnings = Beginnings(self._memory, self._episodes, environment, committer, backoff, clock, fail)
         self.activities = self._work.activities
         self.watchdog = self._episodes.watchdog
@@ -85,6 +86,10 @@ class Residents:
             and self.beginnings.is_quiet
             and self.intake.is_idle
         )
+
+    def _has_more(self) -> bool:
+        """Whether an instance is about to begin, or to move, or an activity to run, in the next round of the event loop."""
+        return bool(self._episodes.ready) or self.activities.has_line or not self.beginnings.is_quiet
 
     def resident(self, instance_id: str) -> Live | None:
         """What is in memory of the instance; None where it is in the store alone."""

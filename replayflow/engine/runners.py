@@ -41,6 +41,11 @@ class Runners(Generic[T]):
         if not self._is_called:
             self._call()
 
+    @property
+    def has_line(self) -> bool:
+        """Whether somebody stands in line."""
+        return bool(self._line)
+
     async def close(self) -> None:
         """No runner is left; one whose activity does not let itself be cancelled is left behind."""
         tasks = set(self._tasks)

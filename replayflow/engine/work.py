@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from replayflow.chance import new_execution_id
 from replayflow.codec import Payload
 from replayflow.core import departures, events
 from replayflow.core.commit import Message
 from replayflow.core.definitions import Environment
-from replayflow.core.events import HeartbeatRecorded, HistoryEvent, TaskScheduled, TimerFired
+from replayflow.core.events import HeartbeatRecorded, HistoryEvent, TaskCompleted, TaskScheduled, TimerFired
 from replayflow.core.instance import CHILD_RETRY, MAP_RETRY, TASK_RETRY, TIMER, Alarm, Status
 from replayflow.core.rows import AT_WORK
 from replayflow.engine.activities import Activities, Run
-from replayflow.engine.episodes import Episodes, new_execution_id
+from replayflow.engine.episodes import Episodes
 from replayflow.engine.inherited import start_inherited
 from replayflow.engine.limits import Limits
 from replayflow.engine.live import Live
@@ -119,15 +120,21 @@ class Work:
             and live.execution_id == run.execution_id
             and not (live.is_busy or live.is_queued or live.is_loading)
             and live.executor is not None
-            and self._episodes.is_pumping
         ):
-            # What nearly always happens, spelled out: this is news, somebody is there to hear it, and the pump is at work.
-            live.running.pop(run.task.event_id, None)
-            live.mailbox.append(event)
-            live.is_queued = True
-            self._episodes.ready.append(live)
+            # What nearly always happens, spelled out: this is news, and somebody is there to hear it.
+            running = live.running
+            running.pop(run.task.event_id, None)
             if self._warm.is_crowded:
                 self._warm.touch(live)
+            if not running and not live.mailbox and not live.discarded and type(event) is TaskCompleted:
+                self._episodes.move(live, event)
+                return
+            live.mailbox.append(event)
+            if self._episodes.is_pumping:  # with what comes of the others meanwhile
+                live.is_queued = True
+                self._episodes.ready.append(live)
+            else:
+                self._episodes.enqueue(live)
         elif type(run) is CallRun:
             self.maps.has_run(live, run, event)
         elif live is None:
