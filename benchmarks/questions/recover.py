@@ -48,7 +48,7 @@ async def measure(n: int, folder: Path) -> Figures:
     began = time.perf_counter()
     async with TaskHub(path, app) as hub:
         instances = [hub.client.get(f"w{i}") for i in range(n)]
-        await asyncio.gather(*[instance.raise_event("go", 1_000) for instance in instances])
+        await hub.client.raise_event_to_many(instances, "go", 1_000)
         results = await hub.client.results(instances)
         seconds = time.perf_counter() - began
     assert results == [i + _RESULTS + 1_000 for i in range(n)]

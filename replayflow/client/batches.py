@@ -1,4 +1,4 @@
-"""Many instances at once: the part of `Client` that starts a batch, and waits for all of it.
+"""Many instances at once: the part of `Client` that starts a batch, sends an event to all of it, and waits for all of it.
 
 What this spares is a task of the event loop for each instance, and the checks that are the same for all. Written it is like any start: many in a
 transaction, each accepted or refused on its own.
@@ -7,22 +7,24 @@ transaction, each accepted or refused on its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol, TypeVar, overload
 
 from replayflow.client.access import Access
-from replayflow.client.arguments import seconds
+from replayflow.client.arguments import event_of, seconds
 from replayflow.client.handle import Instance, refuse_for_entities
 from replayflow.client.starting import creations
 from replayflow.client.views import Views
 from replayflow.clock import Clock
 from replayflow.codec import Codec
+from replayflow.core import events
+from replayflow.core.commit import Message
 from replayflow.core.context import OrchestrationContext
 from replayflow.core.tasks import Orchestration
 from replayflow.errors import OrchestrationEnded
-from replayflow.store.base import OnExisting
+from replayflow.store.base import OnExisting, Outcome, Post
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741
@@ -41,7 +43,7 @@ class _Starter(Protocol):
 
 
 class BatchVerbs:
-    """`start_many` and `results` of a `Client`."""
+    """`start_many`, `raise_event_to_many` and `results` of a `Client`."""
 
     @overload
     async def start_many(
@@ -101,12 +103,34 @@ class BatchVerbs:
             tags=tags,
             on_existing=on_existing,
         )
-        refusals = [o.error for o in await self._access.submit_all(creates) if o.error is not None]
-        if refusals:
-            refusals[0].add_note(f"{len(refusals):,} of {len(ids):,} were not started")
-            raise refusals[0]
+        _raise_first(await self._access.submit_all(creates), "were not started")
         result_type = self._views.result_type(name, version)
         return [self._handle(id, result_type) for id in ids]
+
+    async def raise_event_to_many(
+        self: _Starter,
+        instances: Iterable[Instance[Any]],
+        name: str,
+        payload: object = None,
+        *,
+        dedupe_key: str | None = None,
+    ) -> None:
+        """The event is durable in the inbox of each of the instances, and reaches whoever waits for its name there, as by `Instance.raise_event`.
+
+        A batch is no transaction: where this raises after it began to write, or its process dies, some have the event. With a `dedupe_key`, which
+        each instance knows for itself, the same call again reaches those that do not.
+
+        Raises:
+            EncodeError, InvalidArgumentError: the payload cannot travel, or the name is none; nobody has the event.
+            InstanceNotFoundError, InstanceFinishedError: the first, in the order of the instances, that does not take it. The others have the event;
+                a note says how many have not.
+        """
+        asked = list(instances)
+        for one in asked:
+            refuse_for_entities(one.id, "raise_event_to_many")
+        encoded = events.encode([event_of(self._codec, name, payload, dedupe_key)])
+        posts = (Post(Message(one.id, encoded), dedupe_key) for one in asked)
+        _raise_first(await self._access.submit_all(posts), "did not take the event")
 
     @overload
     async def results(
@@ -164,3 +188,11 @@ class BatchVerbs:
                 f"'{asked[number].id}'; they go on"
             ) from None
         return outputs
+
+
+def _raise_first(outcomes: Sequence[Outcome], what: str) -> None:
+    """The first refusal, where there is one, with the number of all of them."""
+    refusals = [outcome.error for outcome in outcomes if outcome.error is not None]
+    if refusals:
+        refusals[0].add_note(f"{len(refusals):,} of {len(outcomes):,} {what}")
+        raise refusals[0]

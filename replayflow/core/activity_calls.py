@@ -194,7 +194,9 @@ class ActivityCalls:
             and then.input == payload
             and decisions.ending is None
         ):
-            decisions.found(then)
+            decisions.position += 1  # as in `found`, spelled out
+            decisions.expected = None
+            decisions._last = then
         elif not decisions.is_replaying or not decisions.repeats_task(id, name, payload):
             decided = TaskScheduled(
                 id, name, payload, site_of(_frame(1)), plan.retry, plan.timeout_microseconds, checked_tags

@@ -173,28 +173,28 @@ class Instance:
     def apply_pieces(self, pieces: Iterable[Sequence[HistoryEvent]]) -> None:
         """Whole episodes have happened."""
         tasks = self.tasks
+        now = self.now
+        begins: Any  # the episode's time, as in every piece
         last: TaskScheduled | None = None  # open, and not among the tasks: mostly the next piece completes it
         for piece in pieces:
             if len(piece) == 3:
                 begins, came, asked = piece
-                if (
-                    type(asked) is TaskScheduled
-                    and type(came) is TaskCompleted
-                    and type(begins) is OrchestratorStarted
-                    and asked.retry is None
-                ):
+                if type(asked) is TaskScheduled and type(came) is TaskCompleted and asked.retry is None:
                     # One activity after another: what most long histories are made of. As in `apply_all`, spelled out.
                     if last is None or came.task_scheduled_id != last.event_id:
                         if last is not None:
                             tasks[last.event_id] = last
                         self._close_task(came.task_scheduled_id)
                     last = asked
-                    self.now = begins.now_microseconds
+                    now = begins.now_microseconds
                     continue
+            self.now = now
             if last is not None:
                 tasks[last.event_id] = last
                 last = None
             self.apply_all(piece)
+            now = self.now
+        self.now = now
         if last is not None:
             tasks[last.event_id] = last
 

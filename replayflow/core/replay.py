@@ -100,6 +100,7 @@ class Replay:
     def replay_all(self, pieces: Iterable[Sequence[HistoryEvent]]) -> None:
         """`replay` for each of the pieces, in order."""
         decisions = self.decisions
+        begins: Any  # the episode's time, as in every piece
         for piece in pieces:
             if len(piece) == 3:
                 begins, came, asked = piece
@@ -107,7 +108,6 @@ class Replay:
                 if (
                     type(asked) is TaskScheduled
                     and type(came) is TaskCompleted
-                    and type(begins) is OrchestratorStarted
                     and type(task) is ActivityTask
                     and task.id == came.task_scheduled_id
                 ):
@@ -118,9 +118,12 @@ class Replay:
                     decisions.expected = asked
                     decisions.is_replaying = True
                     self._go_on_with(came, task)
+                    if decisions.position == 3 and decisions.mismatch is None and self.outcome is None:
+                        continue  # all that `_piece_is_over` would find
                     self._piece_is_over(None)
                     continue
             self.replay(piece)
+        decisions.is_replaying = False
 
     def replay(self, piece: Sequence[HistoryEvent]) -> None:
         """One past episode, as it was recorded, happens again. One in which the execution was terminated decided nothing, and is passed over."""

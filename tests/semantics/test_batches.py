@@ -13,6 +13,7 @@ from replayflow import (
     Client,
     EncodeError,
     InstanceExistsError,
+    InstanceFinishedError,
     InstanceNotFoundError,
     InvalidArgumentError,
     Orchestration,
@@ -94,6 +95,60 @@ async def test_an_id_that_is_taken_keeps_none_of_the_others_from_starting(place:
         assert refused.value.__notes__ == ["2 of 5 were not started"]
         started = [hub.client.get(id) for id in "ace"]
         assert await hub.client.results(started, timeout=LIMIT) == [0, 4, 8]
+
+
+async def test_an_event_reaches_each_of_a_batch(place: Place) -> None:
+    async with place.hub(app_of_batches()) as hub:
+        batch = await hub.client.start_many("waits", range(230))
+        await hub.client.raise_event_to_many(batch, "Go", 1_000)
+        assert await hub.client.results(batch, timeout=LIMIT) == [n + 1_000 for n in range(230)]
+        await hub.client.raise_event_to_many([], "go")
+
+
+async def test_an_event_reaches_those_of_a_batch_that_a_former_worker_left(place: Place) -> None:
+    async with place.hub(app_of_batches()) as hub:
+        ids = [one.id for one in await hub.client.start_many("waits", range(30))]
+    async with place.hub(app_of_batches()) as hub:
+        batch = [hub.client.get(id) for id in ids]
+        await hub.client.raise_event_to_many(batch, "go", 7)
+        assert await hub.client.results(batch, timeout=LIMIT) == [n + 7 for n in range(30)]
+
+
+async def test_one_that_takes_no_event_keeps_none_of_the_others_from_it(place: Place) -> None:
+    async with place.hub(app_of_batches()) as hub:
+        first, ended, last = await hub.client.start_many("waits", [1, 2, 3], instance_ids=["f", "e", "l"])
+        await ended.terminate("enough")
+        await ended.wait(LIMIT)
+        with pytest.raises(InstanceFinishedError, match="'e'") as refused:
+            await hub.client.raise_event_to_many([first, ended, hub.client.get("nobody"), last], "go", 10)
+        assert refused.value.__notes__ == ["2 of 4 did not take the event"]
+        assert await hub.client.results([first, last], timeout=LIMIT) == [11, 13]
+
+
+async def test_with_a_dedupe_key_the_same_call_again_reaches_those_that_it_has_not(place: Place) -> None:
+    async with place.hub(app_of_batches()) as hub:
+        one, two = await hub.client.start_many("waits", [1, 2])
+        await hub.client.raise_event_to_many([one], "go", 10, dedupe_key="k")
+        await hub.client.raise_event_to_many([one, two], "go", 10, dedupe_key="k")
+        assert await hub.client.results([one, two], timeout=LIMIT) == [11, 12]
+        assert (await kinds(one)).count("EventRaised") == 1
+
+
+@pytest.mark.parametrize(
+    ("event", "error"),
+    [(("go", object()), EncodeError), (("", 1), InvalidArgumentError), ((3, 1), InvalidArgumentError)],
+)
+async def test_an_event_that_is_none_reaches_nobody(
+    place: Place, event: tuple[Any, Any], error: type[Exception]
+) -> None:
+    async with place.hub(app_of_batches()) as hub:
+        batch = await hub.client.start_many("waits", [1, 2])
+        with pytest.raises(error):
+            await hub.client.raise_event_to_many(batch, *event)
+        assert not [one.id for one in batch if "EventRaised" in await kinds(one)]
+        with pytest.raises(InvalidArgumentError, match="@counter@c"):
+            await hub.client.raise_event_to_many([*batch, hub.client.get("@counter@c")], "go")
+        assert not [one.id for one in batch if "EventRaised" in await kinds(one)]
 
 
 @pytest.mark.parametrize(

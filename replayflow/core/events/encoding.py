@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import TypeAlias, Union
 
 import msgspec
@@ -40,6 +41,8 @@ _encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
 _Any: TypeAlias = Union[tuple(KINDS.values())]  # type: ignore[valid-type]  # noqa: UP007 - known when the module is read
 _decoder: msgspec.msgpack.Decoder[list[HistoryEvent]] = msgspec.msgpack.Decoder(list[_Any])
 _pieces_decoder: msgspec.msgpack.Decoder[list[list[HistoryEvent]]] = msgspec.msgpack.Decoder(list[list[_Any]])
+_TIMES: frozenset[type[HistoryEvent]] = frozenset({OrchestratorStarted})
+_first = itemgetter(0)
 _ARRAY = b"\xdd"  # with a length of four bytes
 
 
@@ -79,9 +82,7 @@ def decode_pieces(pieces: bytes, count: int) -> list[list[HistoryEvent]]:
         found = _pieces_decoder.decode(_ARRAY + count.to_bytes(4, "big") + pieces)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise StoreCorruptError(f"a stored history of {count} pieces is damaged: {error}") from error
-    for number, piece in enumerate(found):
-        if not piece or type(piece[0]) is not OrchestratorStarted:
-            raise StoreCorruptError(
-                f"piece {number + 1} of {count} of a stored history does not begin with an episode's time"
-            )
+    if not all(found) or not _TIMES.issuperset(map(type, map(_first, found))):
+        number = next(n for n, piece in enumerate(found, 1) if not piece or type(piece[0]) is not OrchestratorStarted)
+        raise StoreCorruptError(f"piece {number} of {count} of a stored history does not begin with an episode's time")
     return found

@@ -117,11 +117,12 @@ class Applying(Branching):
         return outcome
 
     def _post(self, post: Post) -> Outcome:
-        refused = self._lacks(post)
-        if refused is not None:
-            return refused
-        outcome = Outcome()
         message = post.message
+        if message.start is not None or may_refer(message.event):
+            refused = self._lacks(post)
+            if refused is not None:
+                return refused
+        outcome = Outcome()
         known = self._known.get(message.instance_id)
         if known is None and message.start is not None:
             known = self._begin(message.start, outcome)

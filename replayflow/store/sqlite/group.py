@@ -130,6 +130,10 @@ class Group(Applying):
                 id: str = operation.instance_id  # type: ignore[union-attr]  # nearly every one
                 if id not in known and id not in new:
                     wanted.add(id)
+            elif kind is Post:
+                id = operation.message.instance_id  # type: ignore[union-attr]
+                if id not in known:
+                    wanted.add(id)
             elif kind is Create and operation.has_new_id:  # type: ignore[union-attr]
                 new.add(operation.start.instance_id)  # type: ignore[union-attr]
             else:
