@@ -51,20 +51,20 @@ def load(
     wanted = [id for id in dict.fromkeys(instance_ids) if "\0" not in id]
     found_rows = {row[-1]: row for row in rows(connection, "records", (json.dumps(wanted),))}
     loaded = {key: Loaded(verified(connection, row), b"", 0, []) for key, row in found_rows.items()}
-    starts = json.dumps([[key, one.record.start_number] for key, one in loaded.items()])
-    last_sums = {key: row[sums.START_SUM] for key, row in found_rows.items()}
-    for key, count, pieces, sum in rows(connection, "pieces", (starts,)):
-        one, start_sum = loaded[key], last_sums[key]
-        one.pieces, one.piece_count = pieces, count
-        last_sums[key] = sum
-        if sums.of_pieces(pieces, start_sum) != sum:
+    keys = json.dumps(list(loaded))
+    for key, pieces, last in rows(connection, "pieces", (keys,)):
+        if pieces is None:
+            continue  # nothing has happened since its start
+        one = loaded[key]
+        number, sum = divmod(last, 2**32) if type(last) is int else (0, None)
+        one.pieces, one.piece_count = pieces, number - one.record.start_number
+        if sums.of_pieces(pieces, found_rows[key][sums.START_SUM]) != sum:
             raise damaged(connection, f"instance '{one.record.instance_id}': its history")
     for key, row in found_rows.items():
         if loaded[key].record.start_number + loaded[key].piece_count < row[sums.LAST]:
             raise damaged(
                 connection, f"instance '{loaded[key].record.instance_id}': its history, which has lost its end,"
             )
-    keys = json.dumps(list(loaded))
     for number, key, event, execution_id, is_control, at, sum in rows(connection, "inboxes", (keys,)):
         if key not in loaded or not sums.fits((number, key, event, execution_id, is_control, at), sum):
             whose = " or ".join(f"'{one.record.instance_id}'" for one in loaded.values())

@@ -114,19 +114,14 @@ SELECT {row}
 FROM instance WHERE id = ?
 
 -- name: pieces
+-- The last piece's number and sum are one value: found together, by one search.
 WITH found AS MATERIALIZED (
-    SELECT json_extract(wanted.value, '$[0]'),
-           (SELECT count(*) FROM history
-            WHERE instance = json_extract(wanted.value, '$[0]') AND number > json_extract(wanted.value, '$[1]')) AS pieces,
+    SELECT instance.key,
            (SELECT CAST(group_concat(events, '') AS BLOB)
-            FROM (SELECT events FROM history
-                  WHERE instance = json_extract(wanted.value, '$[0]') AND number > json_extract(wanted.value, '$[1]')
-                  ORDER BY number)),
-           (SELECT sum + 2147483648 FROM history
-            WHERE instance = json_extract(wanted.value, '$[0]') AND number > json_extract(wanted.value, '$[1]')
-            ORDER BY number DESC LIMIT 1)
-    FROM json_each(?) AS wanted
-    WHERE pieces)
+            FROM (SELECT events FROM history WHERE history.instance = instance.key AND number > start_number ORDER BY number)),
+           (SELECT number * 4294967296 + (sum + 2147483648)
+            FROM history WHERE history.instance = instance.key AND number > start_number ORDER BY number DESC LIMIT 1)
+    FROM json_each(?) AS wanted JOIN instance ON instance.key = wanted.value)
 SELECT * FROM found
 
 -- name: pieces_between
