@@ -79,34 +79,50 @@ def run(
     chunk: list[HistoryEvent] = [OrchestratorStarted(now)]
     instance.now = now
     executor.begin(now)
-    actions: Sequence[Action] | None = None
-    replaced: ExecutionReplaced | None = None
     if not start and instance.status is RUNNING and RESULTS.issuperset(map(type, inbox)):
         take_results(instance, executor, inbox, chunk)
         if len(chunk) == 1:
             return Episode()
-        actions = executor.take()
-        started = instance.started
-        if _ACTIVITIES.issuperset(map(type, actions)) and started is not None:
-            scheduled = _schedule(instance, actions, chunk)
-            state = changed(instance, row, now, orphans)
-            encoded = events.encode(chunk)
-            return PlainEpisode(
-                Commit(started.instance_id, started.execution_id, sequence, now, encoded, state), scheduled
-            )
-        episode = Episode()
+    elif len(start) == 1 and not inbox:
+        instance.apply(start[0])
+        executor.deliver(start[0])
     else:
-        episode = Episode()
-        waiting = in_order(inbox)
-        for event in start:
-            instance.apply(event)
-        if start and (not waiting or type(waiting[0]) not in ENDS):
-            deliver_start(executor, start)
-        replaced = take_in(instance, executor, waiting, episode, chunk, now, random)
+        return _run(instance, executor, inbox, chunk, sequence, now, random, new_execution_id, row, start, orphans)
+    # Results, or the start: what nearly every episode takes in, and activities, and nothing else, are what nearly every one comes to.
+    actions = executor.take()
+    started = instance.started
+    if not _ACTIVITIES.issuperset(map(type, actions)) or started is None:
+        return _conclude(instance, actions, Episode(), chunk, sequence, now, new_execution_id, row, orphans, None)
+    scheduled = _schedule(instance, actions, chunk)
+    state = changed(instance, row, now, orphans)
+    encoded = events.encode(chunk)
+    return PlainEpisode(Commit(started.instance_id, started.execution_id, sequence, now, encoded, state), scheduled)
+
+
+def _run(
+    instance: Instance,
+    executor: Executor,
+    inbox: Sequence[HistoryEvent],
+    chunk: list[HistoryEvent],
+    sequence: int,
+    now: int,
+    random: Random,
+    new_execution_id: Callable[[], str],
+    row: RowState,
+    start: Sequence[HistoryEvent],
+    orphans: Sequence[tuple[str, TaskScheduled]],
+) -> Episode:
+    """`run`, whatever comes."""
+    episode = Episode()
+    waiting = in_order(inbox)
+    for event in start:
+        instance.apply(event)
+    if start and (not waiting or type(waiting[0]) not in ENDS):
+        deliver_start(executor, start)
+    replaced = take_in(instance, executor, waiting, episode, chunk, now, random)
     if len(chunk) == 1 and not start:
         return episode  # nothing was taken, so that there was nothing to decide
-    if actions is None:
-        actions = () if instance.is_finished else executor.take()
+    actions = () if instance.is_finished else executor.take()
     return _conclude(instance, actions, episode, chunk, sequence, now, new_execution_id, row, orphans, replaced)
 
 

@@ -140,6 +140,10 @@ class Aftermath:
 
     def _ended(self, live: Live, commit: Commit, state: RowState) -> None:
         """The execution is over: what it asked for last still runs, its successor begins, and whoever waits is told."""
+        if commit.next_start is None and state.orphans is None and state.status is not FAILED and live.is_spent:
+            self._memory.set_aside(live)
+            self._waiters.ended(live.id, live.ending(state))
+            return
         self._memory.close_executor(live)
         self._memory.warm.drop(live)
         live.executor = Ended()
