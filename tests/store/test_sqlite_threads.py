@@ -76,6 +76,24 @@ async def test_a_write_that_comes_between_two_of_the_owners_is_told_of(sqlite: S
     ear.unsubscribe()
 
 
+async def test_an_owner_that_writes_without_a_pause_is_told_as_well(sqlite: SqliteStore, other: SqliteStore) -> None:
+    ear = Ear(sqlite)
+    await accepted(sqlite, create("a"))
+
+    async def write_for_ever() -> None:
+        while True:
+            await asyncio.gather(
+                *[one(sqlite, post("a")) for _ in range(3)]
+            )  # one waits for the thread whenever another is done
+
+    writing = asyncio.create_task(write_for_ever())
+    for n in range(5):
+        await accepted(other, post("a", b"%d" % n))
+        await ear.hears()
+    writing.cancel()
+    ear.unsubscribe()
+
+
 async def test_who_subscribes_again_is_told_again(sqlite: SqliteStore, other: SqliteStore) -> None:
     await accepted(other, create("a"))
     for _ in range(3):

@@ -184,8 +184,9 @@ def in_transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Conne
 class DatabaseThread:
     """One thread with one connection. What it is given runs in order, and never two at a time.
 
-    While somebody subscribes it looks, whenever it has been idle for `poll_seconds`, whether another connection has changed the file: a read of
-    shared memory, not of the disk. And before all that it does it looks whether the file is still at its place.
+    While somebody subscribes it looks every `poll_seconds` whether another connection has changed the file: a read of shared memory, not of the disk.
+    Not more often: whoever waits for what it has done goes on at that moment, and needs the interpreter's lock more. And before all that it does it
+    looks whether the file is still at its place.
     """
 
     def __init__(self, connection: sqlite3.Connection, place: Place, name: str, poll_seconds: float) -> None:
@@ -197,6 +198,7 @@ class DatabaseThread:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._subscribers: list[Callable[[], None]] = []
         self._version = self._data_version()
+        self._look_at = 0.0
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._thread.start()
 
@@ -227,7 +229,7 @@ class DatabaseThread:
     def _run(self) -> None:
         while True:
             try:
-                item = self._work.get(timeout=self._poll_seconds if self._subscribers else None)
+                item = self._work.get(timeout=self._seconds_to_look())
             except Empty:
                 self._look()
                 continue
@@ -241,7 +243,7 @@ class DatabaseThread:
                 self._tell(_settle_error, future, error)
             else:
                 self._tell(_settle, future, result)
-            if self._subscribers:
+            if self._seconds_to_look() == 0:
                 self._look()
         if self._place.has_the_log_of_others():
             self._tell(_settle, self._closed, None)
@@ -251,7 +253,12 @@ class DatabaseThread:
         finally:
             self._tell(_settle, self._closed, None)
 
+    def _seconds_to_look(self) -> float | None:
+        """For how long nobody need look; None where nobody subscribes."""
+        return max(0.0, self._look_at - time.monotonic()) if self._subscribers else None
+
     def _look(self) -> None:
+        self._look_at = time.monotonic() + self._poll_seconds
         try:
             self._place.check()
         except StoreMovedError:

@@ -28,19 +28,20 @@ class Hub(NamedTuple):
         return Owner(self.owner_pid, self.owner_host, self.owner_since)
 
 
-def read(connection: sqlite3.Connection) -> tuple[Hub, int | None]:
-    """The row, and SQLite's count of the changes by others.
+def read(connection: sqlite3.Connection) -> tuple[Hub, int]:
+    """The row, and SQLite's count of the changes by others: in a transaction, as of its beginning.
 
     Raises:
         StoreCorruptError: the row does not read back as it was written.
     """
-    *row, sum, version = connection.execute(SQL["hub"]).fetchone() or (None, None)
+    *row, sum = connection.execute(SQL["hub"]).fetchone() or (None,)
     if not row or not sums.fits(row, sum):
         raise damaged(connection, "the hub's own row")
+    version: int = connection.execute(SQL["database_changes"]).fetchone()[0]
     return Hub(*row), version
 
 
-def read_as_owner(connection: sqlite3.Connection, epoch: int | None, url: str) -> tuple[Hub, int | None]:
+def read_as_owner(connection: sqlite3.Connection, epoch: int | None, url: str) -> tuple[Hub, int]:
     """As `read`, by who may write under that epoch; None is a client.
 
     Raises:

@@ -54,9 +54,9 @@ class Remembered:
         self.instances: dict[str, Known] = {}
         self._version: int | None = None
 
-    def check(self, version: int | None) -> None:
+    def check(self, version: int) -> None:
         """`version` is SQLite's count of the changes by others, read inside the transaction, when nobody else can write any more."""
-        if version is None or version != self._version or len(self.instances) > _REMEMBERED_MAX:
+        if version != self._version or len(self.instances) > _REMEMBERED_MAX:
             self._version = version
             self.instances.clear()
 

@@ -1,5 +1,5 @@
 -- name: hub
-SELECT epoch, next_key, next_number, owner_pid, owner_host, owner_since, sum, pragma_data_version.data_version FROM hub, pragma_data_version
+SELECT epoch, next_key, next_number, owner_pid, owner_host, owner_since, sum FROM hub
 
 -- name: change_hub
 UPDATE hub SET epoch = ?, next_key = ?, next_number = ?, owner_pid = ?, owner_host = ?, owner_since = ?, sum = ?
