@@ -37,6 +37,8 @@ class Committer:
         self._turned: Turned = _nobody
         self._has_more: Callable[[], bool] = lambda: False
         self._loop = asyncio.get_running_loop()
+        self.next_group = 0
+        """The number of the group that whatever is added now will be a part of, or of a later one."""
         self._is_failing = False
         self._is_idle = True
         self._under_way: tuple[Sequence[Operation], Sequence[Settle | None]] = ((), ())
@@ -106,6 +108,7 @@ class Committer:
             await asyncio.sleep(0)
 
     def _take(self) -> tuple[Sequence[Operation], Sequence[Settle | None]]:
+        self.next_group += 1
         if len(self._operations) <= OPERATIONS_PER_GROUP_MAX:
             taken = self._operations, self._settles
             self._operations, self._settles = [], []

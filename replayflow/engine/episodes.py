@@ -247,6 +247,8 @@ class Episodes:
         if numbers:
             commit.consumed = numbers
         live.is_busy = True
+        if live.instance.is_finished:
+            live.ends_in = self._committer.next_group
         return Step(self._owner, live, commit, done, loose, live.reading)
 
     def _keep_held(self, live: Live, held: Sequence[HistoryEvent]) -> None:

@@ -56,13 +56,15 @@ class Live:
     """An instance in memory: its fold, its warm generator, and its mailbox.
 
     `mailbox` has the events that no episode has taken; those that stand in the inbox, too, have their number and the execution they are meant for in
-    `numbers`, by identity. Of each Live at most one commit is under way (`is_busy`); what comes meanwhile waits for the next episode.
+    `numbers`, by identity. Of each Live at most one commit is under way (`is_busy`); what comes meanwhile waits for the next episode. `ends_in` is
+    the group of commits that its end is, or was, a part of.
     """
 
     __slots__ = (
         "_looked_at",
         "_looked_in",
         "discarded",
+        "ends_in",
         "execution_id",
         "executor",
         "id",
@@ -103,6 +105,7 @@ class Live:
         self.windows: dict[int, Window] = NOTHING
         self.retried: dict[int, int] = NOTHING
         self.reading = 0
+        self.ends_in = -1
         self.must_reload = False
         self.is_busy = False
         self.is_queued = False

@@ -71,6 +71,7 @@ class Residents:
         self._episodes.tell(aftermath)
         committer.tell_of_turns(aftermath.turned)
         committer.gather_while(self._has_more)
+        self._committer = committer
         self.beginnings = Beginnings(self._memory, self._episodes, environment, committer, backoff, clock, fail)
         self.activities = self._work.activities
         self.watchdog = self._episodes.watchdog
@@ -98,12 +99,15 @@ class Residents:
     def is_at_work(self, instance_id: str) -> bool:
         """Whether the instance is in memory and has not finished, or on its way there; where it is not, the store knows.
 
-        Of one whose end is being written the store knows, too, and better: somebody else may have had it go on since.
+        Of one whose end is being written the store knows, too, and better: somebody else may have had it go on since. Of an end that has not been
+        handed to the store nobody can have heard.
         """
         live = self._lives.get(instance_id)
         if live is None:
             return self.intake.is_expected(instance_id)
-        return not live.row.status.is_finished and not live.instance.is_finished
+        if live.instance.is_finished:
+            return not live.row.status.is_finished and live.ends_in == self._committer.next_group
+        return not live.row.status.is_finished
 
     def look_at(self, instance_id: str) -> None:
         """The instance comes into memory, unless it is there."""

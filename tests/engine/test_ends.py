@@ -11,7 +11,7 @@ import pytest
 from replayflow import App, Client, Instance, Orchestration, OrchestrationContext
 from replayflow.core.commit import Commit
 from replayflow.core.instance import Status
-from replayflow.store.base import Operation, Outcome
+from replayflow.store.base import InstanceRecord, Operation, Outcome
 from tests.engine.kit import ToldStore, hub_on, turns
 
 
@@ -69,3 +69,34 @@ async def test_a_result_that_is_asked_for_after_a_rewind_is_not_the_failure_befo
         await turns()
         store.told.set()
         assert await result == "mended"
+
+
+class CountingStore(ToldStore):
+    """Counts how many rows it is asked for."""
+
+    rows_read = 0
+
+    async def get(self, instance_id: str) -> InstanceRecord | None:
+        self.rows_read += 1
+        return await super().get(instance_id)
+
+
+async def test_whoever_starts_one_and_waits_for_it_reads_no_row_though_it_ends_at_once() -> None:
+    app, store = App(), CountingStore()
+
+    @app.activity
+    async def double(x: int) -> int:
+        return 2 * x
+
+    @app.orchestrator
+    def main(ctx: OrchestrationContext, x: int) -> Orchestration[int]:
+        doubled: int = yield ctx.call_activity(double, x)
+        return doubled
+
+    async def one(client: Client, x: int) -> int:
+        return await (await client.start(main, x)).result(10)
+
+    async with hub_on(store, app) as hub:
+        # A crowd: when the last of them hears that it was started, the first have had their results, and have ended in memory.
+        assert await asyncio.gather(*[one(hub.client, x) for x in range(300)]) == [2 * x for x in range(300)]
+        assert store.rows_read == 0
