@@ -1,6 +1,7 @@
 """Group commit: whatever has come together while the last transaction was on its way goes into the next one.
 
-Nobody waits for a group to fill: an idle engine commits at once, a busy one commits more at a time. When a group fails nothing of it has
+An idle engine commits at once, a busy one commits more at a time: a group waits for what the engine has at hand, and for nothing that anybody else
+waits for. Handed over early it would be small, and two threads would want the interpreter's lock. When a group fails nothing of it has
 happened, and each of its members is told so; a store that may recover (a full disk) is tried again with growing pauses, by those that come
 again.
 """
@@ -20,8 +21,7 @@ Settle: TypeAlias = Callable[[Outcome | None, ReplayflowError | None], None]
 Turned: TypeAlias = Callable[[Any, Outcome | None, ReplayflowError | None], None]
 """The same for operations that have nobody of their own to tell: which one it was comes first."""
 
-OPERATIONS_PER_GROUP_MAX = 1000
-_GATHERED_SECONDS = 0.01
+OPERATIONS_PER_GROUP_MAX = 2000
 
 
 class Committer:
@@ -35,7 +35,7 @@ class Committer:
         self._failed = failed
         self._recovered = recovered
         self._turned: Turned = _nobody
-        self._has_more: Callable[[], bool] = lambda: False
+        self._patience: Callable[[], float] = lambda: 0.0
         self._loop = asyncio.get_running_loop()
         self.next_group = 0
         """The number of the group that whatever is added now will be a part of, or of a later one."""
@@ -52,9 +52,9 @@ class Committer:
         """`turned` is called for what is added without somebody of its own to tell."""
         self._turned = turned
 
-    def gather_while(self, has_more: Callable[[], bool]) -> None:
-        """`has_more` says whether more operations are about to come, without anybody waiting for anything."""
-        self._has_more = has_more
+    def gather(self, patience: Callable[[], float]) -> None:
+        """`patience` says how many seconds a group may wait for the operations that are about to come; 0 where none are."""
+        self._patience = patience
 
     def add(self, operation: Operation, settle: Settle | None) -> None:
         """The operation is part of the next group; `settle` is called in the event loop, in the order of the operations.
@@ -99,11 +99,11 @@ class Committer:
 
     async def _gather(self) -> None:
         """The group is full, or nothing more is about to come, or it has waited for long enough."""
-        latest = 0.0
-        while self._has_more() and len(self._operations) < OPERATIONS_PER_GROUP_MAX:
+        began = None
+        while len(self._operations) < OPERATIONS_PER_GROUP_MAX and (patience := self._patience()):
             now = self._loop.time()
-            latest = latest or now + _GATHERED_SECONDS
-            if now > latest:
+            began = began or now
+            if now - began > patience:
                 return
             await asyncio.sleep(0)
 

@@ -32,6 +32,9 @@ from replayflow.engine.waiters import Waiters
 from replayflow.engine.work import Work
 from replayflow.store.base import Store
 
+_PATIENCE_SECONDS = 0.01
+_PATIENCE_WITH_A_BATCH_SECONDS = 0.025  # what takes long is the rest: thousands of first steps
+
 
 class Residents:
     """What one worker has in memory. `fail` is told of an error after which nothing may be built on what memory has."""
@@ -70,7 +73,7 @@ class Residents:
         aftermath = Aftermath(self._memory, self._episodes, self._work, self._arrivals, waiters, clock)
         self._episodes.tell(aftermath)
         committer.tell_of_turns(aftermath.turned)
-        committer.gather_while(self._has_more)
+        committer.gather(self._patience)
         self._committer = committer
         self.beginnings = Beginnings(self._memory, self._episodes, environment, committer, backoff, clock, fail)
         self.activities = self._work.activities
@@ -88,9 +91,12 @@ class Residents:
             and self.intake.is_idle
         )
 
-    def _has_more(self) -> bool:
-        """Whether an instance is about to begin, or to move, or an activity to run, in the next round of the event loop."""
-        return bool(self._episodes.ready) or self.activities.has_line or not self.beginnings.is_quiet
+    def _patience(self) -> float:
+        """How long a group of commits may wait for what is about to come in the next rounds of the event loop: a batch that begins, or instances that
+        are about to move, and activities that are about to run."""
+        if not self.beginnings.is_quiet:
+            return _PATIENCE_WITH_A_BATCH_SECONDS
+        return _PATIENCE_SECONDS if self._episodes.ready or self.activities.has_line else 0.0
 
     def resident(self, instance_id: str) -> Live | None:
         """What is in memory of the instance; None where it is in the store alone."""

@@ -29,9 +29,9 @@ def unheard(_: ReplayflowError) -> None:
 
 
 @asynccontextmanager
-async def running(store: Groups, has_more: Callable[[], bool]) -> AsyncIterator[Committer]:
+async def running(store: Groups, patience: Callable[[], float]) -> AsyncIterator[Committer]:
     committer = Committer(store, 1, unheard, lambda: None)
-    committer.gather_while(has_more)
+    committer.gather(patience)
     task = asyncio.create_task(committer.run())
     try:
         yield committer
@@ -45,7 +45,7 @@ def add(committer: Committer) -> None:
 
 async def test_a_group_waits_for_what_is_about_to_come() -> None:
     store, left = Groups(), 20
-    async with running(store, lambda: left > 0) as committer:
+    async with running(store, lambda: 10.0 if left else 0.0) as committer:
         while left:
             left -= 1
             add(committer)
@@ -56,7 +56,7 @@ async def test_a_group_waits_for_what_is_about_to_come() -> None:
 
 async def test_what_comes_alone_is_written_alone() -> None:
     store = Groups()
-    async with running(store, lambda: False) as committer:
+    async with running(store, lambda: 0.0) as committer:
         for _ in range(5):
             add(committer)
             await committer.drain()
@@ -65,7 +65,7 @@ async def test_what_comes_alone_is_written_alone() -> None:
 
 async def test_a_full_group_waits_for_nothing() -> None:
     store = Groups()
-    async with running(store, lambda: True) as committer:
+    async with running(store, lambda: 10.0) as committer:
         for _ in range(3 * OPERATIONS_PER_GROUP_MAX):
             add(committer)
         await committer.drain()
@@ -74,7 +74,7 @@ async def test_a_full_group_waits_for_nothing() -> None:
 
 async def test_a_group_is_written_also_where_more_is_always_about_to_come() -> None:
     store = Groups()
-    async with running(store, lambda: True) as committer, asyncio.timeout(10):
+    async with running(store, lambda: 0.01) as committer, asyncio.timeout(10):
         add(committer)
         await committer.drain()
     assert store.sizes == [1]
