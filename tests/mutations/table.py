@@ -27,8 +27,8 @@ MUTATIONS = [
                 "engine",
             ),
             Edit(
-                "live.is_busy = True\nreturn Step(self._owner, live, commit, done, loose, live.reading)",
-                "live.is_busy = True\nfor task in done.scheduled:\n    self._owner._work.start(live, live.execution_id, task)\n"
+                "return Step(self._owner, live, commit, done, loose, live.reading)",
+                "for task in done.scheduled:\n    self._owner._work.start(live, live.execution_id, task)\n"
                 "return Step(self._owner, live, commit, done, loose, live.reading)",
                 "engine",
             ),
@@ -237,7 +237,7 @@ MUTATIONS = [
         "whoever asks while an end is being written is told that end, whatever has become of the instance since",
         (
             Edit(
-                "return not live.row.status.is_finished and not live.instance.is_finished",
+                "return not live.row.status.is_finished and live.ends_in == self._committer.next_group",
                 "return not live.row.status.is_finished",
                 "engine",
             ),
