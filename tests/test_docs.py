@@ -70,3 +70,11 @@ def test_importing_takes_no_command_line_and_no_pydantic() -> None:
     probe = "import sys, replayflow; print([m for m in ('click', 'rich', 'pydantic', 'multiprocessing.pool') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_every_decision_is_in_the_list_of_them() -> None:
+    folder = ROOT / "docs" / "decisions"
+    listed = (folder / "README.md").read_text("utf-8").splitlines()
+    for path in sorted(folder.glob("0*.md")):
+        number, _, title = path.read_text("utf-8").partition("\n")[0].removeprefix("# ").partition(". ")
+        assert f"{number}. [{title}]({path.name})" in listed
