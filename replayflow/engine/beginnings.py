@@ -70,7 +70,7 @@ class Beginnings:
     def add(self, create: Create, settle: Settle) -> None:
         """The instance, whose id nobody has, is created in its turn, and begins with that where it can; `settle` is told what became of it."""
         if not self._line:
-            self._loop.call_soon(self._pump)
+            self._loop.call_soon(self._pump, context=self._episodes.context)
         self._line.append((create, settle))
 
     def abandon(self, error: ReplayflowError) -> None:
@@ -97,7 +97,7 @@ class Beginnings:
                 raise
             return
         if line:
-            self._loop.call_soon(self._pump)
+            self._loop.call_soon(self._pump, context=self._episodes.context)
 
     def _begin(self, create: Create, settle: Settle) -> None:
         """Creation and first episode travel in one transaction; where the first is refused, so is the second, which continues nothing then."""

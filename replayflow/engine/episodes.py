@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from random import Random
 
 from replayflow.chance import new_execution_id
@@ -54,6 +55,8 @@ class Episodes:
         self._random = random
         self._fail = fail
         self._loop = asyncio.get_running_loop()
+        self.context = copy_context()
+        """In which orchestrators' code runs: what an activity or a client sets in a `ContextVar` is not there when that is replayed."""
         self.watchdog = Watchdog()
         self.ready: deque[Live] = deque()
         """Who is due for an episode (`is_queued`), in order."""
@@ -78,7 +81,7 @@ class Episodes:
         self._memory.warm.touch(live)
         if not self.is_pumping:
             self.is_pumping = True
-            self._loop.call_soon(self._pump)
+            self._loop.call_soon(self._pump, context=self.context)
 
     def move(self, live: Live, came: TaskCompleted) -> None:
         """The next episode of an instance at work, at once, with the one thing that came and that it had under way.
@@ -93,16 +96,19 @@ class Episodes:
         step: Step | Parking | None
         try:
             now = self._clock.now()
-            done = episode.turn(live.instance, executor, came, live.sequence, now, new_execution_id, live, live.reading)
+            done = self.context.copy().run(
+                episode.turn, live.instance, executor, came, live.sequence, now, new_execution_id, live, live.reading
+            )
             if type(done) is Turn and done.asked.name in self._environment.activities:
                 live.is_busy = True
                 self._committer.add(done, None)
                 return
             live.mailbox.append(came)
-            if type(done) is Turn:  # what it asks for, nobody has registered
-                step = self._step(live, PlainEpisode(done, [done.asked]))
-            else:
-                step = self.episode(live) if done is None else self._step(live, done)
+            if done is None:
+                self.enqueue(live)
+                return
+            # A turn, too, where nobody has registered what it asks for.
+            step = self._step(live, PlainEpisode(done, [done.asked]) if type(done) is Turn else done)
         except _PARKED_FOR as problem:
             live.mailbox = [came]
             step = self._parking(live, problem)
@@ -197,11 +203,13 @@ class Episodes:
                     step = self.episode(live)
                     if step is not None:
                         committer.add(step.operation, step.settle)
+                    elif live.instance.is_finished and live.is_idle:
+                        self._memory.set_aside(live)
         except BaseException as error:
             self.is_pumping = False
             self._give_out(error)
         if self.ready:
-            self._loop.call_soon(self._pump)
+            self._loop.call_soon(self._pump, context=self.context)
         else:
             self.is_pumping = False
 

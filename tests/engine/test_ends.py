@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from replayflow import App, Client, Instance, Orchestration, OrchestrationContext
+from replayflow import App, Client, Instance, MemoryStore, Orchestration, OrchestrationContext
 from replayflow.core.commit import Commit
 from replayflow.core.instance import Status
 from replayflow.store.base import InstanceRecord, Operation, Outcome
-from tests.engine.kit import ToldStore, hub_on, turns
+from tests.engine.kit import ToldStore, hub_on, turns, until
 
 
 class LateStore(ToldStore):
@@ -100,3 +100,23 @@ async def test_whoever_starts_one_and_waits_for_it_reads_no_row_though_it_ends_a
         # A crowd: when the last of them hears that it was started, the first have had their results, and have ended in memory.
         assert await asyncio.gather(*[one(hub.client, x) for x in range(300)]) == [2 * x for x in range(300)]
         assert store.rows_read == 0
+
+
+async def test_whoever_is_ended_while_an_activity_runs_leaves_memory_when_that_has_ended() -> None:
+    app = App()
+
+    @app.activity
+    async def more(x: int) -> int:
+        return x + 1
+
+    @app.orchestrator
+    def main(ctx: OrchestrationContext, x: int) -> Orchestration[None]:
+        for _ in range(100_000):
+            x = yield ctx.call_activity(more, x)
+
+    async with hub_on(MemoryStore(), app) as hub:
+        crowd = await hub.client.start_many(main, range(200))
+        await turns()
+        await asyncio.gather(*[one.terminate("enough") for one in crowd])
+        await hub.client.results(crowd, timeout=10, return_exceptions=True)
+        await until(lambda: not hub._engine._residents._lives, "nobody in memory")  # type: ignore[union-attr]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -92,3 +93,30 @@ def test_an_interrupt_in_a_later_step_leaves_the_program() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(asyncio.wait_for(run(), 10))
+
+
+precision: ContextVar[int] = ContextVar("precision", default=28)
+
+
+async def test_what_an_activity_sets_for_itself_does_not_reach_the_code_that_goes_on() -> None:
+    """A replay does not run the activity: what reached the code once would not reach it again."""
+    app, seen = App(), list[int]()
+
+    @app.activity
+    async def sets(x: int) -> int:
+        precision.set(x)
+        return x
+
+    @app.orchestrator
+    def main(ctx: OrchestrationContext) -> Orchestration[None]:
+        seen.append(precision.get())
+        yield ctx.call_activity(sets, 1)
+        seen.append(precision.get())
+        yield when_all([ctx.call_activity(sets, x) for x in range(2, 5)])
+        seen.append(precision.get())
+
+    async with TaskHub(MemoryStore(), app) as hub:
+        precision.set(50)  # what a client sets for itself, neither
+        await hub.client.results(await hub.client.start_many(main, [None] * 20))
+        await (await hub.client.start(main)).result(10)
+    assert set(seen) == {28}

@@ -8,6 +8,7 @@ import os
 import shutil
 import sqlite3
 import stat
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from replayflow.core.commit import RowState
+from replayflow.core.instance import Status
 from replayflow.errors import (
     NewerSchemaError,
     NotAHubError,
@@ -30,6 +33,7 @@ from replayflow.store.base import Operation
 from replayflow.store.sqlite import schema
 from replayflow.store.sqlite.connection import in_transaction
 from replayflow.store.sqlite.reading import in_snapshot
+from tests.engine.kit import until
 from tests.store.builders import OWNER, accepted, all_ids, commit, create, everything, lose_patience, one, post
 from tests.store.children import child, heard
 
@@ -547,3 +551,22 @@ async def test_a_file_with_a_second_name_is_refused(path: Path) -> None:
     for name in (path, path.with_name("other.db")):
         with pytest.raises(StoreUnavailableError, match="hard link"):
             await SqliteStore(name).open()
+
+
+# ---- what stays in memory
+
+
+async def test_what_is_remembered_of_an_instance_has_none_of_its_values(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "hub.db")
+    await store.open()
+    values = [os.urandom(10_000), os.urandom(10_000), os.urandom(10_000)]
+    before = [sys.getrefcount(value) for value in values]
+    shown_at_once = RowState(Status.COMPLETED, None, values[0], values[1], completed_at=3)
+    await accepted(store, create("a"), commit("a", state=shown_at_once))
+    await accepted(store, create("b"), commit("b"))
+    await accepted(
+        store, commit("b", sequence=2, state=RowState(Status.COMPLETED, None, output=values[2], completed_at=3))
+    )
+    del shown_at_once
+    await until(lambda: [sys.getrefcount(value) for value in values] == before)  # the thread tells before it forgets
+    await store.close()

@@ -235,14 +235,8 @@ class DatabaseThread:
                 continue
             if item is None:
                 break
-            work, future = item
-            try:
-                self._place.check()
-                result = work(self._connection)
-            except BaseException as error:
-                self._tell(_settle_error, future, error)
-            else:
-                self._tell(_settle, future, result)
+            self._do(*item)
+            del item  # or what it was would be kept until something else comes
             if self._seconds_to_look() == 0:
                 self._look()
         if self._place.has_the_log_of_others():
@@ -252,6 +246,15 @@ class DatabaseThread:
             self._connection.close()
         finally:
             self._tell(_settle, self._closed, None)
+
+    def _do(self, work: Callable[[sqlite3.Connection], Any], future: asyncio.Future[Any]) -> None:
+        try:
+            self._place.check()
+            result = work(self._connection)
+        except BaseException as error:
+            self._tell(_settle_error, future, error)
+        else:
+            self._tell(_settle, future, result)
 
     def _seconds_to_look(self) -> float | None:
         """For how long nobody need look; None where nobody subscribes."""

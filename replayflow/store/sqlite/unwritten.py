@@ -18,7 +18,7 @@ from replayflow.store.operations import Operation
 from replayflow.store.outgoing import Outgoing
 from replayflow.store.sqlite import contents
 from replayflow.store.sqlite.damage import damaged
-from replayflow.store.sqlite.known import Known, Remembered, Shown
+from replayflow.store.sqlite.known import NOTHING_YET, Known, Remembered, Shown
 from replayflow.store.sqlite.statements import NO_BLOB, NO_NUMBER, NO_TEXT, ROWS, SQL
 from replayflow.store.sqlite.sums import fits, of_row, of_shown
 
@@ -94,7 +94,7 @@ class Unwritten:
             shows, start_sum = known.shows, known.start_sum
             assert known.identity is not None  # noqa: S101 - it is what was added
             always, at_times = known.identity
-            known.identity = None
+            known.identity, known.shows = None, NOTHING_YET  # what is remembered of it has no values
             row = (
                 *always,
                 shows[0],
