@@ -262,7 +262,7 @@ class Engine:
         done: asyncio.Future[Outcome] = self._loop.create_future()
 
         def settle(outcome: Outcome | None, error: ReplayflowError | None) -> None:
-            if outcome is not None:
+            if outcome is not None and (outcome.started or outcome.deliveries or outcome.dropped):
                 self._residents.follow(outcome)
             if done.done():
                 return
