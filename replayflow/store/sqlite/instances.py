@@ -34,12 +34,12 @@ class Instances(Unwritten):
         tags = None if start.tags is None else _tags(start.tags)
         event, start = self._kept_start(start, key)
         start_sum = of_start(event, key, id, execution_id, name, version, created_at, parent_id, tags, 0)
-        identity = (
+        row = (
             (key, id, execution_id, name, bytearray(event), created_at, 1 if id[0] == "@" else 0),
             (version, parent_id, tags),
+            NOTHING_YET if wake_at == 0 else (PENDING.text, wake_at, *NOTHING_YET[2:]),
         )
-        shows = NOTHING_YET if wake_at == 0 else (PENDING.text, wake_at, *NOTHING_YET[2:])
-        known = self._known[id] = Known(key, execution_id, PENDING, 0, False, 0, start_sum, start_sum, identity, shows)
+        known = self._known[id] = Known(key, execution_id, PENDING, 0, False, 0, start_sum, start_sum, row)
         self._added.append(known)
         outcome.started.append(start)
         return known

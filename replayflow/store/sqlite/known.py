@@ -14,10 +14,11 @@ Shown: TypeAlias = tuple[
 ]
 """What a row shows, as it is stored: status, wake_at, custom_status, output, failure, completed_at, orphans, progress, last."""
 NOTHING_YET: Shown = (PENDING.text, 0, None, None, None, None, None, None, 0)
-
-
-Identity: TypeAlias = tuple[tuple[int, str, str, str, bytearray, int, int], tuple[str | None, str | None, str | None]]
-"""The part of a row that stays. What each has: key, id, execution_id, name, start, created_at, is_entity; what few have: version, parent_id, tags."""
+Unadded: TypeAlias = tuple[
+    tuple[int, str, str, str, bytearray, int, int], tuple[str | None, str | None, str | None], Shown
+]
+"""A row that is still to be added. What each says for good: key, id, execution_id, name, start, created_at, is_entity; what few do: version,
+parent_id, tags; and what it shows."""
 
 
 @dataclass(slots=True)
@@ -34,10 +35,8 @@ class Known:
     """The sum of the execution's start, from which go on those of its history and of its row."""
     sum: int
     """The sum of its history so far, start and pieces."""
-    identity: Identity | None = None
-    """What its row says for good, where the transaction itself adds it and has not written it yet."""
-    shows: Shown = NOTHING_YET
-    """What that row is to show."""
+    row: Unadded | None = None
+    """Its row, where the transaction itself adds it and has not written it yet."""
 
     @property
     def takes_messages(self) -> bool:

@@ -18,7 +18,7 @@ from replayflow.store.operations import Operation
 from replayflow.store.outgoing import Outgoing
 from replayflow.store.sqlite import contents
 from replayflow.store.sqlite.damage import damaged
-from replayflow.store.sqlite.known import NOTHING_YET, Known, Remembered, Shown
+from replayflow.store.sqlite.known import Known, Remembered, Shown
 from replayflow.store.sqlite.statements import NO_BLOB, NO_NUMBER, NO_TEXT, ROWS, SQL
 from replayflow.store.sqlite.sums import fits, of_row, of_shown
 
@@ -91,10 +91,10 @@ class Unwritten:
         plain: list[tuple[object, ...]] = []
         rich: list[tuple[object, ...]] = []
         for known in self._added:
-            shows, start_sum = known.shows, known.start_sum
-            assert known.identity is not None  # noqa: S101 - it is what was added
-            always, at_times = known.identity
-            known.identity, known.shows = None, NOTHING_YET  # what is remembered of it has no values
+            assert known.row is not None  # noqa: S101 - it is what was added
+            always, at_times, shows = known.row
+            start_sum = known.start_sum
+            known.row = None  # what is remembered of it has no values
             row = (
                 *always,
                 shows[0],
@@ -136,7 +136,7 @@ class Unwritten:
 
     def _show(self, known: Known, state: RowState, instance_id: str) -> None:
         """The instance's row shows the state, as of the last piece."""
-        outgoing, key, is_new = self._outgoing, known.key, known.identity is not None
+        outgoing, key, is_new = self._outgoing, known.key, known.row is not None
         custom_status, output, failure, orphans = state.custom_status, state.output, state.failure, state.orphans
         if (
             self._cipher is not None
@@ -155,8 +155,8 @@ class Unwritten:
             state.progress,
             known.last_number,
         )
-        if is_new:
-            known.shows = shows
+        if known.row is not None:
+            known.row = (*known.row[:2], shows)
         else:
             self._states[key] = (known.start_sum, shows)
 
