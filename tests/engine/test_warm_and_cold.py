@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from replayflow import ActivityError, App, Limits, Orchestration, OrchestrationContext, when_all, when_any
-from tests.engine.kit import Counted, ToldStore, audit, history_of, hub_on, shape, turns, until
+from tests.engine.kit import Counted, ToldStore, audit, history_of, hub_on, shape, turns, until, until_suspended
 
 INSTANCES = 24
 
@@ -68,7 +68,9 @@ async def lived(warm: int) -> tuple[list[Any], list[Any], Counted[str], ToldStor
             await one.raise_event("go", x)
             if x % 5 == 0:
                 await one.suspend()
-                await turns(3)
+                await until_suspended(
+                    one
+                )  # or `resume` would look for the request among the messages, by a load of its own
                 await one.resume()
         results = [await one.result(20) for one in started]
         histories = []
