@@ -204,9 +204,8 @@ class Access:
                 record = await self.record(instance_id)
                 if record.status.is_finished:
                     return record
-                await (
-                    ended
-                )  # perhaps an end of before the row was read, and somebody has had it go on since: the row tells
+                # Perhaps an end of before the row was read, and somebody has had it go on since: the row tells.
+                await ended
             finally:
                 _give_up(door, instance_id, ended)
 

@@ -140,7 +140,13 @@ class Aftermath:
 
     def _ended(self, live: Live, commit: Commit, state: RowState) -> None:
         """The execution is over: what it asked for last still runs, its successor begins, and whoever waits is told."""
-        if commit.next_start is None and state.orphans is None and state.status is not FAILED and live.is_spent:
+        if (
+            commit.next_start is None
+            and state.orphans is None
+            and state.status is not FAILED
+            and not live.windows
+            and live.is_idle
+        ):
             self._memory.set_aside(live)
             self._waiters.ended(live.id, live.ending(state))
             return

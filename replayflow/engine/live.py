@@ -273,19 +273,6 @@ class Live:
         return False
 
     @property
-    def is_spent(self) -> bool:
-        """Whether an instance whose end is written has nothing else to do, and nothing under way."""
-        return not (
-            self.mailbox
-            or self.discarded
-            or self.orphans
-            or self.running
-            or self.windows
-            or self.is_queued
-            or self.is_loading
-        )
-
-    @property
     def is_idle(self) -> bool:
         """Whether nothing is lost by forgetting it."""
         return not (

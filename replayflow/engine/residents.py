@@ -33,7 +33,7 @@ from replayflow.engine.work import Work
 from replayflow.store.base import Store
 
 _PATIENCE_SECONDS = 0.01
-_PATIENCE_WITH_A_BATCH_SECONDS = 0.025  # what takes long is the rest: thousands of first steps
+_PATIENCE_WITH_A_BATCH_SECONDS = 0.025  # a thousand first steps, which are one group then, take 10 to 15 ms
 
 
 class Residents:

@@ -136,11 +136,11 @@ class Unwritten:
 
     def _show(self, known: Known, state: RowState, instance_id: str) -> None:
         """The instance's row shows the state, as of the last piece."""
-        outgoing, key, is_new = self._outgoing, known.key, known.row is not None
+        outgoing, key = self._outgoing, known.key
         custom_status, output, failure, orphans = state.custom_status, state.output, state.failure, state.orphans
         if (
             self._cipher is not None
-            and not is_new
+            and known.row is None
             and any(outgoing.seals_anew(one, instance_id) for one in (custom_status, output, orphans))
         ):
             contents.recall(self._connection, outgoing, key, instance_id)
