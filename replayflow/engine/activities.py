@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import types
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any, TypeAlias
+from types import CoroutineType
+from typing import Any, TypeAlias, cast
 
 from msgspec import Struct
 
@@ -31,7 +33,7 @@ from replayflow.engine.failures import failed
 from replayflow.engine.heartbeats import Pulse, Told
 from replayflow.engine.lines import Gate, Line
 from replayflow.engine.processes import Place, ProcessDied, ProcessPool
-from replayflow.engine.runners import Runners
+from replayflow.engine.runners import DONE, Lane, Runners
 from replayflow.engine.threads import ThreadPool
 from replayflow.engine.watch import Watch
 from replayflow.errors import starved
@@ -94,6 +96,7 @@ class Plan:
     """How to call one activity, worked out once."""
 
     definition: ActivityDefinition
+    fn: Callable[..., Any]
     decode: Callable[[Any], Any]
     result_of: str
     line: Line[Run]
@@ -152,7 +155,7 @@ class Activities:
         self._async = self._lines["async"]
         self._plans: dict[str, Plan] = {}
         self._runs: set[Run] = set()
-        self._runners: Runners[Run] = Runners(self._run_async, _waits_in)
+        self._runners: Runners[Run] = Runners(lambda: cast("Lane[Run]", self._lane()), _waits_in)
         self._threads = ThreadPool()
         self._processes = ProcessPool()
         self.transact: Callable[[Run], Coroutine[Any, Any, HistoryEvent | None]] | None = None
@@ -225,6 +228,7 @@ class Activities:
         line = self._lines[definition.executor]
         plan = self._plans[name] = Plan(
             definition,
+            definition.fn,
             self._codec.decoder(definition.input_type),
             f"result of activity '{name}'",
             line,
@@ -394,31 +398,42 @@ class Activities:
         elif run.watch is not None:
             run.watch.silence = self._loop.call_later(left, self._listen, run, pulse, seconds, stopped)
 
-    async def _run_async(self, run: Run) -> None:
-        event: HistoryEvent | None = None
-        plan, task = run.plan, run.task
-        try:
-            if run.is_abandoned:
-                return
-            if task.timeout_microseconds is not None:
-                result = await self._within(run, plan)
-            elif plan.takes_just_input:
-                result = await plan.definition.fn(plan.decode(task.input))
-            elif plan.heartbeat_seconds is not None:
-                result = await self._within(run, plan)
-            else:
-                result = await plan.definition.fn(*plan.arguments(run))
-            event = TaskCompleted(task.event_id, self._codec.encode(result, plan.result_of))
-        except (asyncio.CancelledError, GeneratorExit) as error:
-            if run.is_abandoned or self._is_stopping:
-                raise
-            event = failed(task.event_id, error)  # the activity cancelled itself
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # the runner serves others, whatever this activity raises
-            event = failed(task.event_id, error)
-        finally:
-            self._end(plan.line, run, event)
+    @types.coroutine
+    def _lane(self) -> Generator[Any, Any, None]:
+        """Async runs, one after the other."""
+        while True:
+            run: Run = yield DONE
+            event: HistoryEvent | None = None
+            called: Any = None
+            plan, task = run.plan, run.task
+            try:
+                if not run.is_abandoned:
+                    if task.timeout_microseconds is not None:
+                        called = self._within(run, plan)
+                    elif plan.takes_just_input:
+                        called = plan.fn(plan.decode(task.input))
+                    elif plan.heartbeat_seconds is not None:
+                        called = self._within(run, plan)
+                    else:
+                        called = plan.fn(*plan.arguments(run))
+                    is_plain = type(called) is CoroutineType
+                    called = called if is_plain else called.__await__()
+                    event = TaskCompleted(task.event_id, self._codec.encode((yield from called), plan.result_of))
+            except BaseException as error:
+                event = self._failure(run, error)
+                if event is None or isinstance(error, GeneratorExit):
+                    raise
+            finally:
+                self._end(plan.line, run, event)
+            del run, task, event, called  # or what they were would be kept until something else comes
+
+    def _failure(self, run: Run, error: BaseException) -> HistoryEvent | None:
+        """What the attempt came to that raised the error: the runner serves others, whatever this activity raises. None where it is to be raised."""
+        if isinstance(error, KeyboardInterrupt):
+            return None
+        if isinstance(error, asyncio.CancelledError | GeneratorExit) and (run.is_abandoned or self._is_stopping):
+            return None
+        return failed(run.task.event_id, error)  # also where the activity cancelled itself
 
     async def _within(self, run: Run, plan: Plan) -> Any:
         """What the function returns within its time limits."""
@@ -436,7 +451,7 @@ class Activities:
             async with limit:
                 if silence is not None:
                     self._listen(run, plan.pulse_of(run), silence, stopped)
-                return await plan.definition.fn(*plan.arguments(run))
+                return await plan.fn(*plan.arguments(run))
         except TimeoutError as expired:
             if limit.expired():
                 raise error from expired
@@ -457,7 +472,7 @@ class Activities:
     def _run_in_thread(self, line: Line[Run], run: Run) -> None:
         event: HistoryEvent
         try:
-            result = run.plan.definition.fn(*run.plan.arguments(run))
+            result = run.plan.fn(*run.plan.arguments(run))
             event = TaskCompleted(run.task.event_id, self._codec.encode(result, run.plan.result_of))
         except BaseException as error:  # the thread serves others, whatever this activity raises
             event = failed(run.task.event_id, error)

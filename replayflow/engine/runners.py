@@ -2,9 +2,12 @@
 
 A task of its own for each activity costs more than most activities do. A runner takes activities from the line until one of them really waits
 for something; at that moment the next runner is called to go on with the line, and the first belongs to its activity until that ends. So an
-activity that never waits costs a function call, one that waits costs a task, and both run in a real task: `asyncio.current_task()`, time
+activity that never waits costs a call, one that waits costs a task, and both run in a real task: `asyncio.current_task()`, time
 limits, task groups and cancellation work as anywhere. Each activity has a context of its own, a copy of the one in which
 the runners were made: what it, or a client, sets in a `ContextVar` does not reach the next.
+
+What a runner does with its activities is a lane: a generator that is sent one after the other. A coroutine for each would have to be made, and would
+say by an exception that it has ended; a lane only goes on.
 """
 
 from __future__ import annotations
@@ -12,21 +15,29 @@ from __future__ import annotations
 import asyncio
 import types
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Generator
 from contextvars import Context, copy_context
-from typing import Any, Generic, TypeVar
+from enum import Enum
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 T = TypeVar("T")
 _IN_A_ROW_MAX = 100  # then the rest of the event loop gets its turn
 
 
-class Runners(Generic[T]):
-    """Runs `work(item)` for each item that is put in line, as many at a time as are put; `waits(item, task)` says in which task it waits."""
+class _Done(Enum):
+    DONE = "done"
 
-    def __init__(
-        self, work: Callable[[T], Coroutine[Any, Any, None]], waits: Callable[[T, asyncio.Task[None]], None]
-    ) -> None:
-        self._work = work
+
+DONE: Final = _Done.DONE
+Lane: TypeAlias = Generator[Any, T, None]
+"""Yields `DONE`, is sent an item, yields what that waits for, as a coroutine does, and then `DONE` again. What it raises ends its runner."""
+
+
+class Runners(Generic[T]):
+    """Sends each item that is put in line down a lane, as many at a time as are put; `waits(item, task)` says in which task it waits."""
+
+    def __init__(self, new_lane: Callable[[], Lane[T]], waits: Callable[[T, asyncio.Task[None]], None]) -> None:
+        self._new_lane = new_lane
         self._waits = waits
         self._line: deque[T] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -73,9 +84,12 @@ class Runners(Generic[T]):
             self._call()
 
     async def _run(self) -> None:
-        line, work = self._line, self._work
+        line, lane = self._line, self._new_lane()
+        next(lane)
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - runners are tasks
+        item: T | None
+        context = self._context
         while True:
             in_a_row = 0
             while line:
@@ -86,19 +100,16 @@ class Runners(Generic[T]):
                     continue
                 item = line.popleft()
                 context = self._context.copy()
-                running = work(item)
                 try:
-                    waits_for = context.run(running.send, None)
-                except StopIteration:
-                    if not task.cancelling():
-                        continue
-                    self._suspended(item, task)
-                    break
+                    waits_for = context.run(lane.send, item)
                 except BaseException:
                     self._suspended(item, task)  # this runner is lost; the line must not wait for it
                     raise
+                if waits_for is DONE and not task.cancelling():
+                    continue
                 self._suspended(item, task)
-                await _run_on(running, context, waits_for)
+                if waits_for is not DONE:
+                    await _until_done(lane, context, waits_for)
                 break  # another runner has the line now
             else:
                 self._is_called = False
@@ -106,21 +117,19 @@ class Runners(Generic[T]):
                 return  # its activity was cancelled and took no notice: the next one must not inherit that
             if len(self._idle) >= _IN_A_ROW_MAX:
                 return
+            item, context = None, self._context  # or what they were would be kept until something else comes
             called: asyncio.Future[None] = self._loop.create_future()
             self._idle.append(called)
             await called
 
 
 @types.coroutine
-def _run_on(running: Coroutine[Any, Any, None], context: Context, waits_for: Any) -> Generator[Any, Any, None]:
-    """What has begun and waits for something is awaited to its end, in its own context."""
-    while True:
+def _until_done(lane: Lane[Any], context: Context, waits_for: Any) -> Generator[Any, Any, None]:
+    """What is on the lane and waits for something is awaited to its end, in its own context."""
+    while waits_for is not DONE:
         try:
-            try:
-                answer = yield waits_for
-            except BaseException as error:  # a cancellation, on its way to whom it is meant for
-                waits_for = context.run(running.throw, error)
-            else:
-                waits_for = context.run(running.send, answer)
-        except StopIteration:
-            return
+            answer = yield waits_for
+        except BaseException as error:  # a cancellation, on its way to whom it is meant for
+            waits_for = context.run(lane.throw, error)
+        else:
+            waits_for = context.run(lane.send, answer)

@@ -272,3 +272,16 @@ async def test_what_is_encrypted_is_not_exported_without_the_key(path: Path) -> 
     async with Client(path, app) as client:
         with pytest.raises(SealedError, match="key 'k1'"):
             _ = [line async for line in client.export()]
+
+
+async def test_a_worker_that_has_nothing_to_do_keeps_no_values(path: Path) -> None:
+    async with TaskHub(SqliteStore(path, synchronous="NORMAL"), app) as hub:
+        await (await hub.client.start(child, b"small")).result(20)
+        tracemalloc.start()
+        try:
+            await (await hub.client.start(child, LARGE)).result(20)
+            await hub.client.list().__anext__()  # the reading thread, too, has done something else since
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert kept < MEGABYTE
