@@ -342,11 +342,12 @@ class Replay:
         """`deliver` for the result of the very activity that the code waits for, spelled out."""
         decisions = self.decisions
         del decisions.open[task.id]
-        if task.decode is None or task._parents is not None:
+        decode = task.decode
+        if decode is None or task._parents is not None:
             settle(task, came.result)
         else:
             try:
-                task._value = task.decode(came.result)
+                task._value = decode(came.result)
                 task._is_complete = True
             except Exception:
                 settle(task, came.result)

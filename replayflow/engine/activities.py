@@ -411,7 +411,8 @@ class Activities:
                     if task.timeout_microseconds is not None:
                         called = self._within(run, plan)
                     elif plan.takes_just_input:
-                        called = plan.fn(plan.decode(task.input))
+                        fn, decode = plan.fn, plan.decode  # a slot is read five times as fast as it is called
+                        called = fn(decode(task.input))
                     elif plan.heartbeat_seconds is not None:
                         called = self._within(run, plan)
                     else:
@@ -534,7 +535,8 @@ class Activities:
         if not run.is_abandoned:
             self._runs.discard(run)
             if event is not None:
-                self._finished(run, event)
+                finished = self._finished
+                finished(run, event)
 
     def _begin_next(self, line: Line[Run]) -> None:
         while line.waiting and line.active < line.limit:

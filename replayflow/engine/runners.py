@@ -88,6 +88,7 @@ class Runners(Generic[T]):
         next(lane)
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - runners are tasks
+        send, was_cancelled = lane.send, task.cancelling
         item: T | None
         context = self._context
         while True:
@@ -101,11 +102,11 @@ class Runners(Generic[T]):
                 item = line.popleft()
                 context = self._context.copy()
                 try:
-                    waits_for = context.run(lane.send, item)
+                    waits_for = context.run(send, item)
                 except BaseException:
                     self._suspended(item, task)  # this runner is lost; the line must not wait for it
                     raise
-                if waits_for is DONE and not task.cancelling():
+                if waits_for is DONE and not was_cancelled():
                     continue
                 self._suspended(item, task)
                 if waits_for is not DONE:
@@ -113,7 +114,7 @@ class Runners(Generic[T]):
                 break  # another runner has the line now
             else:
                 self._is_called = False
-            if task.cancelling():
+            if was_cancelled():
                 return  # its activity was cancelled and took no notice: the next one must not inherit that
             if len(self._idle) >= _IN_A_ROW_MAX:
                 return
