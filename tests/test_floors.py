@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "replayflow"
 FLOORS = [
-    {"errors", "clock", "chance"},
+    {"errors", "clock", "chance", "promise"},
     {"codec", "retry"},
     {"core", "encryption"},
     {"store", "registry", "patterns"},

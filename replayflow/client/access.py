@@ -16,6 +16,7 @@ from replayflow.core import events
 from replayflow.core.commit import Ending, Message
 from replayflow.core.events import HistoryEvent, OrchestratorStarted
 from replayflow.errors import InstanceNotFoundError, SealedError
+from replayflow.promise import Promise
 from replayflow.registry import App
 from replayflow.store import Store
 from replayflow.store.base import Branch, Create, InstanceRecord, Outcome, Post, Purge
@@ -30,9 +31,9 @@ class Door(Protocol):
     """A worker in this process, as its clients see it."""
 
     def submit(self, operation: Create | Post | Purge | Branch) -> Coroutine[Any, Any, Outcome]: ...
-    def hand_in(self, operation: Create | Post) -> asyncio.Future[Outcome]: ...
-    def expect_end(self, instance_id: str) -> asyncio.Future[Ending]: ...
-    def forget_end(self, instance_id: str, future: asyncio.Future[Ending]) -> None: ...
+    def hand_in(self, operation: Create | Post) -> Promise[Outcome]: ...
+    def expect_end(self, instance_id: str) -> Promise[Ending]: ...
+    def forget_end(self, instance_id: str, promise: Promise[Ending]) -> None: ...
     def is_at_work(self, instance_id: str) -> bool: ...
 
 
@@ -59,17 +60,12 @@ class Access:
             StoreError: the store failed, and of those that it had not taken by then nothing was written.
         """
         hand_in = self._grouping.hand_in if self._door is None else self._door.hand_in
-        futures: list[asyncio.Future[Outcome]] = []
-        try:
-            for operation in operations:
-                futures.append(hand_in(operation))
-                if len(futures) % _HANDED_IN_TOGETHER == 0:
-                    await asyncio.sleep(0)
-            return [await future for future in futures]
-        finally:
-            for future in futures:
-                if not future.cancel() and not future.cancelled():
-                    future.exception()  # seen, also where an earlier one was raised
+        promises: list[Promise[Outcome]] = []
+        for operation in operations:
+            promises.append(hand_in(operation))
+            if len(promises) % _HANDED_IN_TOGETHER == 0:
+                await asyncio.sleep(0)
+        return [promise.result() if promise.is_kept else await promise for promise in promises]
 
     def end(self, instance_id: str, timeout: float | None) -> Coroutine[Any, Any, InstanceRecord | Ending]:
         """How the instance ended, when it has."""
@@ -96,12 +92,13 @@ class Access:
             found = await self._records([id for id in instance_ids if not door.is_at_work(id)])
             for id, end in zip(instance_ids, expected, strict=True):
                 if id not in found:
-                    yield await end
+                    yield end.result() if end.is_kept else await end
                 else:
                     yield found[id] if found[id].status.is_finished else await self._end_of(door, id)
         finally:
             for id, end in zip(instance_ids, expected, strict=True):
-                _give_up(door, id, end)
+                if not end.is_kept:
+                    door.forget_end(id, end)
 
     async def _records(self, instance_ids: Sequence[str]) -> dict[str, InstanceRecord]:
         found: dict[str, InstanceRecord] = {}
@@ -207,7 +204,7 @@ class Access:
                 # Perhaps an end of before the row was read, and somebody has had it go on since: the row tells.
                 await ended
             finally:
-                _give_up(door, instance_id, ended)
+                door.forget_end(instance_id, ended)
 
     async def pieces(self, instance_id: str, execution_id: str | None, *, is_opened: bool = False) -> list[bytes]:
         """The pieces of the execution's history, its start first.
@@ -238,14 +235,6 @@ class Access:
             yield first.at(first.now_microseconds)
             for event in [*start, *decoded] if i == 0 else decoded:
                 yield event.at(first.now_microseconds)
-
-
-def _give_up(door: Door, instance_id: str, ended: asyncio.Future[Ending]) -> None:
-    """Nobody waits for this end any more."""
-    if not ended.done():
-        door.forget_end(instance_id, ended)
-    elif not ended.cancelled():
-        ended.exception()  # seen, whether or not it was waited for
 
 
 def message_of(instance_id: str, event: HistoryEvent, is_control: bool) -> Message:

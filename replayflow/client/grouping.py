@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from replayflow.promise import Promise
 from replayflow.store import Store
 from replayflow.store.base import Operation, Outcome
 
@@ -18,7 +19,7 @@ TOGETHER_MAX = 500
 class Grouping:
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._waiting: list[tuple[Operation, asyncio.Future[Outcome]]] = []
+        self._waiting: list[tuple[Operation, Promise[Outcome]]] = []
         self._writer: asyncio.Task[None] | None = None
 
     async def submit(self, operation: Operation) -> Outcome:
@@ -29,13 +30,13 @@ class Grouping:
         """
         return await self.hand_in(operation)  # what is in a group is written, also where nobody waits for it any more
 
-    def hand_in(self, operation: Operation) -> asyncio.Future[Outcome]:
-        """What `submit` comes to, as a future, for many at once."""
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._waiting.append((operation, future))
+    def hand_in(self, operation: Operation) -> Promise[Outcome]:
+        """What `submit` comes to, as a promise, for many at once."""
+        promise: Promise[Outcome] = Promise()
+        self._waiting.append((operation, promise))
         if self._writer is None:
             self._writer = asyncio.create_task(self._write_on())
-        return future
+        return promise
 
     async def _write_on(self) -> None:
         try:
@@ -46,16 +47,14 @@ class Grouping:
         finally:
             self._writer = None
 
-    async def _write(self, group: Sequence[tuple[Operation, asyncio.Future[Outcome]]]) -> None:
+    async def _write(self, group: Sequence[tuple[Operation, Promise[Outcome]]]) -> None:
         try:
             outcomes = await self._store.write([operation for operation, _ in group])
         except BaseException as error:
-            for _, future in group:
-                if not future.done():
-                    future.set_exception(error)
+            for _, promise in group:
+                promise.fail(error)
             if not isinstance(error, Exception):
                 raise
         else:
-            for (_, future), outcome in zip(group, outcomes, strict=True):
-                if not future.done():
-                    future.set_result(outcome)
+            for (_, promise), outcome in zip(group, outcomes, strict=True):
+                promise.keep(outcome)

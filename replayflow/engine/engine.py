@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from functools import partial
 from random import Random
 
@@ -27,11 +28,26 @@ from replayflow.engine.suspects import Suspects
 from replayflow.engine.transactions import Transactions
 from replayflow.engine.waiters import Waiters
 from replayflow.errors import ReplayflowError, StoreUnavailableError, starved
+from replayflow.promise import Promise
 from replayflow.registry import App
 from replayflow.store.base import Branch, Create, Outcome, Post, Purge, Store
 
 _logger = logging.getLogger("replayflow")
 _LOOK_SECONDS = 0.005
+
+
+class _Submitted(Promise[Outcome], kw_only=True):
+    """What becomes of an operation that a client in this process hands in."""
+
+    _follow: Callable[[Outcome], None]
+
+    def settle(self, outcome: Outcome | None, error: ReplayflowError | None) -> None:
+        if outcome is not None:
+            if outcome.started or outcome.deliveries or outcome.dropped:
+                self._follow(outcome)
+            self.keep(outcome)
+        elif error is not None:
+            self.fail(error)
 
 
 class Engine:
@@ -250,8 +266,8 @@ class Engine:
         )
         return await self.hand_in(operation, is_free=is_free)
 
-    def hand_in(self, operation: Create | Post | Purge | Branch, *, is_free: bool = False) -> asyncio.Future[Outcome]:
-        """What `submit` comes to, as a future, for many at once. `is_free` says that nobody has the id of an instance that is to be created: where
+    def hand_in(self, operation: Create | Post | Purge | Branch, *, is_free: bool = False) -> Promise[Outcome]:
+        """What `submit` comes to, as a promise, for many at once. `is_free` says that nobody has the id of an instance that is to be created: where
         somebody may, the code must not run for nothing, and its first step is made when the creation is written.
 
         Raises:
@@ -259,34 +275,23 @@ class Engine:
         """
         if self.failure is not None or self._is_over:
             raise self._why_over()
-        done: asyncio.Future[Outcome] = self._loop.create_future()
-
-        def settle(outcome: Outcome | None, error: ReplayflowError | None) -> None:
-            if outcome is not None and (outcome.started or outcome.deliveries or outcome.dropped):
-                self._residents.follow(outcome)
-            if done.done():
-                return
-            if outcome is not None:
-                done.set_result(outcome)
-            elif error is not None:
-                done.set_exception(error)
-
+        submitted = _Submitted(_follow=self._residents.follow)
         if isinstance(operation, Create) and (is_free or operation.has_new_id):
-            self._residents.beginnings.add(operation, settle)
+            self._residents.beginnings.add(operation, submitted.settle)
         else:
-            self._committer.add(operation, settle)
-        return done
+            self._committer.add(operation, submitted.settle)
+        return submitted
 
-    def expect_end(self, instance_id: str) -> asyncio.Future[Ending]:
-        """A future of how the instance ends, if that happens from now on; cancel it when it is not wanted any more."""
-        future = self._waiters.add(instance_id)
+    def expect_end(self, instance_id: str) -> Promise[Ending]:
+        """How the instance ends, if that happens from now on; whoever does not want to know any more says so with `forget_end`."""
+        promise = self._waiters.add(instance_id)
         if self.failure is not None or self._is_over:
-            future.set_exception(self._why_over())
-        return future
+            promise.fail(self._why_over())
+        return promise
 
-    def forget_end(self, instance_id: str, future: asyncio.Future[Ending]) -> None:
-        """Nobody waits for this future of `expect_end` any more."""
-        self._waiters.forget(instance_id, future)
+    def forget_end(self, instance_id: str, promise: Promise[Ending]) -> None:
+        """Nobody waits for this promise of `expect_end` any more."""
+        self._waiters.forget(instance_id, promise)
 
     def is_at_work(self, instance_id: str) -> bool:
         """Whether the instance is in memory and has not finished, or on its way there; where it is not, the store knows."""

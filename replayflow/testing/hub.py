@@ -21,6 +21,7 @@ from replayflow.core.commit import Ending
 from replayflow.engine import Engine, Limits
 from replayflow.errors import InvalidArgumentError, ReplayflowError, StuckError
 from replayflow.hub import TaskHub
+from replayflow.promise import Promise
 from replayflow.registry import App
 from replayflow.store import Store
 from replayflow.store.base import Branch, Create, Operation, Outcome, Post, Purge
@@ -181,6 +182,7 @@ class VirtualHub:
             try:
                 await self.settle()
                 if not door.waiting:
+                    door.is_wanted.clear()
                     continue
                 at = self._engine.next_alarm
                 if at is not None:
@@ -200,11 +202,11 @@ class VirtualHub:
         return False
 
     async def _say_stuck(self, door: _Door) -> None:
-        for instance_id, future in list(door.waiting):
+        for instance_id, promise in list(door.waiting):
             state = await self.client.get(instance_id).status()
-            if not future.done() and not state.status.is_finished:
+            if not state.status.is_finished:
                 why = f"parked: {state.problem}" if state.problem is not None else f"{state.status}"
-                future.set_exception(
+                promise.fail(
                     StuckError(
                         f"instance '{instance_id}' will never end: it is {why}, nothing is under way and no timer is set. "
                         "If it waits for an event, raise that before you wait for the end"
@@ -217,33 +219,33 @@ class _Door:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.waiting: list[tuple[str, asyncio.Future[Ending]]] = []
+        self._expected: list[tuple[str, Promise[Ending]]] = []
         self.is_wanted = asyncio.Event()
 
     async def submit(self, operation: Create | Post | Purge | Branch) -> Outcome:
         return await self._engine.submit(operation)
 
-    def hand_in(self, operation: Create | Post) -> asyncio.Future[Outcome]:
+    @property
+    def waiting(self) -> list[tuple[str, Promise[Ending]]]:
+        """Who waits for an end that is not there."""
+        self._expected = [one for one in self._expected if not one[1].is_kept]
+        return self._expected
+
+    def hand_in(self, operation: Create | Post) -> Promise[Outcome]:
         return self._engine.hand_in(operation)
 
-    def expect_end(self, instance_id: str) -> asyncio.Future[Ending]:
-        future = self._engine.expect_end(instance_id)
-        self.waiting.append((instance_id, future))
-        future.add_done_callback(self._gone)
+    def expect_end(self, instance_id: str) -> Promise[Ending]:
+        promise = self._engine.expect_end(instance_id)
+        self._expected.append((instance_id, promise))
         self.is_wanted.set()
-        return future
+        return promise
 
-    def forget_end(self, instance_id: str, future: asyncio.Future[Ending]) -> None:
-        self._engine.forget_end(instance_id, future)
-        self._gone(future)
+    def forget_end(self, instance_id: str, promise: Promise[Ending]) -> None:
+        self._engine.forget_end(instance_id, promise)
+        self._expected = [one for one in self._expected if one[1] is not promise]
 
     def is_at_work(self, instance_id: str) -> bool:
         return self._engine.is_at_work(instance_id)
-
-    def _gone(self, future: asyncio.Future[Ending]) -> None:
-        self.waiting = [one for one in self.waiting if one[1] is not future]
-        if not self.waiting:
-            self.is_wanted.clear()
 
 
 class _Watched:
