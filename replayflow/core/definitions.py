@@ -60,6 +60,13 @@ class OrchestratorDefinition:
     input_type: Any
     result_type: Any
     version: str | None = None
+    # What messages call its values: put together once, and handed over with every one.
+    input_title: str = field(init=False, repr=False, compare=False)
+    result_title: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "input_title", f"input of orchestrator '{self.name}'")
+        object.__setattr__(self, "result_title", f"result of orchestrator '{self.name}'")
 
 
 class Orchestrators(dict[str, OrchestratorDefinition]):

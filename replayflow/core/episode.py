@@ -45,7 +45,7 @@ from replayflow.core.events import (
     TimerCreated,
 )
 from replayflow.core.executor import Executor
-from replayflow.core.instance import CONTINUED_AS_NEW, RUNNING, TIMER, Alarm, Instance, Status
+from replayflow.core.instance import COMPLETED, CONTINUED_AS_NEW, RUNNING, TIMER, Alarm, Instance, Status
 from replayflow.core.outcome import AnyEpisode, Episode, PlainEpisode
 from replayflow.core.rows import AT_WORK, changed
 from replayflow.core.signatures import OWN_PREFIX
@@ -135,7 +135,7 @@ def turn(
     new_execution_id: Callable[[], str],
     live: object,
     reading: int,
-) -> Turn | Episode | None:
+) -> Turn | AnyEpisode | None:
     """`run` for what nearly every episode is, where the row is `AT_WORK`: a result comes that the code waits for, and it asks for one activity.
 
     `live` and `reading` are what the `Turn` is to keep for whoever writes it. Whatever else the code does is concluded as `run` does it.
@@ -174,6 +174,10 @@ def turn(
                 live=live,
                 reading=reading,
             )
+        if type(asked) is CompleteOrchestration and asked.orchestration_status == COMPLETED.text:
+            completed = _completed(instance, came, asked, sequence, now)
+            if completed is not None:
+                return completed
     return _conclude(
         instance,
         actions,
@@ -186,6 +190,22 @@ def turn(
         (),
         None,
     )
+
+
+def _completed(
+    instance: Instance, came: TaskCompleted, asked: CompleteOrchestration, sequence: int, now: int
+) -> PlainEpisode | None:
+    """The end of nearly every execution, as `_conclude` has it: its output is there, and nobody is owed anything, but whoever waits to be told.
+    None, and nothing has happened, where there is more to it.
+    """
+    started = instance.started
+    if started is None or started.parent_instance is not None or instance.tasks or instance.locks:
+        return None
+    ended = asked.record()
+    instance.apply(ended)
+    chunk = events.encode([OrchestratorStarted(now), came, ended])
+    state = RowState(instance.status, None, instance.custom_status, ended.result, None, now)
+    return PlainEpisode(Commit(started.instance_id, started.execution_id, sequence, now, chunk, state), [])
 
 
 def _conclude(

@@ -310,10 +310,8 @@ class Replay:
         definition = self.definition
         try:
             if definition.takes_input:
-                input = self._codec.decode(
-                    self.started.input, definition.input_type, f"input of orchestrator '{definition.name}'"
-                )
-                made = definition.fn(self._context, input)
+                decode = self._codec.decoder(definition.input_type)
+                made = definition.fn(self._context, decode(self.started.input, definition.input_title))
             else:
                 made = definition.fn(self._context)
         except Diverged:
@@ -365,6 +363,8 @@ class Replay:
                 self._blocked_on = yielded
             else:
                 self._look_at(yielded)
+        except StopIteration as returned:
+            self._end("COMPLETED", value=returned.value)
         except BaseException as error:
             self._over(error)
         if decisions.mismatch is not None or decisions.request is not None:
@@ -456,7 +456,7 @@ class Replay:
         payload = None
         if failure is None:
             try:
-                payload = self._codec.encode(value, f"result of orchestrator '{self.definition.name}'")
+                payload = self._codec.encode(value, self.definition.result_title)
             except Exception as error:  # an EncodeError, or what a user's model raises
                 status, failure = "FAILED", error
         details = None if failure is None else FailureDetails.of(failure)

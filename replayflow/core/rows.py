@@ -26,16 +26,17 @@ def changed(
 ) -> RowState | None:
     """The instance's row as it has to become; None where it is that already."""
     status = instance.status
-    if (
-        status is RUNNING
-        and row.status is RUNNING
-        and row.wake_at == 0
-        and len(instance.tasks) > len(instance.retrying)
-        and row.custom_status == instance.custom_status
-        and not instance.maps
-        and row.progress is None
-    ):
-        return None  # at work before, and at work now: what nearly every episode comes to
+    if status is RUNNING and len(instance.tasks) > len(instance.retrying) and not instance.maps:
+        # At work now, and mostly before: what nearly every episode comes to.
+        if (
+            row.status is RUNNING
+            and row.wake_at == 0
+            and row.custom_status == instance.custom_status
+            and row.progress is None
+        ):
+            return None
+        if instance.custom_status is None and not orphans:
+            return AT_WORK
     finished = instance.is_finished
     wake_at = instance.wake_at()
     if orphans:
