@@ -105,6 +105,8 @@ def pack_or_explain(value: object, where: str) -> bytes:
             return _SURROGATES.pack(value)
         except Exception as error:
             raise _explained(value, where, error) from error
+    except Refused as refusal:
+        raise _explained(value, where, refusal) from None  # which says all that there is to say
     except Exception as error:
         raise _explained(value, where, error) from error
 

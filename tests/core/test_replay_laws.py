@@ -20,11 +20,13 @@ from replayflow.core import departures, events, rows
 from replayflow.core.actions import Action
 from replayflow.core.commit import Commit, RowState
 from replayflow.core.events import (
+    EntityLockGranted,
     ExecutionCancelRequested,
     ExecutionResumed,
     ExecutionSuspended,
     HistoryEvent,
     OrchestratorStarted,
+    ParentInstance,
 )
 from replayflow.core.instance import Instance, Status
 from replayflow.core.replay import Replay
@@ -32,6 +34,7 @@ from replayflow.errors import DecodeError, FailureDetails, NonDeterminismError
 from tests.core.driver import (
     SECOND,
     Stage,
+    app_with,
     child_done,
     child_failed,
     done,
@@ -329,9 +332,14 @@ def stored(commit: Commit) -> dict[str, Any]:
     """All that a store is given with the commit, but for the engine's own lines in the stacks of failures."""
     given = {name: getattr(commit, name) for name in Commit.__struct_fields__}
     given |= {name: list(value) for name, value in given.items() if isinstance(value, tuple)}  # nothing is nothing
-    chunk = [] if commit.chunk is None else events.decode(commit.chunk)
+    chunk = [] if commit.chunk is None else shown_events(commit.chunk)
     state = None if commit.state is None else shown_row(commit.state)
-    return given | {"chunk": [comparable(asdict(event)) for event in chunk], "state": state}
+    messages = [asdict(message) | {"event": shown_events(message.event)} for message in commit.messages]
+    return given | {"chunk": chunk, "state": state, "messages": messages}
+
+
+def shown_events(chunk: bytes) -> list[dict[str, Any]]:
+    return [comparable(asdict(event)) for event in events.decode(chunk)]
 
 
 def shown_row(row: RowState) -> dict[str, Any]:
@@ -507,3 +515,74 @@ def test_a_fan_in_may_come_in_any_number_of_episodes(size: int) -> None:
     stage.run(*(done(id, id) for id in ids[::2]))
     stage.run(*(done(id, id) for id in reversed(ids[1::2])))
     assert stage.result() == ids
+
+
+def ends_with_a_result(ctx: OrchestrationContext) -> Any:
+    return (yield ctx.call_activity("a", 1))
+
+
+def ends_with_nothing(ctx: OrchestrationContext) -> Any:
+    yield ctx.call_activity("a", 1)
+
+
+def ends_badly(ctx: OrchestrationContext) -> Any:
+    yield ctx.call_activity("a", 1)
+    raise ValueError("broken")
+
+
+def ends_while_something_is_under_way(ctx: OrchestrationContext) -> Any:
+    ctx.call_activity("a", 0)
+    return (yield ctx.call_activity("a", 1))
+
+
+def ends_and_asks_for_more(ctx: OrchestrationContext) -> Any:
+    yield ctx.call_activity("a", 1)
+    ctx.call_activity("a", 2)
+
+
+def ends_with_a_lock(ctx: OrchestrationContext) -> Any:
+    kept = yield ctx.lock_entities(["@account@1"])
+    yield ctx.call_activity("a", 1)
+    return str(kept)[:1]
+
+
+def goes_on(ctx: OrchestrationContext) -> Any:
+    yield ctx.call_activity("a", 1)
+    ctx.continue_as_new(None)
+
+
+def ends_with_what_cannot_travel(ctx: OrchestrationContext) -> Any:
+    yield ctx.call_activity("a", 1)
+    return object()
+
+
+@pytest.mark.parametrize("parent", [None, ParentInstance("p", "e", 7)], ids=["alone", "a child"])
+@pytest.mark.parametrize(
+    "orchestrator",
+    [
+        ends_with_a_result,
+        ends_with_nothing,
+        ends_badly,
+        ends_while_something_is_under_way,
+        ends_and_asks_for_more,
+        ends_with_a_lock,
+        goes_on,
+        ends_with_what_cannot_travel,
+    ],
+)
+def test_an_end_that_a_result_brings_is_the_very_end_that_it_stands_for(
+    orchestrator: Any, parent: ParentInstance | None
+) -> None:
+    app = app_with(orchestrator)
+    app.activity(name="a")(lambda x: x)
+    with Stage(app, parent=parent) as general, Stage(app, parent=parent, takes_turns=True) as quick:
+        for stage in (general, quick):
+            stage.run()
+            if stage.instance.locks:
+                (section,) = stage.instance.locks
+                stage.run(EntityLockGranted(section, 0))
+            while not stage.instance.is_finished and max(stage.instance.tasks) > 0:
+                stage.run(done(max(stage.instance.tasks), "r"), later=SECOND)
+        assert [stored(commit) for commit in quick.commits] == [stored(commit) for commit in general.commits]
+        assert comparable(folded(quick.instance)) == comparable(folded(general.instance))
+        assert shown_row(quick.row) == shown_row(general.row)
