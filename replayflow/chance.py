@@ -27,7 +27,8 @@ def new_instance_id(now: int) -> str:
 
 def new_instance_ids(now: int, count: int) -> Iterator[str]:
     """As `new_instance_id`, so many times."""
-    return (f"{now:014x}{chance}" for chance in _several(count, _INSTANCE_CHANCE_BYTES))
+    time = f"{now:014x}"
+    return (time + chance for chance in _several(count, _INSTANCE_CHANCE_BYTES))
 
 
 def _several(count: int, size: int) -> Iterator[str]:

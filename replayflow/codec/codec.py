@@ -65,7 +65,8 @@ class Codec:
         if value is None:
             return None
         try:
-            encoded = _pack_scalar(value) if type(value) in _SCALARS else _pack(value)
+            cls = type(value)
+            encoded = _pack_scalar(value) if cls is int or cls is str or cls in _SCALARS else _pack(value)
         except Exception:  # an int of more than 64 bits, a lone surrogate, or a value that cannot travel
             encoded = encode.pack_or_explain(value, where)
         if len(encoded) > self._checked_over_bytes:

@@ -53,6 +53,7 @@ from replayflow.errors import FailureDetails
 
 OWN_EXECUTIONS_KEPT = 100
 _ACTIVITIES: frozenset[type] = frozenset({TaskScheduled})
+_COMPLETED = COMPLETED.text
 
 
 def run(
@@ -174,7 +175,7 @@ def turn(
                 live=live,
                 reading=reading,
             )
-        if type(asked) is CompleteOrchestration and asked.orchestration_status == COMPLETED.text:
+        if type(asked) is CompleteOrchestration and asked.orchestration_status == _COMPLETED:
             completed = _completed(instance, came, asked, sequence, now)
             if completed is not None:
                 return completed

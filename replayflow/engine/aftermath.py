@@ -70,20 +70,22 @@ class Aftermath:
             if live.row.status is SUSPENDED and state.status is not SUSPENDED:
                 self._loop.call_soon(self._activities.rejoin, live.id)  # when what ends with it is cancelled
             live.row = state
-        if done.canceled:
+        is_plain = type(done) is PlainEpisode  # of what it does not have nothing need be asked
+        if not is_plain and done.canceled:
             self._work.cancel(live, done.canceled)
         if state is not None and state.status.is_finished:
             self._ended(live, commit, state)
         else:
             for task in done.scheduled:
                 self._work.start(live, live.execution_id, task)
-            for alarm in done.alarms:
-                self._memory.alarms.set(live.id, alarm)
-            if done.mapped:
-                self._work.maps.follow(live, done.mapped)
+            if not is_plain:
+                for alarm in done.alarms:
+                    self._memory.alarms.set(live.id, alarm)
+                if done.mapped:
+                    self._work.maps.follow(live, done.mapped)
         if outcome is not ACCEPTED:
             self.follow(outcome)
-        if done.problem is not None and not live.instance.is_finished:
+        if not is_plain and done.problem is not None and not live.instance.is_finished:
             self._memory.park(live, done.problem, is_heard=False)
         elif commit.removes and not live.has_news:
             # Where it is in the store all the same, that is because of a message that is on its way here.

@@ -232,10 +232,12 @@ class Episodes:
         for task in done.scheduled:
             if task.name not in activities:
                 return self._memory.parking(live, str(unknown("activity", task.name, activities)))
-        for open in done.mapped:
-            missing = open.unknown_activity(activities)
-            if missing is not None:
-                return self._memory.parking(live, str(unknown("activity", missing, activities)))
+        is_plain = type(done) is PlainEpisode  # of what it does not have nothing need be asked
+        if not is_plain:
+            for open in done.mapped:
+                missing = open.unknown_activity(activities)
+                if missing is not None:
+                    return self._memory.parking(live, str(unknown("activity", missing, activities)))
         mailbox, live.mailbox = live.mailbox, []
         live.start = ()
         numbers: Sequence[int] = live.discarded or ()
@@ -245,7 +247,7 @@ class Episodes:
             loose = [event for event in mailbox if id(event) not in live.numbers]
             held = {id(event) for event in done.held}
             numbers = [*numbers, *live.numbers_of([event for event in mailbox if id(event) not in held])]
-        if done.held:
+        if not is_plain and done.held:
             self._keep_held(live, done.held)
         commit = done.commit
         if commit is None:

@@ -281,7 +281,9 @@ class Live:
             or self.is_loading
             or self.running
             or self.orphans
-            or self.has_news
+            or self.start
+            or self.discarded
+            or (self.mailbox and self.has_news)
             or (self.windows and any(window.under_way() for window in self.windows.values()))
         )
 

@@ -32,7 +32,9 @@ class Instances(Unwritten):
         id, execution_id, name, version = start.instance_id, start.execution_id, start.name, start.version
         parent_id, created_at, wake_at = start.parent_id, start.created_at, start.wake_at
         tags = None if start.tags is None else _tags(start.tags)
-        event, start = self._kept_start(start, key)
+        event = start.event
+        if len(event) > self._untouched_bytes or may_refer(event):
+            event, start = self._kept_start(start, key)
         start_sum = of_start(event, key, id, execution_id, name, version, created_at, parent_id, tags, 0)
         row = (
             (key, id, execution_id, name, bytearray(event), created_at, 1 if id[0] == "@" else 0),
