@@ -440,7 +440,6 @@ def settle(task: Pending[Any], payload: Payload) -> None:
             complete(task, value)
         else:  # the same for a task that is in no composite, spelled out
             task._value = value
-            task._is_complete = True
 
 
 def _misfit(task: Pending[Any], payload: Payload) -> Exception:

@@ -47,7 +47,7 @@ from replayflow.core.events import (
 from replayflow.core.map.result import MapTask
 from replayflow.core.origins import inherited_until
 from replayflow.core.sites import site_of, site_of_code, waiting_frame
-from replayflow.core.tasks import ActivityTask, Pending, Task, complete, leaves
+from replayflow.core.tasks import OPEN, ActivityTask, Pending, Task, complete, leaves
 from replayflow.errors import (
     ActivityError,
     FailureDetails,
@@ -208,7 +208,7 @@ class Replay:
             task = self.decisions.open.pop(event.task_scheduled_id, None)
             if task is not None:
                 settle(task, event.result)
-                if task is self._blocked_on or (self._blocked_on is not None and self._blocked_on.is_complete):
+                if task is self._blocked_on or (self._blocked_on is not None and self._blocked_on._value is not OPEN):
                     self._go_on()
             return
         # Once for every execution; the rest is asked in turn, each at ten times the price of this.
@@ -220,7 +220,7 @@ class Replay:
             return
         self._happen(event)
         blocked_on = self._blocked_on
-        if blocked_on is not None and blocked_on.is_complete:
+        if blocked_on is not None and blocked_on._value is not OPEN:
             self._go_on()
 
     def _happen(self, event: HistoryEvent) -> None:
@@ -346,7 +346,6 @@ class Replay:
         else:
             try:
                 task._value = decode(came.result)
-                task._is_complete = True
             except Exception:
                 settle(task, came.result)
         if task._error is not None:
@@ -357,7 +356,7 @@ class Replay:
             if (
                 type(yielded) is ActivityTask
                 and yielded.ledger is decisions
-                and not yielded._is_complete
+                and yielded._value is OPEN
                 and decisions.ending is None
             ):
                 self._blocked_on = yielded
@@ -389,7 +388,7 @@ class Replay:
             value: object = None
             if not isinstance(yielded, Task):
                 error = self._not_a_task(yielded)
-            elif yielded._is_complete:
+            elif yielded._value is not OPEN:
                 error, value = yielded._error, yielded._value
             elif decisions.ending is not None:
                 error = OrchestratorError(

@@ -24,6 +24,8 @@ from replayflow.errors import (
     TaskError,
 )
 
+OPEN: Any = object()
+"""The value of a task that is not complete. To set the value completes it: one field and not two, since to set one of a struct is dear."""
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
@@ -31,8 +33,7 @@ T_co = TypeVar("T_co", covariant=True)
 class Task(Struct, Generic[T_co], eq=False, kw_only=True):
     """Work that an orchestrator waits for by yielding it: `value = yield task`, or `value = yield from task`, which type checkers understand."""
 
-    _is_complete: bool = False
-    _value: Any = None
+    _value: Any = OPEN
     _error: BaseException | None = None
     # Most tasks have no composite above them and nearly all others have one: a list is made for the second.
     _parents: Composite[Any] | list[Composite[Any]] | None = None
@@ -43,7 +44,7 @@ class Task(Struct, Generic[T_co], eq=False, kw_only=True):
 
     @property
     def is_complete(self) -> bool:
-        return self._is_complete
+        return self._value is not OPEN
 
     @property
     def is_failed(self) -> bool:
@@ -64,7 +65,7 @@ class Task(Struct, Generic[T_co], eq=False, kw_only=True):
         """
         if self._error is not None:
             raise self._error
-        if not self._is_complete:
+        if self._value is OPEN:
             raise OrchestratorError(
                 f"{self!r} has no result yet: yield it, or a composite that has it, before reading `.result`"
             )
@@ -76,7 +77,7 @@ class Task(Struct, Generic[T_co], eq=False, kw_only=True):
 
         Returns False, and changes nothing, where the task was complete already.
         """
-        if self._is_complete:
+        if self._value is not OPEN:
             return False
         # Complete first: the ends of a composite's children must find it decided.
         complete(self, None, TaskCanceledError(f"{self!r} was cancelled by the orchestrator"))
@@ -87,7 +88,7 @@ class Task(Struct, Generic[T_co], eq=False, kw_only=True):
         """Tell whoever works on it that nobody waits any longer."""
 
     def __repr__(self) -> str:
-        state = "failed" if self._error is not None else "complete" if self._is_complete else "open"
+        state = "failed" if self._error is not None else "open" if self._value is OPEN else "complete"
         return f"<{type(self).__name__} {state}>"
 
 
@@ -99,7 +100,6 @@ def complete(task: Task[Any], value: object, error: BaseException | None = None)
     """The task is complete with the value or the error, and so is every composite that this completes."""
     task._value = value
     task._error = error
-    task._is_complete = True
     parents = task._parents
     if parents is None:
         return
@@ -108,10 +108,9 @@ def complete(task: Task[Any], value: object, error: BaseException | None = None)
     _add(waiting, parents, task)
     while waiting:
         composite, child = waiting.pop()
-        if composite._is_complete or not composite._is_decided_by(child):
+        if composite._value is not OPEN or not composite._is_decided_by(child):
             continue
         composite._settle()
-        composite._is_complete = True
         parents, composite._parents = composite._parents, None
         if parents is not None:
             _add(waiting, parents, composite)
@@ -133,7 +132,7 @@ class Composite(Task[T_co]):
 
     def __post_init__(self) -> None:
         for child in self.children:
-            if not child._is_complete:
+            if child._value is OPEN:
                 above = child._parents
                 if above is None:
                     child._parents = self
@@ -147,7 +146,7 @@ class Composite(Task[T_co]):
         raise NotImplementedError
 
     def _settle(self) -> None:
-        """Takes the value or the error from the children."""
+        """Takes the value, or None and the error, from the children."""
         raise NotImplementedError
 
     def _abandon(self) -> None:
@@ -155,7 +154,7 @@ class Composite(Task[T_co]):
         while waiting:
             task = waiting.pop()
             if isinstance(task, Composite):
-                if not task._is_complete:
+                if task._value is OPEN:
                     # Before its children go: a race among them would find itself decided, and cancel what is below it by recursion.
                     complete(task, None, TaskCanceledError(f"{task!r} was cancelled by the orchestrator"))
                 waiting.extend(reversed(task.children))
@@ -171,13 +170,12 @@ class WhenAll(Composite[list[T]]):
         super().__post_init__()
         failed = False
         for child in self.children:
-            if not child._is_complete:
+            if child._value is OPEN:
                 self._missing += 1
             elif child._error is not None:
                 failed = True
         if not self._missing or (failed and self._fail_fast):
             self._settle()
-            self._is_complete = True
 
     def _is_decided_by(self, child: Task[Any]) -> bool:
         # A task that stands in the list twice was registered, and reports, twice.
@@ -189,7 +187,7 @@ class WhenAll(Composite[list[T]]):
         if not errors:
             self._value = [child._value for child in self.children]
             return
-        self._error = errors[0]
+        self._value, self._error = None, errors[0]
         if isinstance(errors[0], TaskError):
             errors[0].failures = errors
 
@@ -201,10 +199,9 @@ class _First(Composite[T]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._winner = next((child for child in self.children if child._is_complete), None)
+        self._winner = next((child for child in self.children if child._value is not OPEN), None)
         if self._winner is not None:
             self._settle()
-            self._is_complete = True
 
     def _is_decided_by(self, child: Task[Any]) -> bool:
         self._winner = child
@@ -221,7 +218,6 @@ class Race(_First[T]):
         winner = self._winner
         assert winner is not None  # noqa: S101 - set by whatever decided the race
         self._value, self._error = winner._value, winner._error
-        self._is_complete = True  # before the losers go, so that their ends find the race decided
         for child in self.children:
             if child is not winner:
                 child.cancel()
@@ -305,7 +301,7 @@ class Pending(Task[T_co]):
         return f"{self.label} '{self.name}' (task {self.id})"
 
     def __repr__(self) -> str:
-        state = "failed" if self._error is not None else "complete" if self._is_complete else "open"
+        state = "failed" if self._error is not None else "open" if self._value is OPEN else "complete"
         return f"<{self.title} {state}>"
 
 
