@@ -136,7 +136,9 @@ class Replay:
         arrived: list[HistoryEvent] = []
         recorded: list[HistoryEvent] = []
         for event in piece[1:]:
-            if not event.is_decision:
+            if type(event) is TaskScheduled:  # nearly every decision
+                recorded.append(event)
+            elif not event.is_decision:
                 arrived.append(event)
             elif isinstance(event, ExecutionCompleted):
                 ended = event

@@ -201,7 +201,7 @@ class Arrivals:
         if not instance.is_finished:
             if instance.started is not None and instance.started.origins:
                 adopt(live, self._work.activities)
-            answered = {e.task_scheduled_id for e in live.mailbox if isinstance(e, TaskCompleted | TaskFailed)}
+            answered = {e.task_scheduled_id for e in live.mailbox if type(e) is TaskCompleted or type(e) is TaskFailed}
             for id, task in instance.tasks.items():
                 if id not in live.running and id not in answered and id not in instance.retrying:
                     self._work.start_open(live, task)

@@ -276,7 +276,7 @@ class Engine:
         if self.failure is not None or self._is_over:
             raise self._why_over()
         submitted = _Submitted(_follow=self._residents.follow)
-        if isinstance(operation, Create) and (is_free or operation.has_new_id):
+        if type(operation) is Create and (is_free or operation.has_new_id):
             self._residents.beginnings.add(operation, submitted.settle)
         else:
             self._committer.add(operation, submitted.settle)

@@ -22,7 +22,7 @@ def revive(live: Live, pieces: Sequence[Sequence[HistoryEvent]], environment: En
         live.executor = Ended()
         return None
     started = live.instance.started or live.start[0]
-    assert isinstance(started, ExecutionStarted)  # noqa: S101 - every execution begins with it
+    assert type(started) is ExecutionStarted  # noqa: S101 - every execution begins with it
     definition = environment.serving(started.name, started.version)
     if definition is None:
         if is_entity_id(started.instance_id):
