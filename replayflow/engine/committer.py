@@ -21,7 +21,7 @@ Settle: TypeAlias = Callable[[Outcome | None, ReplayflowError | None], None]
 Turned: TypeAlias = Callable[[Any, Outcome | None, ReplayflowError | None], None]
 """The same for operations that have nobody of their own to tell: which one it was comes first."""
 
-OPERATIONS_PER_GROUP_MAX = 2000
+OPERATIONS_PER_GROUP_MAX = 1000
 
 
 class Committer:

@@ -141,6 +141,26 @@ MUTATIONS = [
         ("tests/store/test_store_writing.py",),
     ),
     Mutation(
+        "ahead-unchecked",
+        "I10",
+        "what was worked out before its transaction is written to a hub that somebody else has written to since",
+        (Edit("raise Outdated", "pass", "store/sqlite"),),
+        ("tests/store/test_sqlite_ahead.py",),
+    ),
+    Mutation(
+        "ahead-remembered",
+        "I10",
+        "what was worked out and never written is built on",
+        (
+            Edit(
+                "if remembered.ahead is not None:\n    remembered.forget()  # it is of a group that was worked out, and never written",
+                "",
+                "store/sqlite",
+            ),
+        ),
+        ("tests/store/test_sqlite_ahead.py",),
+    ),
+    Mutation(
         "history-overwritten",
         "I10",
         "a commit that comes late takes the place of a piece that is there",
@@ -152,8 +172,10 @@ MUTATIONS = [
                 "store/sqlite",
             ),
             Edit(
-                "INSERT INTO history (instance, number, at, events, sum)\nVALUES",
-                "INSERT OR REPLACE INTO history (instance, number, at, events, sum)\nVALUES",
+                "INSERT INTO history (instance, number, at, events, sum)\n"
+                "SELECT column1, column2, column3 * 31, column4, column5 - 2147483648",
+                "INSERT OR REPLACE INTO history (instance, number, at, events, sum)\n"
+                "SELECT column1, column2, column3 * 31, column4, column5 - 2147483648",
                 "store/sqlite",
             ),
         ),

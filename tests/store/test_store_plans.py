@@ -55,7 +55,7 @@ def test_a_scan_would_be_seen(connection: sqlite3.Connection) -> None:
         ("known", "SEARCH instance USING INDEX sqlite_autoindex_instance_1 (id=?)"),
         ("known", "SEARCH history USING COVERING INDEX history_piece (instance=?)"),
         ("consume", "SEARCH inbox USING INTEGER PRIMARY KEY (rowid=?)"),
-        ("show_states x 100", "SEARCH instance USING INTEGER PRIMARY KEY (rowid=?)"),
+        ("show_states x 250", "SEARCH instance USING INTEGER PRIMARY KEY (rowid=?)"),
         ("records", "SEARCH instance USING INDEX sqlite_autoindex_instance_1 (id=?)"),
         ("records", "SEARCH history USING INDEX history_piece (instance=?)"),
         ("record", "SEARCH instance USING INDEX sqlite_autoindex_instance_1 (id=?)"),

@@ -109,6 +109,7 @@ OTHER_SQL = {
     ("store/sqlite/schema.py", "_SET_APPLICATION"): "the same",
     ("store/sqlite/upgrading.py", "_busy_timeout(self._busy_seconds)"): "the same",
     ("store/sqlite/statements.py", "self._by_count[count]"): "a named statement for several rows",
+    ("store/sqlite/ahead.py", "statement"): "what the transaction's own code was given, by name",
     ("store/sqlite/records.py", "statement"): "what its callers give it, by name",
     ("store/sqlite/guard.py", "statement"): "the user's own, under an authorizer",
     ("store/sqlite/inside.py", "statement"): "what its callers give it, by name",

@@ -200,11 +200,19 @@ class DatabaseThread:
         self._version = self._data_version()
         self._look_at = 0.0
         self._closed: asyncio.Future[None] = self._loop.create_future()
+        # Each is written by one thread alone, so that none is ever lost.
+        self._given = self._done = 0
         self._thread.start()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that it was given is done. For the event loop's thread, which gives."""
+        return self._given == self._done
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """What the work returns, once the thread has done it; or what it raises. It is done in any case, also where the caller is cancelled."""
         future: asyncio.Future[T] = self._loop.create_future()
+        self._given += 1
         self._work.put((work, future))
         return await future  # cancelled with its caller: what the work came to is then told to nobody, an error neither
 
@@ -213,6 +221,7 @@ class DatabaseThread:
         if len(self._subscribers) == 1:
             nobody = self._loop.create_future()
             nobody.cancel()
+            self._given += 1
             self._work.put((lambda _: None, nobody))  # wakes the thread, so that it begins to look
 
         def unsubscribe() -> None:
@@ -252,8 +261,10 @@ class DatabaseThread:
             self._place.check()
             result = work(self._connection)
         except BaseException as error:
+            self._done += 1
             self._tell(_settle_error, future, error)
         else:
+            self._done += 1
             self._tell(_settle, future, result)
 
     def _seconds_to_look(self) -> float | None:

@@ -37,9 +37,9 @@ from replayflow.store.sqlite.known import Known, Remembered
 from replayflow.store.sqlite.records import rows
 
 _STATUSES: dict[str, Status] = {status.value: status for status in Status}
-# Text that is no Unicode or has a NUL where it must not, a number beyond 64 bits, a value beyond SQLite's limit.
-_UNSTORABLE = (ValueError, OverflowError, sqlite3.DataError)
-_OF_ONE = (*_UNSTORABLE, DamagedInstance)
+UNSTORABLE = (ValueError, OverflowError, sqlite3.DataError)
+"""Text that is no Unicode or has a NUL where it must not, a number beyond 64 bits, a value beyond SQLite's limit."""
+_OF_ONE = (*UNSTORABLE, DamagedInstance)
 
 
 def write_group(
@@ -56,8 +56,13 @@ def write_group(
     Raises:
         LeaseLostError: the hub's epoch is another; nothing was written.
     """
+    if remembered.ahead is not None:
+        remembered.forget()  # it is of a group that was worked out, and never written
     try:
-        return in_transaction(connection, Group(operations, epoch, url, large_over_bytes, cipher, remembered).write)
+        group = Group(operations, epoch, url, large_over_bytes, cipher, remembered)
+        outcomes = in_transaction(connection, group.write)
+        remembered.left(group.left)
+        return outcomes
     except BaseException as error:
         remembered.forget()
         if not isinstance(error, _OF_ONE):
@@ -83,7 +88,7 @@ def write_one_by_one(
         connection.execute("SAVEPOINT operation")
         try:
             outcomes += Group([operation], epoch, url, large_over_bytes, cipher).write(connection)
-        except _UNSTORABLE as error:
+        except UNSTORABLE as error:
             connection.execute("ROLLBACK TO operation")
             id = next(_touched(operation))
             kind = PayloadTooLargeError if isinstance(error, sqlite3.DataError) else InvalidArgumentError
@@ -96,7 +101,13 @@ def write_one_by_one(
 
 
 class Group(Applying):
-    """The transaction's work: `Group(...).write(connection)` between BEGIN and COMMIT."""
+    """The transaction's work: `Group(...).write(connection)` between BEGIN and COMMIT. `left` is how it leaves the hub's row."""
+
+    left: hub.Hub
+
+    @property
+    def url(self) -> str:
+        return self._url
 
     def write(self, connection: sqlite3.Connection) -> list[Outcome]:
         """The outcomes, with all that was accepted written.
@@ -104,11 +115,17 @@ class Group(Applying):
         Raises:
             LeaseLostError: the hub's epoch is another.
         """
-        self._connection = connection
         own, version = hub.read_as_owner(connection, self._epoch, self._url)
-        self._next_key, self._next_number = own.next_key, own.next_number
         self._remembered.check(version)
-        self._read_known()
+        unknown, _ = self.unknown()
+        if unknown:
+            self._read_known(connection, unknown)
+        return self.work_out(connection, own)
+
+    def work_out(self, connection: sqlite3.Connection, own: hub.Hub) -> list[Outcome]:
+        """As `write`, where `own` is the hub's row, and what the operations touch is known."""
+        self._connection = connection
+        self._next_key, self._next_number = own.next_key, own.next_number
         if self._damaged:
             outcomes = [self._refused(operation) or self._work(operation) for operation in self._operations]
             for id in self._damaged:
@@ -116,32 +133,41 @@ class Group(Applying):
         else:
             outcomes = [_WORK[type(operation)](self, operation) for operation in self._operations]
         self._flush()
+        self.left = own
         if (own.next_key, own.next_number) != (self._next_key, self._next_number):
-            hub.change(connection, own._replace(next_key=self._next_key, next_number=self._next_number))
+            self.left = own._replace(next_key=self._next_key, next_number=self._next_number)
+            hub.change(connection, self.left)
         return outcomes
 
-    def _read_known(self) -> None:
+    def unknown(self) -> tuple[set[str], bool]:
+        """Whom the operations touch that is not known, and whether that is all that has to be read."""
         known = self._known
         wanted: set[str] = set()
         new: set[str] = set()
+        is_simple = True
         for operation in self._operations:
             kind = type(operation)
             if kind is Turn or (kind is Commit and not operation.starts and not operation.messages):  # type: ignore[union-attr]
                 id: str = operation.instance_id  # type: ignore[union-attr]  # nearly every one
                 if id not in known and id not in new:
                     wanted.add(id)
+                if kind is Commit and (operation.next_start is not None or operation.removes):  # type: ignore[union-attr]
+                    is_simple = False
+            elif kind is Create and operation.has_new_id:  # type: ignore[union-attr]
+                new.add(operation.start.instance_id)  # type: ignore[union-attr]
             elif kind is Post:
+                is_simple = False
                 id = operation.message.instance_id  # type: ignore[union-attr]
                 if id not in known:
                     wanted.add(id)
-            elif kind is Create and operation.has_new_id:  # type: ignore[union-attr]
-                new.add(operation.start.instance_id)  # type: ignore[union-attr]
             else:
+                is_simple = False
                 wanted.update(id for id in _touched(operation) if id not in known)
-        if not wanted:
-            return
+        return wanted, is_simple
+
+    def _read_known(self, connection: sqlite3.Connection, wanted: set[str]) -> None:
         ids = json.dumps(list(wanted))
-        for id, *row in rows(self._connection, "known", (ids,)):
+        for id, *row in rows(connection, "known", (ids,)):
             key, execution_id, status, start_number, is_parked, start_sum, last, sum = row
             if last is None or last <= start_number:
                 last, sum = start_number, start_sum

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from replayflow.core.instance import PENDING, SUSPENDED, Status
+from replayflow.store.sqlite.hub import Hub
 
-_REMEMBERED_MAX = 50_000
+REMEMBERED_MAX = 50_000
 
 Shown: TypeAlias = tuple[
     str, int | None, bytes | None, bytes | None, bytes | None, int | None, bytes | None, bytes | None, int
@@ -51,14 +52,27 @@ class Remembered:
 
     def __init__(self) -> None:
         self.instances: dict[str, Known] = {}
-        self._version: int | None = None
+        self.version: int | None = None
+        """SQLite's count of the changes by others, as the last transaction found it."""
+        self.hub: Hub | None = None
+        """The hub's row as the last transaction left it, where that is known."""
+        self.ahead: object = None
+        """The group that was worked out ahead of its transaction: what is remembered is how that leaves the instances."""
+        self.shunned = 0
+        """How many more groups are not to be worked out ahead."""
 
     def check(self, version: int) -> None:
         """`version` is SQLite's count of the changes by others, read inside the transaction, when nobody else can write any more."""
-        if version != self._version or len(self.instances) > _REMEMBERED_MAX:
-            self._version = version
+        if version != self.version or len(self.instances) > REMEMBERED_MAX:
+            self.version = version
             self.instances.clear()
+
+    def left(self, hub: Hub) -> None:
+        """The transaction is written, and has left the hub's row so."""
+        self.hub = hub
+        self.ahead = None
 
     def forget(self) -> None:
         """Nothing is known any more."""
         self.instances.clear()
+        self.hub = self.ahead = None

@@ -5,7 +5,7 @@ the position `:end` (forward, left out) or `:start` (back); and, with `size` beh
 that gives. A `part` is the text that stands for its name in braces.
 
 A statement whose name has a row behind it, `(?, nullif(?, ''))`, takes many rows of that form. SQLite hands the interpreter's lock to and fro with
-every statement, and whoever wants it back waits beside a busy event loop: a thousand rows go in by ten statements of many rows each.
+every statement, and whoever wants it back waits beside a busy event loop: a thousand rows go in by four statements of many rows each.
 
 Python's sqlite3 looks for an adapter for every value that is not exactly an int, a float, a str or a bytearray, which costs ten times what binding
 it does. In rows, therefore, bytes go as bytearrays, and NULL goes as a value of a type that its column never has: "" for a number or a blob, 0 for
@@ -26,7 +26,7 @@ _PLACE = re.compile(r"SELECT (\w+), (\w+) FROM")
 NO_BLOB = NO_NUMBER = ""
 NO_TEXT = 0
 _THEN = "-- then:"
-_ROWS_PER_STATEMENT = (100, 10, 1)
+_ROWS_PER_STATEMENT = (250, 50, 10, 1)
 
 
 class Rows:

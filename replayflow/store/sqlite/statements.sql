@@ -27,11 +27,15 @@ INSERT INTO instance (key, id, execution_id, name, start, created_at, is_entity,
                       version, parent_id, tags, custom_status, output, failure, completed_at, orphans, progress)
 VALUES
 
--- Sums of pieces are stored less 2^31, in four bytes; outside of the statements they are as crc32 has them.
+-- Sums of pieces are stored less 2^31, in four bytes; outside of the statements they are as crc32 has them. What is worked out of a value is worked out
+-- of a column: SQLite compares each expression of parameters with all that came before it when it prepares the statement, 500 with one another here.
 
--- name: add_pieces (?, ?, ? * 31, ?, ? - 2147483648)
+-- name: add_pieces (?, ?, ?, ?, ?)
 INSERT INTO history (instance, number, at, events, sum)
-VALUES
+SELECT column1, column2, column3 * 31, column4, column5 - 2147483648
+FROM (VALUES
+-- then:
+)
 
 -- name: add_messages (?, ?, nullif(?, ''), nullif(?, 0), ?, ?, ?)
 INSERT INTO inbox (number, instance, event, execution_id, is_control, at, sum)

@@ -50,6 +50,7 @@ from replayflow.store.base import (
 )
 from replayflow.store.outgoing import checked_limit
 from replayflow.store.sqlite import finding, hub, reading, removing, schema, suspects, transactions
+from replayflow.store.sqlite.ahead import Ahead, work_out, write_ahead
 from replayflow.store.sqlite.condition import condition
 from replayflow.store.sqlite.connection import (
     SQLITE_ERRORS,
@@ -243,8 +244,15 @@ class SqliteStore:
 
     async def write(self, operations: Sequence[Operation], epoch: int | None = None) -> list[Outcome]:
         remembered = self._remembered
+        ahead: Ahead | None = None
+        if epoch is not None and self._writer is not None and self._writer.is_idle:
+            ahead = work_out(operations, epoch, self.url, remembered, self._large_over_bytes, self._cipher)
 
         def work(connection: sqlite3.Connection) -> list[Outcome]:
+            if ahead is not None:
+                outcomes = write_ahead(connection, ahead, remembered)
+                if outcomes is not None:
+                    return outcomes
             if (
                 epoch is None
             ):  # the owner writes, and looks, all the time; what a client is told is accepted must not be nowhere

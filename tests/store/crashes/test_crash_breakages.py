@@ -15,8 +15,8 @@ from replayflow import Client
 from replayflow.errors import StoreUnavailableError
 from replayflow.store import SqliteStore
 from replayflow.store.base import Outcome
+from replayflow.store.sqlite import ahead, group, store, upgrading
 from replayflow.store.sqlite import connection as connecting
-from replayflow.store.sqlite import group, store, upgrading
 from tests.store.crashes import stories
 from tests.store.crashes.formats import filled, migrated
 from tests.store.crashes.matrix import check_cuts, check_likeness, check_points, played
@@ -84,8 +84,8 @@ async def test_a_log_whose_checksums_do_not_count(tmp_path: Path) -> None:
 
 async def test_effects_before_their_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker hears of its commits ten milliseconds before they are made."""
-    monkeypatch.setattr(group, "in_transaction", _uncommitted)
-    monkeypatch.setattr(store, "in_transaction", _uncommitted)
+    for module in (ahead, group, store):
+        monkeypatch.setattr(module, "in_transaction", _uncommitted)
     whole = SqliteStore.write
     commits: set[asyncio.Task[None]] = set()
 
