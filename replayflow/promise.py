@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator
+from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
@@ -21,6 +22,7 @@ class Promise(Struct, Generic[T], eq=False):
     is_kept: bool = False
     _value: Any = None
     _error: BaseException | None = None
+    _trace: TracebackType | None = None
     _future: asyncio.Future[None] | None = None
 
     def keep(self, value: T) -> None:
@@ -34,7 +36,7 @@ class Promise(Struct, Generic[T], eq=False):
     def fail(self, error: BaseException) -> None:
         """What was promised will never be; whoever asks is told why."""
         if not self.is_kept:
-            self._error = error
+            self._error, self._trace = error, error.__traceback__
             self.is_kept = True
             if self._future is not None:
                 self._wake(self._future)
@@ -46,7 +48,7 @@ class Promise(Struct, Generic[T], eq=False):
             BaseException: the error that it failed with.
         """
         if self._error is not None:
-            raise self._error
+            raise self._error.with_traceback(self._trace)  # and not that of all who were told before
         value: T = self._value
         return value
 

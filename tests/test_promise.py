@@ -56,6 +56,19 @@ async def test_an_error_is_raised_each_time_and_told_to_nobody_who_does_not_ask(
     assert not unheard
 
 
+async def test_who_is_told_of_an_error_is_not_told_of_the_others_who_were() -> None:
+    error = ValueError("broken")
+    promises: list[Promise[int]] = [Promise() for _ in range(20)]
+    for promise in promises:
+        promise.fail(error)
+    lengths = set()
+    for promise in promises:
+        with pytest.raises(ValueError, match="broken") as told:
+            await _of(promise)
+        lengths.add(len(told.traceback))
+    assert len(lengths) == 1
+
+
 async def test_whoever_gives_up_may_ask_again() -> None:
     promise: Promise[int] = Promise()
     waiting = asyncio.ensure_future(_of(promise))

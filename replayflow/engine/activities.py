@@ -12,7 +12,7 @@ import asyncio
 import threading
 import types
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -417,8 +417,8 @@ class Activities:
                         called = self._within(run, plan)
                     else:
                         called = plan.fn(*plan.arguments(run))
-                    is_plain = type(called) is CoroutineType
-                    called = called if is_plain else called.__await__()
+                    is_coroutine = type(called) is CoroutineType
+                    called = called if is_coroutine else _awaited(called)
                     event = TaskCompleted(task.event_id, self._codec.encode((yield from called), plan.result_of))
             except BaseException as error:
                 event = self._failure(run, error)
@@ -559,6 +559,11 @@ def _close(watch: Watch, *, has_failed: bool) -> None:
         watch.pulse.close()
     if watch.leave is not None:
         watch.leave()
+
+
+async def _awaited(called: Awaitable[Any]) -> Any:
+    """Something that can be awaited, as a coroutine; what cannot be is refused as anywhere."""
+    return await called
 
 
 def _too_long(run: Run) -> TimeoutError:

@@ -90,6 +90,7 @@ class Runners(Generic[T]):
         assert task is not None  # noqa: S101 - runners are tasks
         send, was_cancelled = lane.send, task.cancelling
         item: T | None
+        waits_for: Any
         context = self._context
         while True:
             in_a_row = 0
@@ -103,14 +104,19 @@ class Runners(Generic[T]):
                 context = self._context.copy()
                 try:
                     waits_for = context.run(send, item)
-                except BaseException:
+                except BaseException as error:
                     self._suspended(item, task)  # this runner is lost; the line must not wait for it
+                    if isinstance(error, GeneratorExit):
+                        return  # the activity's own, which the lane could not survive
                     raise
                 if waits_for is DONE and not was_cancelled():
                     continue
                 self._suspended(item, task)
                 if waits_for is not DONE:
-                    await _until_done(lane, context, waits_for)
+                    try:
+                        await _until_done(lane, context, waits_for)
+                    except GeneratorExit:
+                        return  # as above, or the event loop is gone
                 break  # another runner has the line now
             else:
                 self._is_called = False
@@ -118,7 +124,8 @@ class Runners(Generic[T]):
                 return  # its activity was cancelled and took no notice: the next one must not inherit that
             if len(self._idle) >= _IN_A_ROW_MAX:
                 return
-            item, context = None, self._context  # or what they were would be kept until something else comes
+            # Or what they were would be kept until something else comes.
+            item, context, waits_for = None, self._context, None
             called: asyncio.Future[None] = self._loop.create_future()
             self._idle.append(called)
             await called

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import ContextVar
 from typing import Any
@@ -77,6 +79,28 @@ async def test_whoever_waits_holds_up_nobody_and_goes_on_in_its_own_task() -> No
     await lanes.runners.close()
 
 
+async def test_a_runner_that_has_nothing_to_do_keeps_nothing() -> None:
+    class Value:
+        pass
+
+    gate: asyncio.Future[Value] = asyncio.get_running_loop().create_future()
+    held: list[asyncio.Future[Value]] = [gate]
+
+    async def work(_: str) -> None:
+        await held[0]
+
+    lanes = _Lanes(work)
+    lanes.runners.put("a")
+    await until(lambda: lanes.waiting)
+    value = Value()
+    alive = weakref.ref(value)
+    gate.set_result(value)
+    held.clear()
+    del value, gate
+    await until(lambda: alive() is None)
+    await lanes.runners.close()
+
+
 async def test_what_one_sets_in_its_context_no_other_sees() -> None:
     found: list[str] = []
 
@@ -134,3 +158,28 @@ async def test_a_lane_that_breaks_takes_its_runner_along_and_nobody_else() -> No
         await lanes.waiting["breaks"]
     await lanes.runners.close()
     assert not unheard
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_an_item_that_leaves_by_the_generators_door_ends_its_lane_quietly(waits: bool) -> None:
+    done: list[str] = []
+    unheard: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+
+    async def work(item: str) -> None:
+        if item == "leaves":
+            if waits:
+                await asyncio.sleep(0)
+            raise GeneratorExit
+        done.append(item)
+
+    lanes = _Lanes(work)
+    for item in ("a", "leaves", "b"):
+        lanes.runners.put(item)
+    await until(lambda: len(done) == 2)
+    await until(lambda: lanes.waiting["leaves"].done())
+    lanes.waiting.clear()
+    gc.collect()
+    await asyncio.sleep(0)
+    assert not unheard
+    await lanes.runners.close()

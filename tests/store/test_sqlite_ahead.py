@@ -202,6 +202,31 @@ async def test_what_never_came_to_its_transaction_is_not_built_on(
     assert await chunks(store, "a") == [b"first", b"turn"]
 
 
+@pytest.mark.parametrize("broken", ["Ahead", "Group", "_Script"])
+@pytest.mark.parametrize("error", [MemoryError(), KeyboardInterrupt()], ids=repr)
+async def test_what_was_not_worked_out_to_its_end_is_not_built_on(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, broken: str, error: BaseException
+) -> None:
+    epoch = await begun(store, "a")
+
+    def breaks(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ahead_module, broken, breaks)
+        try:
+            await store.write([turn("a", 2), new("b"), first("b")], epoch)
+        except KeyboardInterrupt:
+            assert await chunks(store, "a") == [b"first"]
+        else:
+            assert await chunks(store, "a") == [b"first", b"turn"]  # in its transaction, where there was room
+    written = await chunks(store, "a")
+    [outcome] = await store.write([turn("a", len(written) + 2)], epoch)
+    assert isinstance(outcome.error, LeaseLostError)
+    await accepted(store, turn("a", len(written) + 1), epoch=epoch)
+    assert await chunks(store, "a") == [*written, b"turn"]
+
+
 @pytest.mark.parametrize("statement", ["INSERT INTO history", "COMMIT"])
 async def test_after_a_transaction_that_failed_the_file_is_asked(
     store: SqliteStore, counted: Counted, monkeypatch: pytest.MonkeyPatch, statement: str

@@ -99,20 +99,21 @@ def work_out(
     if remembered.shunned:
         remembered.shunned -= 1
         return None
-    group = Group(operations, epoch, url, large_over_bytes, cipher, remembered)
-    unknown, is_simple = group.unknown()
-    if unknown or not is_simple:
-        return None
-    script = _Script()
     try:
+        group = Group(operations, epoch, url, large_over_bytes, cipher, remembered)
+        unknown, is_simple = group.unknown()
+        if unknown or not is_simple:
+            return None
+        script = _Script()
+        remembered.ahead = script  # before anything changes: from here on memory is ahead of the file, whatever happens
         outcomes = group.work_out(cast("sqlite3.Connection", script), own)
+        ahead = remembered.ahead = Ahead(group, script, outcomes, own, version)
     except BaseException as error:
         remembered.forget()
         remembered.shunned = _SHUNNED_GROUPS
         if not isinstance(error, Exception):
             raise
         return None  # the transaction meets what was wrong, and says so
-    ahead = remembered.ahead = Ahead(group, script, outcomes, own, version)
     return ahead
 
 
