@@ -1,7 +1,7 @@
 """What somebody is told once, by whoever knows it some day.
 
 A future of the event loop is made for those who wait. Of a batch hardly anybody does: whoever asks for a thousand ends waits for the first, and all
-the others are known by then. A promise makes its future only where somebody waits, and costs a quarter of one.
+the others are known by then. A promise makes its future only where somebody waits; without, it costs half of one.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class Codec:
         if value is None:
             return None
         try:
-            cls = type(value)
+            cls = type(value)  # nearly always one of two, which two comparisons tell sooner than a set
             encoded = _pack_scalar(value) if cls is int or cls is str or cls in _SCALARS else _pack(value)
         except Exception:  # an int of more than 64 bits, a lone surrogate, or a value that cannot travel
             encoded = encode.pack_or_explain(value, where)

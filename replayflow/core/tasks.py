@@ -88,8 +88,10 @@ class Task(Struct, Generic[T_co], eq=False, kw_only=True):
         """Tell whoever works on it that nobody waits any longer."""
 
     def __repr__(self) -> str:
-        state = "failed" if self._error is not None else "open" if self._value is OPEN else "complete"
-        return f"<{type(self).__name__} {state}>"
+        return f"<{type(self).__name__} {self._state()}>"
+
+    def _state(self) -> str:
+        return "failed" if self._error is not None else "open" if self._value is OPEN else "complete"
 
 
 Orchestration: TypeAlias = Generator[Task[Any], Any, T]
@@ -301,8 +303,7 @@ class Pending(Task[T_co]):
         return f"{self.label} '{self.name}' (task {self.id})"
 
     def __repr__(self) -> str:
-        state = "failed" if self._error is not None else "open" if self._value is OPEN else "complete"
-        return f"<{self.title} {state}>"
+        return f"<{self.title} {self._state()}>"
 
 
 class ActivityTask(Pending[T_co]):

@@ -535,7 +535,7 @@ class Activities:
         if not run.is_abandoned:
             self._runs.discard(run)
             if event is not None:
-                finished = self._finished
+                finished = self._finished  # read, and then called: as in the lane
                 finished(run, event)
 
     def _begin_next(self, line: Line[Run]) -> None:

@@ -60,13 +60,15 @@ class _Script:
 class Ahead:
     """A group as it was worked out, to be written in a transaction: `ahead.write(connection)` between BEGIN and COMMIT."""
 
-    def __init__(self, group: Group, script: _Script, outcomes: list[Outcome], own: hub.Hub, version: int) -> None:
-        self.left = group.left
+    def __init__(
+        self, script: _Script, outcomes: list[Outcome], own: hub.Hub, version: int, left: hub.Hub, url: str
+    ) -> None:
+        self.left = left
         self._script = script
         self._outcomes = outcomes
         self._own = own
         self._version = version
-        self._epoch, self._url = own.epoch, group.url
+        self._url = url
 
     def write(self, connection: sqlite3.Connection) -> list[Outcome]:
         """The outcomes, with all that was accepted written.
@@ -75,7 +77,7 @@ class Ahead:
             LeaseLostError: the hub's epoch is another.
             Outdated: the hub is another than it was.
         """
-        if hub.read_as_owner(connection, self._epoch, self._url) != (self._own, self._version):
+        if hub.read_as_owner(connection, self._own.epoch, self._url) != (self._own, self._version):
             raise Outdated
         for statement, parameters in self._script.statements:
             connection.execute(statement, parameters)
@@ -107,7 +109,7 @@ def work_out(
         script = _Script()
         remembered.ahead = script  # before anything changes: from here on memory is ahead of the file, whatever happens
         outcomes = group.work_out(cast("sqlite3.Connection", script), own)
-        ahead = remembered.ahead = Ahead(group, script, outcomes, own, version)
+        ahead = remembered.ahead = Ahead(script, outcomes, own, version, group.left, url)
     except BaseException as error:
         remembered.forget()
         remembered.shunned = _SHUNNED_GROUPS

@@ -212,8 +212,7 @@ class DatabaseThread:
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """What the work returns, once the thread has done it; or what it raises. It is done in any case, also where the caller is cancelled."""
         future: asyncio.Future[T] = self._loop.create_future()
-        self._given += 1
-        self._work.put((work, future))
+        self._give(work, future)
         return await future  # cancelled with its caller: what the work came to is then told to nobody, an error neither
 
     def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
@@ -221,8 +220,7 @@ class DatabaseThread:
         if len(self._subscribers) == 1:
             nobody = self._loop.create_future()
             nobody.cancel()
-            self._given += 1
-            self._work.put((lambda _: None, nobody))  # wakes the thread, so that it begins to look
+            self._give(lambda _: None, nobody)  # wakes the thread, so that it begins to look
 
         def unsubscribe() -> None:
             if changed in self._subscribers:
@@ -234,6 +232,10 @@ class DatabaseThread:
         """All that was given is done, the connection is closed and the thread has ended."""
         self._work.put(None)
         await self._closed
+
+    def _give(self, work: Callable[[sqlite3.Connection], Any], future: asyncio.Future[Any]) -> None:
+        self._given += 1
+        self._work.put((work, future))
 
     def _run(self) -> None:
         while True:

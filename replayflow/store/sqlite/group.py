@@ -105,10 +105,6 @@ class Group(Applying):
 
     left: hub.Hub
 
-    @property
-    def url(self) -> str:
-        return self._url
-
     def write(self, connection: sqlite3.Connection) -> list[Outcome]:
         """The outcomes, with all that was accepted written.
 
