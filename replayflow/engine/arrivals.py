@@ -14,12 +14,12 @@ from replayflow.core.definitions import Environment
 from replayflow.core.events import ExecutionResumed, TaskCompleted, TaskFailed
 from replayflow.core.instance import TASK_RETRY, Status
 from replayflow.core.suspicion import is_poison
-from replayflow.engine.activities import Run
 from replayflow.engine.episodes import Episodes
 from replayflow.engine.inherited import adopt
 from replayflow.engine.live import Ended, Live
 from replayflow.engine.memory import Memory
 from replayflow.engine.revival import fails_version, revive
+from replayflow.engine.runs import Run
 from replayflow.engine.waiters import Waiters
 from replayflow.engine.work import Work
 from replayflow.errors import NonDeterminismError, SealedError, StoreCorruptError

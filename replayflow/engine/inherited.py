@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from replayflow.core.events import TaskScheduled
 from replayflow.core.origins import key_scope
-from replayflow.engine.activities import Activities, Run
+from replayflow.engine.activities import Activities
 from replayflow.engine.live import Live
+from replayflow.engine.runs import Run
 
 
 def start_inherited(live: Live, task: TaskScheduled, activities: Activities, attempt: int) -> bool:

@@ -18,7 +18,7 @@ from replayflow.core.folding import folded
 from replayflow.core.instance import SUSPENDED, Instance, Status
 from replayflow.core.nothing import NOTHING
 from replayflow.core.replay import Replay
-from replayflow.engine.activities import Run
+from replayflow.engine.runs import Run
 from replayflow.engine.windows import Window
 from replayflow.errors import FailureDetails
 from replayflow.store.base import Delivery, Loaded

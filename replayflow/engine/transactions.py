@@ -17,9 +17,9 @@ from replayflow.codec import Codec
 from replayflow.core import events
 from replayflow.core.events import HistoryEvent, TaskCompleted
 from replayflow.core.transaction import Statements, Transaction
-from replayflow.engine.activities import Run
 from replayflow.engine.failures import failed
 from replayflow.engine.patience import until_it_answers
+from replayflow.engine.runs import Run
 from replayflow.engine.windows import CallRun
 from replayflow.errors import InvalidArgumentError
 from replayflow.registry import TRANSACTION_MAX

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 
 from replayflow.core.events import HistoryEvent, MapProgress, TaskScheduled
 from replayflow.core.map.mapping import PAGE, Due, OpenMap, answered
-from replayflow.engine.activities import Plan, Run
+from replayflow.engine.runs import Plan, Run
 
 RESULTS_AHEAD_MAX = 10_000
 RESULT_BYTES_AHEAD_MAX = 8 * 2**20

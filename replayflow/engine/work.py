@@ -16,13 +16,14 @@ from replayflow.core.definitions import Environment
 from replayflow.core.events import HeartbeatRecorded, HistoryEvent, TaskCompleted, TaskScheduled, TimerFired
 from replayflow.core.instance import CHILD_RETRY, MAP_RETRY, TASK_RETRY, TIMER, Alarm, Status
 from replayflow.core.rows import AT_WORK
-from replayflow.engine.activities import Activities, Run
+from replayflow.engine.activities import Activities
 from replayflow.engine.episodes import Episodes
 from replayflow.engine.inherited import start_inherited
 from replayflow.engine.limits import Limits
 from replayflow.engine.live import Live
 from replayflow.engine.maps import Maps
 from replayflow.engine.memory import Memory
+from replayflow.engine.runs import Run
 from replayflow.engine.windows import CallRun
 
 

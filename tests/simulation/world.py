@@ -16,8 +16,8 @@ from typing import Any, TypeVar, cast
 from replayflow import App, Client, Limits, Retention, TaskHub
 from replayflow.clock import to_datetime, to_microseconds
 from replayflow.core.events import TaskCompleted
-from replayflow.engine.activities import Run
 from replayflow.engine.engine import Engine
+from replayflow.engine.runs import Run
 from replayflow.errors import ReplayflowError, StoreError, UnknownNameError
 from replayflow.hub import WhenOwned
 from replayflow.store import Store
