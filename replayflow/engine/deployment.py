@@ -2,7 +2,8 @@
 
 What sleeps is not read at start-up. But where the code that serves a name and version has changed since a worker last served them, their sleeping
 instances are read in the background, a few at a time: those that no longer fit are parked at once, and not in three weeks, when their timer fires
-(I9). The new code is remembered when all have been tried, so that a worker that dies in between begins again.
+(I9). The new code is remembered when all have been tried, so that a worker that dies in between begins again; and where a worker ended before it had
+remembered anything, nobody knows what ran, and they are tried as well.
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ async def meet_what_is_open(
     environment: Environment,
     look_at: Callable[[str], None],
     all_read: Callable[[], Awaitable[None]],
+    *,
+    is_first: bool,
 ) -> None:
     """What is open and has no code here has been named, and every sleeping instance whose code has changed has been looked at.
 
-    `all_read` waits until what was asked for is in memory.
+    `all_read` waits until what was asked for is in memory. `is_first` says that nobody worked here before: what is open ran no other code.
     """
     pairs = await until_it_answers(store.open_versions)
     fails = environment.versioning is not None and environment.versioning.fails
@@ -46,7 +49,7 @@ async def meet_what_is_open(
     for name, version in pairs:
         served = now.get((name, version))
         past = before.get((name, version)) or before.get((name, None))
-        if served is not None and past is not None and past.digest != served.digest:
+        if served is not None and (not is_first if past is None else past.digest != served.digest):
             changed[name].add(version)
     for name, versions in changed.items():
         await _try_all(store, name, versions, look_at, all_read)

@@ -135,6 +135,7 @@ class Engine:
                         self._environment,
                         self._residents.look_at,
                         self._residents.intake.all_read,
+                        is_first=self._epoch <= 1,
                     )
                 )
                 if self._keeper is not None:

@@ -308,10 +308,10 @@ async def test_code_does_not_run_for_an_instance_that_is_refused(place: Place, o
             return bool(ran)
 
         await until(has_run)
-    ran.clear()
+    (its_own,) = ran
     async with place.hub(app) as hub:
         try:
             await hub.client.start("main", instance_id="x", on_existing=on_existing)
         except InstanceExistsError:
             assert on_existing != "return"
-        assert not ran
+        assert set(ran) == {its_own}  # which may have been replayed: the first worker was not there for long

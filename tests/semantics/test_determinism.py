@@ -91,6 +91,20 @@ async def test_a_sleeping_instance_is_tried_when_a_worker_starts_with_changed_co
         assert await instance.result(LIMIT) == [2, "kept", 3]
 
 
+async def test_a_sleeping_instance_is_tried_where_the_last_worker_ended_before_it_had_said_which_code_it_had(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def does_not_come_to_it(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patch:
+        patch.setattr("replayflow.engine.engine.meet_what_is_open", does_not_come_to_it)
+        async with place.hub(with_code(right)) as hub:
+            await begun(hub)
+    async with place.hub(with_code(swapped)) as hub:
+        assert "activity 'first' (task 1)" in await until_parked(hub.client.get("i"))
+
+
 async def test_a_mismatch_fails_the_instance_where_that_is_asked_for(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
