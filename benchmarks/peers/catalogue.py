@@ -25,7 +25,7 @@ class Peer:
 
     def command(self, workload: str, n: int) -> list[str] | None:
         """None if there is no such workload here, or n is above what this system can do in a sane time."""
-        if n > self.limits.get(workload, 0):
+        if workload not in self.limits or n > self.limits[workload]:
             return None
         module, *arguments = self.script
         return [str(self.environment.python), "-m", f"benchmarks.peers.rivals.{module}", *arguments, workload, str(n)]

@@ -30,7 +30,7 @@ def test_a_command_is_the_script_in_its_own_environment_with_workload_and_n() ->
     assert PEER.command("chain", 200) == expected
 
 
-@pytest.mark.parametrize(("workload", "n"), [("chain", 201), ("recover", 1), ("dormant", 10)])
+@pytest.mark.parametrize(("workload", "n"), [("idle", 0), ("chain", 201), ("recover", 1), ("dormant", 10)])
 def test_there_is_no_command_for_what_a_peer_cannot_do(workload: str, n: int) -> None:
     assert PEER.command(workload, n) is None
 
