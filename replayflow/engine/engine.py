@@ -68,6 +68,7 @@ class Engine:
     ) -> None:
         self._store = store
         self._epoch = epoch
+        self._is_first = epoch <= 1  # nobody worked on this hub before
         self._limits = limits
         add_built_ins(app)
         self._environment = Environment(
@@ -92,7 +93,7 @@ class Engine:
             clock or SystemClock(),
             random or Random(),  # noqa: S311 - jitter
             fails_on_mismatch,
-            epoch <= 1,
+            self._is_first,
             self._fail,
         )
         transactions = Transactions(store, epoch, codec, self._residents.has_transacted, self._fail)
@@ -135,7 +136,7 @@ class Engine:
                         self._environment,
                         self._residents.look_at,
                         self._residents.intake.all_read,
-                        is_first=self._epoch <= 1,
+                        is_first=self._is_first,
                     )
                 )
                 if self._keeper is not None:
